@@ -87,8 +87,11 @@ const MAX_PROTOCOLS_LENGTH = MAX_TOKEN_LENGTH + 1024;
 /** A list of tokens (RFC 9110 §5.6.2) without empty elements. ws refuses those too, but only after a slot is reserved. */
 const PROTOCOLS = /^[!#$%&'*+\-.^_`|~\w]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~\w]+)*$/;
 
-/** Checks the requirements of an opening handshake (RFC 6455 §4.2.1). */
-export function checkRequest({ method, headers }: Request): Refusal | null {
+/** Checks the requirements of an opening handshake (RFC 6455 §4.2.1). @param protocols the header Sec-WebSocket-Protocol */
+export function checkRequest(
+  { method, headers }: Request,
+  protocols: string | null = headers.get("sec-websocket-protocol"),
+): Refusal | null {
   const upgrade = headers.get("upgrade")?.toLowerCase() ?? "";
   if (!includesToken(upgrade, "websocket")) {
     return {
@@ -116,7 +119,7 @@ export function checkRequest({ method, headers }: Request): Refusal | null {
   if (!/^[A-Za-z0-9+/]{22}==$/.test(headers.get("sec-websocket-key") ?? "")) {
     return invalidRequest("Sec-WebSocket-Key must be 16 bytes in base64");
   }
-  return checkProtocols(headers.get("sec-websocket-protocol"));
+  return checkProtocols(protocols);
 }
 
 /** A 426 must name Upgrade (RFC 9110 §7.8). It also repeats a requested close: otherwise Node keeps the connection open. */
@@ -152,13 +155,13 @@ export function readToken(
       : { source, value };
   const several = (source: CredentialSource): ShownToken => ({ source, fault: "There are several" });
 
-  const bearers = protocols.filter((name) => name.startsWith("bearer."));
+  const bearers = protocols.length === 0 ? protocols : protocols.filter((name) => name.startsWith("bearer."));
   if (bearers.length > 1) return several("protocol");
   if (bearers.length > 0) return checked(bearers[0]!.slice("bearer.".length), "protocol");
 
   // Only Bearer (RFC 6750 §2.1): browsers repeat the Basic credentials of a site by themselves.
-  const authorization = c.req.header("authorization") ?? "";
-  if (/(?:^|,)\s*bearer(?:\s|,|$)/i.test(authorization)) {
+  const authorization = c.req.header("authorization");
+  if (authorization !== undefined && /(?:^|,)\s*bearer(?:\s|,|$)/i.test(authorization)) {
     const [, value] = /^\s*bearer +([^\s,]+)\s*$/i.exec(authorization) ?? [];
     return value === undefined ? { source: "header", fault: "It is not Bearer and one token" } : checked(value, "header");
   }

@@ -136,7 +136,8 @@ function upgrade(
   const runtime = findRuntime(c); // First: it marks the request as ours for the server.
   const ip = clientIp(host, runtime?.ip(c.req.raw) ?? null, c.req.raw.headers);
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, ip);
-  const invalid = checkRequest(c.req.raw);
+  const protocols = c.req.raw.headers.get("sec-websocket-protocol");
+  const invalid = checkRequest(c.req.raw, protocols);
   if (invalid) return refuse(invalid);
   const target = readTarget(c.req.url);
   if (!target) return refuse(invalidRequest("The request target is not a URL"));
@@ -144,7 +145,7 @@ function upgrade(
   if (away !== undefined) return refuse(leaving(away));
   if (!runtime) return refuse(noRuntime());
 
-  const offered = splitList(c.req.header("sec-websocket-protocol"));
+  const offered = splitList(protocols);
   const origin = c.req.header("origin");
   const userAgent = c.req.header("user-agent");
   // Copied before the upgrade: Deno throws if the headers are read after it.
@@ -301,6 +302,7 @@ function clientIp({ options: { clientIp }, report }: UpgradeHost, address: strin
 
 /** The first offered subprotocol that is supported, as the option's own string: a slice would retain the whole header. */
 function agreedProtocol(offered: string[], protocols: readonly string[]): string | null {
+  if (offered.length === 0) return null;
   const agreed = offered.find((name) => protocols.includes(name));
   return protocols.find((name) => name === agreed) ?? null;
 }
