@@ -13,7 +13,7 @@ import type { Refusals } from "../application/refusals.ts";
 import type { Revocations } from "../connection/revocations.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
 import { denoRuntime } from "../runtimes/deno.ts";
-import { CONTROLLER, findHost, isRoute, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
+import { CONTROLLER, findHost, type Host, isRoute, ROUTE, type Runtime, START } from "../runtimes/runtime.ts";
 import type { Transport } from "../delivery/transport.ts";
 import {
   ANSWERED,
@@ -114,6 +114,7 @@ function isAlone({ req: { matchedRoutes } }: Context): boolean {
 /** A request that may be upgraded once its token is verified. */
 interface Asked {
   readonly c: Context;
+  readonly server: Host | undefined;
   readonly runtime: Runtime;
   readonly handshake: Handshake;
   readonly slot: Slot;
@@ -133,7 +134,8 @@ function upgrade(
   isAlone: boolean,
 ): Response | Promise<Response> {
   const { options } = host;
-  const runtime = findRuntime(c); // First: it marks the request as ours for the server.
+  const server = findHost(c.env, c.req.raw);
+  const runtime = findRuntime(c, server); // First: it marks the request as ours for the server.
   const ip = clientIp(host, runtime?.ip(c.req.raw) ?? null, c.req.raw.headers);
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, ip);
   const protocols = c.req.raw.headers.get("sec-websocket-protocol");
@@ -175,7 +177,8 @@ function upgrade(
   // Reserved before anything is awaited, so that the limits hold for concurrent upgrades.
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
-  const asked: Asked = { c, runtime, handshake, slot, since: host.revocations.number, wasAnswered: c.finalized, isAlone };
+  const since = host.revocations.number;
+  const asked: Asked = { c, server, runtime, handshake, slot, since, wasAnswered: c.finalized, isAlone };
   const fail = (error: unknown): never => {
     slot.release();
     throw error;
@@ -260,9 +263,8 @@ function verdict(host: UpgradeHost, { handshake, since }: Asked, source: Credent
 }
 
 function accept(host: UpgradeHost, asked: Asked, identity: AuthenticationState | null): Response | string | null {
-  const { c, runtime, handshake, slot, since } = asked;
+  const { c, server, runtime, handshake, slot, since } = asked;
   const { maxPayload, heartbeat } = host.options;
-  const server = findHost(c.env, c.req.raw);
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
     headers: asked.isAlone ? undefined : headersOf(c), // To read them takes a Response.
@@ -307,9 +309,9 @@ function agreedProtocol(offered: string[], protocols: readonly string[]): string
   return protocols.find((name) => name === agreed) ?? null;
 }
 
-function findRuntime(c: Context): Runtime | null {
+function findRuntime(c: Context, server: Host | undefined): Runtime | null {
   const env: unknown = c.env;
-  return findHost(env, c.req.raw)?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
+  return server?.runtime ?? bunRuntime(env, c.req.raw) ?? denoRuntime(env, c.req.raw);
 }
 
 function refusedToken(
