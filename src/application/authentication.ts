@@ -160,7 +160,7 @@ function copyOf(state: AuthenticationState): AuthenticationState {
   if (typeof state !== "object" || state === null) return state;
   const copy = { ...state };
   const { accountability } = copy;
-  if (typeof accountability === "object" && accountability !== null) copy.accountability = Object.freeze({ ...accountability });
+  if (typeof accountability === "object" && accountability !== null) copy.accountability = { ...accountability };
   return copy;
 }
 

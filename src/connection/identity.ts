@@ -18,6 +18,7 @@ const MAX_FAILURES = 3;
 
 /** Proves, renews, rechecks and ends the accountability of one client. An anonymous client has no rights. */
 export class Identity {
+  /** A copy, which the client freezes before the application sees it: deliveries are indexed by it. */
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
   /** When the accountability was proved, in whole ms of the monotonic clock; `undefined`: unknown, so every late order applies to it. */
@@ -309,8 +310,7 @@ export class Identity {
   }
 
   #set(accountability: Accountability, expiresAt: number | null): void {
-    // A frozen copy, as the authenticator has made: deliveries are indexed by it.
-    this.accountability = Object.isFrozen(accountability) ? accountability : Object.freeze({ ...accountability });
+    this.accountability = { ...accountability };
     this.expiresAt = expiresAt;
     this.provedAt = Math.floor(this.#owner.host.monotonic());
     this.#generation++;

@@ -25,7 +25,7 @@ function create(authenticate: Authenticate | undefined, timeout = 1000) {
 const resultOf = (state: unknown): Promise<Attempt> => create(() => state as never).attempt();
 
 describe("Authenticator", () => {
-  it("accepts what authenticate returns or resolves with, its accountability a frozen copy", async () => {
+  it("accepts what authenticate returns or resolves with, its accountability a copy", async () => {
     const state = { accountability: { user: "ann", role: "editor", team: 7 }, expires_at: 4_000_000_000, refresh_token: "r" };
     for (const result of [state, Promise.resolve(state)]) {
       const attempt = await resultOf(result);
@@ -33,7 +33,6 @@ describe("Authenticator", () => {
       if (attempt.outcome !== "accepted") continue;
       assert.deepEqual(attempt.state, state);
       assert.notEqual(attempt.state.accountability, state.accountability);
-      assert.ok(Object.isFrozen(attempt.state.accountability));
     }
   });
 
