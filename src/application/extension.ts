@@ -1,4 +1,5 @@
 import type { ClientKey } from "./client-key.ts";
+import type { Contract } from "../protocol/contract-types.ts";
 import type { Deadlines } from "../base/clock.ts";
 import type { Delivery } from "../delivery/delivery.ts";
 import type { Engine, EngineHost, HistoryOptions, Position } from "../engines/engine.ts";
@@ -15,6 +16,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   maxSubscriptions(): number;
   /** The histories that the engine must be able to keep. */
   readonly histories: readonly HistoryOptions[];
+  /** Called once, with the option `contract`, before the extension is installed. @throws {TypeError} for a schema that cannot be run. */
+  declare(contract: Contract): void;
   handle(client: WebSocketClient, message: WebSocketMessage): void;
   /** The client was admitted, or its user, role or other rights have changed. */
   admitted(client: WebSocketClient): void;

@@ -1,6 +1,6 @@
 import { isMs, MS } from "../base/clock.ts";
 import type { PayloadSchema } from "../application/schema.ts";
-import type { ChannelContract, EventOf, InOf, NameOf, ParamsOf, TypedSchema } from "../protocol/contract-types.ts";
+import type { ChannelContract, Contract, EventOf, InOf, NameOf, ParamsOf, TypedSchema } from "../protocol/contract-types.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
 import type { HistoryQuery, HistoryRecord } from "./history-record.ts";
 import { isPositive } from "../application/option-checks.ts";
@@ -97,7 +97,7 @@ export interface ChannelOptions<Name extends string = string, H = ChannelContrac
   readonly snapshot?: (context: SnapshotContext<Name, H>) => InOf<H, "snapshot"> | Promise<InOf<H, "snapshot">>;
   /**
    * Events that clients may publish, each with a schema for its data. The output of the schema is published and must be JSON.
-   * Absent: any event and data that `authorize` allows.
+   * Absent: those of the option `contract`; without one, any event and data that `authorize` allows.
    */
   readonly schema?: Schemas & EventSchemas;
   /** How many publications are kept for recovery, and how long. Absent: none, and publications have no offset. */
@@ -114,6 +114,10 @@ export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "sna
   readonly params: (channel: string) => Params;
   /** Schemas by event. */
   readonly schema?: ReadonlyMap<string, CheckedSchema>;
+  /** Schema of the `query` that a client sends. */
+  readonly query?: CheckedSchema;
+  /** Schema of the `data` of a member that a client sends. */
+  readonly member?: CheckedSchema;
   readonly history: Required<ChannelHistoryOptions> | null;
   readonly presence: { readonly data: PresenceOptions["data"]; readonly grace: number } | null;
 }
@@ -122,7 +126,7 @@ export interface ResolvedChannel extends Pick<ChannelOptions, "authorize" | "sna
 export class ChannelTable {
   readonly #names = new Map<string, ResolvedChannel>();
   /** The most specific first. */
-  readonly #patterns: [pattern: ChannelPattern, channel: ResolvedChannel][] = [];
+  #patterns: [pattern: ChannelPattern, channel: ResolvedChannel][] = [];
 
   /** @throws {TypeError} for an invalid name or option. */
   constructor(declarations: { readonly [name: string]: ChannelOptions }) {
@@ -133,6 +137,14 @@ export class ChannelTable {
       else this.#patterns.push([pattern, channel]);
     }
     this.#patterns.sort(([one], [other]) => ChannelPattern.compare(one, other));
+  }
+
+  /** Adds the schemas of what clients send. @throws {TypeError} for one that cannot be run. */
+  declare({ channels = {} }: Contract): void {
+    const declared = (channel: ResolvedChannel): ResolvedChannel =>
+      Object.hasOwn(channels, channel.name) ? { ...inboundOf(channel.name, channels[channel.name]!), ...channel } : channel;
+    for (const [name, channel] of this.#names) this.#names.set(name, declared(channel));
+    this.#patterns = this.#patterns.map(([pattern, channel]) => [pattern, declared(channel)]);
   }
 
   /** History options of all declarations that have them. */
@@ -153,6 +165,25 @@ export class ChannelTable {
   #all(): ResolvedChannel[] {
     return [...this.#names.values(), ...this.#patterns.map(([, channel]) => channel)];
   }
+}
+
+/** The schemas of a contract for what clients send. */
+function inboundOf(
+  name: string,
+  { events, query, member }: ChannelContract,
+): Pick<ResolvedChannel, "schema" | "query" | "member"> {
+  const check = (what: string, schema: unknown): CheckedSchema => {
+    const checked = checkSchema(schema);
+    if (checked) return checked;
+    throw new TypeError(
+      `Cannot declare the channel "${name}": ${what} of the contract must be ${SCHEMA}, whose functions are not async unless it is`,
+    );
+  };
+  return {
+    ...(events && { schema: new Map(Object.entries(events).map(([event, each]) => [event, check(`events.${event}`, each)])) }),
+    ...(query !== undefined && { query: check("query", query) }),
+    ...(member !== undefined && { member: check("member", member) }),
+  };
 }
 
 function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelPattern): ResolvedChannel {

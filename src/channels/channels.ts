@@ -278,6 +278,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       types: ["subscribe", "unsubscribe", "publish"],
       maxSubscriptions: () => this.#shared.maxSubscriptions,
       histories: this.#table.histories,
+      declare: (contract) => this.#table.declare(contract),
       handle: (client, message) => this.#handle(client, message),
       admitted: (client) => this.#subscriptions.get(client)?.resume(true),
       restored: (client) => {

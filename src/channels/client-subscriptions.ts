@@ -237,11 +237,11 @@ export class ClientSubscriptions implements SubscriptionOwner {
     this.changed(subscription);
   }
 
-  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean): void {
+  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean, kept?: Subscription): void {
     const { message } = subscription;
     const name = nameOf(message);
     const current = this.#subscriptions.get(name);
-    if (current === subscription) this.#drop(name);
+    if (current === subscription) kept ? this.#put(name, kept) : this.#drop(name);
     else if (current?.replaces === subscription) current.replaces = undefined;
     this.changed(subscription);
     const { channel, uid } = message;

@@ -3,6 +3,7 @@ import { within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { ExtensionHost } from "../application/extension.ts";
 import { readHistory } from "./history-record.ts";
+import { checkSubscription } from "./published-data.ts";
 import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
@@ -36,6 +37,22 @@ export async function permit({ authorize }: ResolvedChannel, context: AuthorizeC
   if (answer === true) return Infinity;
   if (typeof answer === "object" && answer !== null && typeof answer.ttl === "number" && answer.ttl > 0) return answer.ttl;
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
+}
+
+/** Authorizes a subscription as {@link permit} does, and validates what the client sent with a new one. */
+export function permitSubscription(
+  client: WebSocketClient,
+  request: SubscriptionRequest,
+  options: ResolvedChannel,
+  host: ExtensionHost,
+  isNew: boolean,
+): Promise<number> {
+  const permitted = permit(options, contextOf(client, request, options), host);
+  if (!isNew || !options.query && !options.member) return permitted;
+  return permitted.then(async (ttl) => {
+    await answerOf(() => checkSubscription(options, request), "subscribe", host);
+    return ttl;
+  });
 }
 
 /**

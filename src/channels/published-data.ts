@@ -1,7 +1,8 @@
 import type { ResolvedChannel } from "./channel-options.ts";
+import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { type Issue, issuePath } from "../protocol/protocol.ts";
-import { parse, type Parsed } from "../application/schema.ts";
+import { type CheckedSchema, parse, type Parsed } from "../application/schema.ts";
 
 /**
  * Validates what a client publishes. Returns the output of the event's schema, in a promise only if the schema is asynchronous.
@@ -23,6 +24,26 @@ export function readPublished(
 function outputOf(parsed: Parsed): { readonly data: unknown } {
   if (parsed.success) return { data: parsed.output };
   throw invalid("publish", parsed.issues[0]!, "data"); // A failure has an issue.
+}
+
+/**
+ * Validates the `query` and the member's `data` of a subscription. They are used as they were sent.
+ *
+ * @throws {WebSocketError} INVALID_PAYLOAD, as a rejection, with the path.
+ */
+export async function checkSubscription(
+  { query, member, presence }: ResolvedChannel,
+  request: SubscriptionRequest,
+): Promise<void> {
+  const check = async (within: string, schema: CheckedSchema, value: unknown): Promise<void> => {
+    const parsed = await parse(schema, value);
+    if (!parsed.success) throw invalid("subscribe", parsed.issues[0]!, within); // A failure has an issue.
+  };
+  if (query && request.query !== undefined) await check("query", query, queryOf(request));
+  // Of a function, the result is the data.
+  if (member && presence?.data === "client" && request.data !== undefined) {
+    await check("data", member, JSON.parse(request.data));
+  }
 }
 
 /** The error that names the path of an issue. */

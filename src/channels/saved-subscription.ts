@@ -45,11 +45,11 @@ export function bytesOf({ channel, uid = "", event = "", query = "", data = "", 
   return [channel, `${uid}`, event, query, data, recover?.epoch ?? ""].reduce((sum, text) => sum + byteLength(text), 0);
 }
 
-/** The part of a request that is saved, as the client sent it. */
-export function messageOf(request: SubscriptionRequest): SubscribeMessage {
+/** What is saved of a request, with the state of its subscription. */
+export function savedOf(request: SubscriptionRequest, state: Omit<SavedSubscription, keyof SubscribeMessage>): SavedSubscription {
   const { recover: _recover, data: _data, query: _query, ...message } = request;
   const query = queryOf(request);
-  return { ...message, ...(query && { query }) };
+  return { ...message, ...(query && { query }), ...state };
 }
 
 /** The request that the subscription was made from. */

@@ -7,10 +7,10 @@ import type { HistoryPage, Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
-import { contextOf, permit, shownError, snapshotOf } from "./permission.ts";
+import { permitSubscription, shownError, snapshotOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
-import { type Grant, messageOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
+import { type Grant, savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
@@ -26,8 +26,11 @@ export interface SubscriptionOwner {
   channel(name: string, options: ResolvedChannel): Channel;
   /** Called when `init` was sent. */
   started(subscription: Subscription): void;
-  /** Called when the server ended the subscription; the client is sent the reason. @param wasStarted whether `init` was sent */
-  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean): void;
+  /**
+   * Called when the server ended the subscription; the client is sent the reason. @param wasStarted whether `init` was sent
+   * @param kept the subscription that it was to replace, and that goes on.
+   */
+  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean, kept?: Subscription): void;
   /** Called when the result of {@link Subscription.save} has changed. */
   changed(subscription: Subscription): void;
 }
@@ -171,21 +174,22 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Ends the subscription and tells the client why. */
   endWith(reason: WebSocketError): void {
-    const wasStarted = this.isStarted;
+    const { isStarted: wasStarted, replaces } = this;
+    const kept = reason.code === "INVALID_PAYLOAD" ? replaces : undefined; // It changes nothing (PROTOCOL.md 4.3).
+    if (kept) this.replaces = undefined;
     this.end();
-    this.#owner.ended(this, reason, wasStarted);
+    this.#owner.ended(this, reason, wasStarted, kept);
   }
 
   // Hibernation
 
   save(): SavedSubscription {
-    return {
-      ...messageOf(this.message),
+    return savedOf(this.message, {
       ...(this.#isDelayed && this.#feed.at ? { at: this.#feed.at } : {}),
       ...this.#presence?.saved,
       ...(this.#presence?.isStale ? { isStale: true } : {}),
       ...(this.#grant && { grant: this.#grant }),
-    };
+    });
   }
 
   /** Continues a saved subscription without another `init`. */
@@ -225,7 +229,7 @@ export class Subscription implements ChannelRecipient, Timed {
   /** Authorizes the client. `false` if the run has ended meanwhile. @throws {WebSocketError} if it is not allowed */
   async #isAllowed(run: number): Promise<boolean> {
     const { client, host } = this.#owner;
-    const ttl = await permit(this.#options, contextOf(client, this.message, this.#options), host);
+    const ttl = await permitSubscription(client, this.message, this.#options, host, this.#state === "starting");
     if (!this.#isCurrent(run)) return false;
     const before = this.#grant;
     this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };

@@ -14,7 +14,9 @@ interface Extended {
 
 /** Installs an extension, and returns what it receives. */
 export function extend(extension: Extension, { host, backplane, delivery, keyOf }: Extended): ExtensionHost {
-  const { deadlines, monotonic, now, observed, options: { maxBufferedBytes, timeout }, outbound, rateGate, report } = host;
+  const { deadlines, monotonic, now, observed, options: { contract, maxBufferedBytes, timeout }, outbound, rateGate, report } =
+    host;
+  if (contract) extension.declare(contract); // Returned by `defineContract`.
   backplane.check(extension);
   host.handlers.reserve(extension.types, (client, message) => extension.handle(client, message));
   backplane.extension = extension;

@@ -137,9 +137,9 @@ describe("The option validate", () => {
     await channels.publish("room:1", "said", { text: 1 as never });
     await channels.publish("room:1", "plain", { n: "1" as never });
     await channels.publish("room:1", "trimmed", 1 as never);
-    receive({ type: "publish", channel: "room:1", event: "siad" }); // The channel has no schema that would refuse it.
+    await channels.publish("room:1", "siad" as "said", { text: "Hello" });
     await turn();
-    assert.equal(answers().length, 5);
+    assert.equal(answers().length, 4);
     assert.deepEqual(errors().map(([message]) => message), [
       'The publication "said" to "room:1" does not fit the contract at "text", and was sent all the same',
       'The publication "plain" to "room:1" does not fit the contract at "n", and was sent all the same',

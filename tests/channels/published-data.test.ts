@@ -1,0 +1,91 @@
+/** What clients send to channels, validated by the option `contract`. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import * as v from "valibot";
+import * as z from "zod";
+import { defineContract } from "../../mod.ts";
+import { Channels } from "../../src/channels/channels.ts";
+import { createChannels } from "../support/channels-fixture.ts";
+import { observe } from "../support/observed.ts";
+
+const Name = v.object({ name: v.string() });
+const contract = defineContract({
+  channels: {
+    "room:{id}": {
+      events: {
+        said: v.object({ text: v.pipe(v.string(), v.trim()) }),
+        moved: z.object({ to: z.string().refine((to) => Promise.resolve(to !== "nowhere")) }),
+      },
+      query: v.object({ since: v.number() }),
+      member: v.objectAsync({ name: v.pipeAsync(v.string(), v.checkAsync((name) => Promise.resolve(name !== "root"))) }),
+    },
+    free: { snapshot: v.string() },
+  },
+});
+
+const create = () =>
+  createChannels({
+    "room:{id}": { authorize: () => true, presence: { data: "client" } },
+    "other": { authorize: () => true },
+    free: { authorize: () => true },
+  }, { contract, validate: false });
+
+const say = (event: string, data: unknown, channel = "room:1") => ({ type: "publish", uid: 1, channel, event, data });
+const faults = (answers: { error?: { code: string; path: string } }[]) =>
+  answers.map(({ error }) => error && [error.code, error.path]);
+
+describe("The option contract", () => {
+  it("validates what clients publish", async () => {
+    const { join } = create();
+    const [peer, reader] = [join("mika"), join("yuki")];
+    await reader.ask({ type: "subscribe", channel: "room:1" });
+    assert.deepEqual(
+      faults(await peer.ask(say("said", { text: 5 }), say("said", "<script>"), say("evil", {}), say("moved", { to: "nowhere" }))),
+      [["INVALID_PAYLOAD", "data.text"], ["INVALID_PAYLOAD", "data"], ["INVALID_PAYLOAD", "event"], [
+        "INVALID_PAYLOAD",
+        "data.to",
+      ]],
+    );
+    assert.deepEqual(await reader.take(), []);
+    assert.equal((await peer.ask(say("said", { text: " hi ", extra: 1 })))[0].status, "ok");
+    assert.equal((await peer.ask(say("moved", { to: "here" })))[0].status, "ok");
+    assert.deepEqual((await reader.take()).map(({ event, data }) => [event, data]), [
+      ["said", { text: "hi" }],
+      ["moved", { to: "here" }],
+    ]);
+    for (const channel of ["free", "other"]) assert.equal((await peer.ask(say("any", 1, channel)))[0].status, "ok");
+  });
+
+  it("leaves events to the schema of the declaration", async () => {
+    const { join } = createChannels({ "room:{id}": { authorize: () => true, schema: { said: Name } } }, { contract });
+    const answers = await join().ask(say("said", { name: "mika" }), say("moved", { to: "here" }));
+    assert.deepEqual(faults(answers), [undefined, ["INVALID_PAYLOAD", "event"]]);
+  });
+
+  it("validates the query and the data of a member, and keeps the subscription that an invalid one was to replace", async () => {
+    const { join } = create();
+    const peer = join("mika");
+    const subscribe = { type: "subscribe", channel: "room:1", uid: 7 };
+    const [{ event }] = await peer.ask({ ...subscribe, query: { since: 1 }, data: { name: "mika" } });
+    assert.equal(event, "init");
+    for (
+      const [wrong, path] of [[{ query: { since: "DROP" } }, "query.since"], [{ data: { evil: 1 } }, "data.name"], [{
+        data: { name: "root" },
+      }, "data.name"]] as const
+    ) {
+      assert.deepEqual(faults(await peer.ask({ ...subscribe, ...wrong })), [["INVALID_PAYLOAD", path]]);
+      assert.deepEqual(faults(await peer.ask({ ...subscribe, ...wrong, uid: 8 })), [["INVALID_PAYLOAD", path]]);
+    }
+    await join().ask(say("said", { text: "still here" }));
+    assert.deepEqual((await peer.take()).map(({ event, uid }) => [event, uid]), [["said", 7]]);
+  });
+
+  it("refuses schemas that it cannot run", () => {
+    const wrong = v.object({ a: v.pipe(v.string(), v.check((async () => {}) as never)) });
+    for (const declared of [{ events: { said: wrong } }, { query: wrong }, { member: wrong }]) {
+      const { controller } = observe({ contract: defineContract({ channels: { a: declared } }) as never });
+      assert.throws(() => new Channels(controller, { a: { authorize: () => true } }), /Cannot declare the channel "a"/);
+      new Channels(controller, { b: { authorize: () => true } });
+    }
+  });
+});
