@@ -23,6 +23,12 @@ export interface OutboundChecks {
   member(declared: string, channel: string, json: string, client: WebSocketClient): void;
 }
 
+/** `status` of an answer. */
+const ANSWERED: ReadonlySet<unknown> = new Set(["ok", "error", "next", "open"]);
+
+/** Whether a client reads it as an error, whatever its `uid`. */
+const isError = ({ status, error }: Record<string, unknown>): boolean => status === "error" && error !== undefined;
+
 type Report = (error: unknown, client?: WebSocketClient) => void;
 
 /**
@@ -52,11 +58,13 @@ export class Outbound implements OutboundChecks {
   }
 
   message({ isJson, text }: Frame, client?: WebSocketClient): void {
-    const { messages } = this.#contract;
+    const { messages, requests } = this.#contract;
     if (!messages || !isJson) return;
-    const { type, uid: _uid, ...payload } = JSON.parse(text) as WebSocketMessage; // `Frame.of` has checked the type.
-    // Answers have a status, and the others are of the protocol.
-    if ("status" in payload || type === "subscription" || type === "presence") return;
+    const { type, uid, ...payload } = JSON.parse(text) as WebSocketMessage; // `Frame.of` has checked the type.
+    if (type === "subscription" || type === "presence") return;
+    // An answer has a status of the protocol. So may a message: it has no `uid`, and its type is declared as no request.
+    const mayBeAnswer = uid !== undefined || own(messages, type) === undefined || own(requests, type) !== undefined;
+    if (mayBeAnswer ? ANSWERED.has(payload["status"]) : isError(payload)) return;
     const what = `The message "${type}"`;
     if (own(messages, type) === undefined) this.#tell(what, "is not in the contract", client);
     else this.#check(what, messages[type], () => payload, client);

@@ -252,7 +252,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       return;
     }
     if (streams?.receive(message) || subscriptions.receive(message) || requests.settle(message)) return;
-    if (status === "error") {
+    if (status === "error" && message["error"]) {
       // An error that answers no request of ours.
       const error = errorOf(message);
       // A server that asks for a pause discarded what it received meanwhile, `subscribe` included.

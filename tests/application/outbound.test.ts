@@ -18,7 +18,12 @@ const contract = defineContract({
     free: {},
   },
   questions: { confirm: { payload: v.strictObject({ text: v.string() }), reply: v.object({ yes: v.boolean() }) }, "ready?": {} },
-  messages: { news: v.strictObject({ text: v.string(), at: v.optional(v.string()) }), alert: type({ level: "number" }) },
+  messages: {
+    news: v.strictObject({ text: v.string(), at: v.optional(v.string()) }),
+    order: v.object({ status: v.string(), n: v.number() }),
+    later: v.object({ n: v.number() }),
+    alert: type({ level: "number" }),
+  },
   channels: {
     "room:{id}": {
       events: {
@@ -86,6 +91,22 @@ describe("The option validate", () => {
       'The reply to "later" does not fit the contract at "id", and was sent all the same',
       client.uid,
     ]]);
+  });
+
+  it("tells a message with a status from an answer", () => {
+    const { service, client, answers, errors } = create();
+    service.broadcast({ type: "order", status: "error", n: 1 });
+    for (const status of ["shipped", "ok", "error"]) service.broadcast({ type: "order", status, n: "many" as never });
+    service.broadcast({ type: "undeclared", status: "shipped" } as never);
+    // Answers, also one to a request that is declared as a message, too.
+    for (const type of ["order", "undeclared"]) client.send({ type, status: "ok", uid: 1 } as never);
+    client.send({ type: "later", status: "ok", data: { id: 1 } } as never);
+    client.send({ type: "order", status: "error", error: { code: "MINE", message: "Mine" } } as never);
+    assert.equal(answers().length, 9);
+    assert.deepEqual(errors().map(([message]) => message.split(", ")[0]), [
+      ...Array(3).fill('The message "order" does not fit the contract at "n"'),
+      'The message "undeclared" is not in the contract',
+    ]);
   });
 
   it("reports a message that does not fit, or that the contract does not have, and sends it", () => {

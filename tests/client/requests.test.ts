@@ -205,6 +205,22 @@ describe("client.handle", () => {
     assert.deepEqual(errors, [bug]);
   });
 
+  it("receives questions and messages with a status of the application", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const [statuses, errors]: [unknown[], Error[]] = [[], []];
+    client.on("message", ({ message }) => statuses.push(message["status"]));
+    client.on("error", ({ error }) => errors.push(error));
+    client.handle("check", ({ status }) => status);
+    for (const status of ["shipped", "ok", "error"]) {
+      socket.receive({ type: "order", status });
+      socket.receive({ type: "check", uid: "ask:1", status });
+      await turn();
+      assert.deepEqual(socket.take(), [{ type: "check", uid: "ask:1", status: "ok", data: status }]);
+    }
+    assert.deepEqual([statuses, errors], [["shipped", "shipped", "ok", "ok", "error", "error"], []]);
+  });
+
   it("reports an answer that came too late", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();
