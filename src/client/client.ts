@@ -324,13 +324,16 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       on("message", async ({ message }) => {
         const { uid } = message;
         if (message.type !== type || !/^ask:/.test(uid as string)) return;
-        const answer = (rest: object) => client.send({ type, uid, ...rest } as WebSocketMessage); // The `uid` is that of the question.
+        const answer = (rest: object) => requests.add({ type, uid, ...rest }, undefined, { timeout: outbox.maxAge });
+        let isMade;
         try {
-          answer({ status: "ok", data: await handler(message as never) }); // What a question holds is trusted.
+          const data = await handler(message as never); // What a question holds is trusted.
+          isMade = true;
+          await answer({ status: "ok", data });
         } catch (error) {
-          const isShown = error instanceof ClientError;
-          answer({ status: "error", error: { code: isShown ? error.code : "INTERNAL_ERROR" } });
-          if (!isShown) throw error;
+          const isCode = error instanceof ClientError;
+          answer({ status: "error", error: { code: isCode ? error.code : "INTERNAL_ERROR" } }).catch(() => {});
+          if (!isCode || isMade) throw error;
         }
       }),
     subscribe(channel, options = {}) {

@@ -221,6 +221,34 @@ describe("client.handle", () => {
     assert.deepEqual([statuses, errors], [["shipped", "shipped", "ok", "ok", "error", "error"], []]);
   });
 
+  it("answers with an error what it cannot send, and reports it once", async () => {
+    const { client, admit } = connectFake();
+    const socket = await admit();
+    const errors: Error[] = [];
+    client.on("error", ({ error }) => errors.push(error));
+    for (
+      const [code, data] of [["INTERNAL_ERROR", { n: 5n }], ["INTERNAL_ERROR", () => {}], ["MESSAGE_TOO_BIG", "x".repeat(65_536)]]
+    ) {
+      const stop = client.handle("big", () => data);
+      socket.receive({ type: "big", uid: "ask:1" });
+      for (let turns = 0; turns < 4; turns++) await turn();
+      let sent = socket.take();
+      if (sent[0].type === "ping") {
+        // What may be too big waits until the server has told its limit.
+        socket.receive({ type: "pong", uid: sent[0].uid, limits: { payload: 65_536, waiting: 64 } });
+        for (let turns = 0; turns < 4; turns++) await turn();
+        sent = socket.take();
+      }
+      assert.deepEqual(sent, [{ type: "big", uid: "ask:1", status: "error", error: { code } }]);
+      stop();
+    }
+    assert.deepEqual(errors.map((error) => error instanceof ClientError ? error.code : error.name), [
+      "TypeError",
+      "TypeError",
+      "MESSAGE_TOO_BIG",
+    ]);
+  });
+
   it("reports an answer that came too late", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();
