@@ -276,7 +276,8 @@ export class BareTestkit {
   /**
    * Closes the clients, sockets and nodes.
    *
-   * @throws {Error} if a timer or a connection is left, such as that of an interval that the app does not clear.
+   * @throws {Error} if a timer or a connection is left. With `globals: true` also if one of the app is, such as an interval that it does
+   * not clear.
    */
   close(): Promise<void> {
     return this.#closing ??= this.#close().finally(() => this.#release());
