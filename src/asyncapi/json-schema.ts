@@ -132,7 +132,11 @@ export function pointerTo(...names: string[]): string {
  * strict schema must allow both here: `allOf` with the envelope would accept no message.
  */
 export function withEnvelope(schema: JsonSchema, envelope: JsonSchema, resolve: (reference: string) => unknown): JsonSchema {
-  const fields = envelope["properties"] as JsonSchema; // Ours.
+  const fields = envelope["properties"] as Record<string, JsonSchema>; // Ours.
+  /** The fields of an example. Each has one value, or an example. */
+  const given = Object.fromEntries(
+    Object.entries(fields).map(([name, field]) => [name, field["const"] ?? (field["examples"] as unknown[])[0]]),
+  );
   const visit = (part: unknown, isRoot: boolean, seen: readonly unknown[]): unknown => {
     if (!isSchema(part) || seen.includes(part)) return part;
     const { $ref: reference } = part;
@@ -149,6 +153,9 @@ export function withEnvelope(schema: JsonSchema, envelope: JsonSchema, resolve: 
       copy["properties"] = { ...(isRoot ? fields : { type: true, uid: true }), ...rest };
     }
     if (isRoot) {
+      delete copy["default"]; // Of a payload that is left out: a message always is one.
+      const { examples } = copy;
+      if (Array.isArray(examples)) copy["examples"] = examples.filter(isSchema).map((each) => ({ ...given, ...each, ...given }));
       copy["type"] = "object";
       copy["required"] = [...new Set([...envelope["required"] as string[], ...copy["required"] as string[] | undefined ?? []])];
     }

@@ -163,6 +163,17 @@ describe("asyncapi", () => {
     assert.deepEqual(message.examples, [{ payload: { type: "say", uid: 1, text: "Hello" } }]);
   });
 
+  it("gives the examples of a payload as messages", () => {
+    const document = documentOf(contracts["schemas with examples and defaults"]!);
+    const exampleOf = (message: string) => messageOf(document, CONNECTION, message).examples?.map(({ payload }) => payload);
+    for (const type of ["say", "shout"]) assert.deepEqual(exampleOf(`request ${type}`), [{ type, uid: 1, text: "hello" }]);
+    assert.deepEqual(exampleOf("message news"), [{ type: "news", uid: 1, text: "hello" }]);
+    assert.deepEqual(exampleOf("question confirm"), [{ type: "confirm", uid: "ask:7f0c", text: "hello" }]);
+    assert.deepEqual(exampleOf("request typed"), [{ type: "typed", uid: 1, text: "hello" }]);
+    assert.deepEqual(exampleOf("request none"), undefined);
+    assert.deepEqual(exampleOf("request absent"), [{ type: "absent", uid: 1, text: "text" }]);
+  });
+
   it("names a channel by its address, with parameters, and accepts its names only", () => {
     const { channels } = documentOf(contracts["odd schemas"]!);
     assert.deepEqual(Object.values(channels).map(({ address }) => address), [

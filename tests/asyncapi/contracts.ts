@@ -106,11 +106,31 @@ const odd: Contract = {
   channels: { "a.b+c:{id}/x": { events: {} }, "*": {}, "team:{team}:{user}": { events: { hi: tree }, snapshot: tree } },
 };
 
+const example = { text: "hello" };
+const withExamples = v.pipe(v.object({ text: v.string() }), v.examples([example]));
+const zodWithExamples = z.object({ text: z.string() }).meta({ examples: [example] });
+
+const exampled: Contract = {
+  requests: {
+    say: { payload: withExamples, reply: zodWithExamples },
+    shout: { payload: zodWithExamples, reply: withExamples },
+    typed: { payload: z.object({ type: z.string(), text: z.string() }).meta({ examples: [{ type: "other", ...example }] }) },
+    either: { payload: v.union([withExamples, v.strictObject({ n: v.pipe(v.number(), v.examples([7])) })]) },
+    none: { payload: z.object({ text: z.string() }).meta({ examples: [] }) },
+    absent: { payload: z.object({ text: z.string() }).default(example) },
+    left: { payload: v.optional(v.object({ text: v.string() }), example) },
+  },
+  questions: { confirm: { payload: withExamples, reply: withExamples } },
+  messages: { news: withExamples, old: zodWithExamples },
+  channels: { wire: { events: { said: withExamples }, snapshot: withExamples, member: withExamples, query: withExamples } },
+};
+
 export const contracts: Readonly<Record<string, Contract>> = {
   valibot,
   "Zod 4": zod,
   ArkType: arktype,
   "odd schemas": odd,
+  "schemas with examples and defaults": exampled,
   "an empty contract": {},
   "a contract with requests only": { requests: { say: { payload: said } } },
 };
