@@ -25,7 +25,7 @@ type Item = SubscriptionInit | Publication;
 /** What the collection needs from one subscription. */
 interface Entry extends OpenSubscription {
   readonly uid: string;
-  /** The server has answered `subscribe` on this connection. `undefined`: it was not asked. */
+  /** The server has answered the last `subscribe`. `undefined`: it was not asked on this connection, or has refused. */
   isLive?: boolean | undefined;
   /** The `subscribe` message, with the current position. */
   text(): string;
@@ -124,6 +124,8 @@ export function createSubscriptions(
     const timer = createTimer(options.clock);
 
     const ask = () => {
+      // What still arrives is dropped: it follows a hole, and the answer to this `subscribe` repeats it.
+      entry.isLive &&= false;
       queue.set(uid, entry);
       flush();
     };
@@ -204,7 +206,7 @@ export function createSubscriptions(
         else if (event === "unsubscribe") entry.refused(errorOf({ error: { code: reason, message: "Ended by the server" } }));
         else if (type === "presence") changePresence(event, message["members"]);
         else if (event === "init") begin(message);
-        else if (typeof event === "string" && hasBegun) publication(event, message);
+        else if (typeof event === "string" && entry.isLive) publication(event, message);
       },
       refused(error) {
         entry.isLive = undefined;
@@ -256,7 +258,7 @@ export function createSubscriptions(
 
   return {
     haveHistory: () => all().some(({ position }) => position),
-    unanswered: () => all().filter(({ isLive }) => isLive === false).length,
+    unanswered: () => all().filter(({ isLive, uid }) => isLive === false && !queue.has(uid)).length,
     add,
     askAll() {
       for (const entry of all()) {

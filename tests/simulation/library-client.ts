@@ -1,4 +1,10 @@
-import { type BareClient, ClientError, createClient, type OpenSubscription } from "../../src/client/client.ts";
+import {
+  type BareClient,
+  ClientError,
+  createClient,
+  type OpenSubscription,
+  type SubscriptionInit,
+} from "../../src/client/client.ts";
 import { MemorySocket } from "../../src/testing/memory-socket.ts";
 import type { Recorder } from "../../src/testing/wire.ts";
 import type { Follower } from "../support/checker.ts";
@@ -19,6 +25,13 @@ interface Connection {
   isLost: boolean;
 }
 
+/** Items that wait for a client that reads in a loop. */
+const BUFFER = 3;
+
+/** How likely such a client pauses before the next item, and for how many ms. */
+const SLOW = 0.1;
+const PAUSES = [1, 20, 500];
+
 /** Codes with which a request or a subscription may fail while there are faults. */
 const EXPECTED: ReadonlySet<string> = new Set([
   ...["DISCONNECTED", "NOT_CONNECTED", "TIMEOUT", "CLOSED", "ENGINE_UNAVAILABLE"],
@@ -29,8 +42,8 @@ const EXPECTED: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * A client of `noroshi/client`: it reconnects and recovers by itself. The checker is given what its callbacks receive; what it has
- * subscribed to, and whether that has begun, is read from its frames.
+ * A client of `noroshi/client`: it reconnects and recovers by itself. The checker is given what its callbacks receive, or what a slow
+ * loop reads; what it has subscribed to, and whether that has begun, is read from its frames.
  */
 export class LibraryClient implements AnyClient {
   readonly name: string;
@@ -225,15 +238,22 @@ export class LibraryClient implements AnyClient {
     const follower = this.followers.get(channel);
     const recover = this.dice.chance(0.9) ? follower?.position : undefined;
     this.#unsubscribe(channel);
+    const isRead = follower !== undefined && this.#number % 2 === 1;
+    /** The positions of the `init` that wait to be read. */
+    const begun: Position[] = [];
     const subscription = this.#client.subscribe(channel, {
+      buffer: BUFFER,
       ...(channel === this.room && { data: this.member, presence: this.watches }),
       ...(recover && { recover }),
       onInit: ({ recovered }) => {
         if (!follower) return;
+        if (isRead) return void begun.push(subscription.position!); // The channel has a history.
         if (recovered === false) this.#world.lost(this, channel, follower.position);
         follower.init({ ...subscription.position, recovered }, undefined);
       },
-      onEvent: (publication) => follower?.event(publication),
+      onEvent: (publication) => {
+        if (!isRead) follower?.event(publication);
+      },
       ...(channel === this.room && this.watches && {
         onPresence: ({ event, members }) => {
           if (event === "leave") { for (const { user } of members) this.#world.left(this, user); }
@@ -246,6 +266,27 @@ export class LibraryClient implements AnyClient {
       },
     });
     this.#subscriptions.set(channel, subscription);
+    if (isRead) void this.#read(channel, subscription, follower, begun);
+  }
+
+  async #read(channel: string, subscription: OpenSubscription, follower: Follower, begun: Position[]): Promise<void> {
+    const clock = this.#world.clock(this.name);
+    try {
+      for await (const item of subscription) {
+        if (this.dice.chance(SLOW)) await new Promise<void>((done) => void clock.setTimeout(done, this.dice.pick(PAUSES)));
+        // Another one reads on from where this one was.
+        if (this.#subscriptions.get(channel) !== subscription) return;
+        if (item.event !== "init") follower.event(item);
+        else {
+          const { recovered } = item as SubscriptionInit;
+          if (recovered === false) this.#world.lost(this, channel, follower.position);
+          follower.init({ ...begun.shift(), recovered }, undefined);
+        }
+      }
+    } catch (error) {
+      this.#failed(error);
+      if (this.#subscriptions.get(channel) === subscription) this.#subscriptions.delete(channel);
+    }
   }
 
   #unsubscribe(channel: string): void {

@@ -252,6 +252,14 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     after: "",
     library: 4,
   },
+  "client-hole": {
+    title: "A client takes what was under way when it asked for what it is missing, and drops that as known",
+    file: "client/subscriptions.ts",
+    before: "entry.isLive &&= false;",
+    after: "",
+    seed: 1,
+    library: 4,
+  },
   "client-gap-hidden": {
     title: "A client does not report that it could not recover",
     file: "client/subscriptions.ts",
