@@ -14,6 +14,7 @@
  * @module
  */
 import { Deadlines, isMs, MS, systemClock } from "../base/clock.ts";
+import { guard } from "../base/guard.ts";
 import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
 import { ChannelPattern } from "../channels/channel-pattern.ts";
 import type { PublishOptions } from "../channels/channels.ts";
@@ -60,7 +61,12 @@ export interface PublisherOptions<C = Contract> {
   node?: string;
   /** Time in ms that the `id` of a publication is remembered, at least; as `idWindow` of the nodes. @default {300_000} */
   idWindow?: number;
-  /** Receives errors outside of calls, such as a lost connection to the broker, and those that a call rejects with. @default console.error */
+  /**
+   * Receives errors outside of calls, such as a lost connection to the broker, and those that a call rejects with. What it throws
+   * itself is logged.
+   *
+   * @default console.error
+   */
   onError?: (error: unknown) => void;
 }
 
@@ -78,6 +84,7 @@ export class Publisher<C = Contract> {
   readonly #engine: Engine;
   readonly #channels: readonly (readonly [ChannelPattern, PublishedChannel])[] | undefined;
   readonly #idWindow: number;
+  /** Neither throws nor rejects. */
   readonly #onError: (error: unknown) => void;
   readonly #node: string;
   readonly #cluster: Cluster;
@@ -94,10 +101,11 @@ export class Publisher<C = Contract> {
     if (engine.isAlone) throw fail("the engine has no other nodes: pass that of the nodes, such as natsEngine({ servers })");
     if (!/^[A-Za-z0-9_-]{1,51}$/.test(node)) throw fail('node must be 1 to 51 letters, digits, "_" or "-"');
     if (!isMs(idWindow)) throw fail(`idWindow must be ${MS}, such as 300_000`);
+    if (typeof onError !== "function") throw fail("onError must be a function (error) => {}");
     this.#engine = engine;
     this.#node = node;
     this.#idWindow = idWindow;
-    this.#onError = onError;
+    this.#onError = (error) => guard(() => onError(error), console.error);
     this.#channels = channels && Object.entries(channels)
       .map(([name, channel]) => [new ChannelPattern(name), channel] as const)
       .sort(([one], [other]) => Number(other.isExact) - Number(one.isExact) || ChannelPattern.compare(one, other));
@@ -160,8 +168,11 @@ export class Publisher<C = Contract> {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#calls);
-    if (this.#deadlines) await this.#engine.close();
-    clearInterval(this.#alive);
+    try {
+      if (this.#deadlines) await this.#engine.close();
+    } finally {
+      clearInterval(this.#alive);
+    }
   }
 
   #call<Answer>(action: string, call: (engine: Engine) => Answer | Promise<Answer>): Promise<Answer> {

@@ -99,6 +99,8 @@ describe("A publisher", () => {
       { engine: new MemoryEngine() },
       { engine, node: "a b" },
       { engine, idWindow: 0 },
+      { engine, onError: 5 },
+      { engine, onError: null },
       { engine, channels: { "a b": {} } },
       { engine, channels: { log: { history } } }, // This engine keeps none.
     ];
@@ -133,6 +135,50 @@ describe("A publisher", () => {
     void publisher.broadcast("text");
     await publisher.close();
     assert.equal(await reported.promise, failure);
+  });
+
+  it("survives an onError that throws or rejects, and logs that", async (t) => {
+    const logged = t.mock.method(console, "error", () => {});
+    const engine = broadcastChannelEngine({ namespace: "throwing" });
+    engine.send = () => Promise.reject(new Error("Not this one"));
+    const thrown = new Error("of the logger");
+    const handlers: ((error: unknown) => void)[] = [
+      () => {
+        throw thrown;
+      },
+      () => Promise.reject(thrown),
+    ];
+    for (const onError of handlers) {
+      const publisher = createPublisher({ engine: Object.assign(Object.create(engine), { start() {}, close() {} }), onError });
+      await assert.rejects(publisher.broadcast("text"), { message: "Not this one" });
+      await publisher.close();
+      await turn(); // Where a rejection that nobody handles would end the test.
+    }
+    assert.deepEqual(logged.mock.calls.map(({ arguments: [error] }) => error), [thrown, thrown]);
+  });
+
+  it("lets the process end when the engine cannot be closed", async () => {
+    const { setInterval, clearInterval } = globalThis;
+    const running = new Set<unknown>();
+    globalThis.setInterval = ((...timer: Parameters<typeof setInterval>) => {
+      const handle = setInterval(...timer);
+      running.add(handle);
+      return handle;
+    }) as typeof setInterval; // Called without extras.
+    globalThis.clearInterval = (handle) => {
+      running.delete(handle);
+      clearInterval(handle);
+    };
+    const engine = { start() {}, send() {}, close: () => Promise.reject(new Error("Cannot close")) };
+    try {
+      const publisher = createPublisher({ engine: engine as never }); // It needs no more of an engine here.
+      await publisher.broadcast("text");
+      assert.equal(running.size, 1);
+      await assert.rejects(publisher.close(), { message: "Cannot close" });
+      assert.equal(running.size, 0);
+    } finally {
+      Object.assign(globalThis, { setInterval, clearInterval });
+    }
   });
 
   it("has no controller and no hono in its bundle", async () => {
