@@ -16,7 +16,7 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
 import { checkMs } from "../base/clock.ts";
 import { IdQuota } from "../channels/id-quota.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { jsonOf, type WebSocketMessage } from "../protocol/protocol.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { MemoryAnswers } from "./memory-answers.ts";
 
 export type { Once, OnceAnswer, OnceHost } from "../application/once.ts";
@@ -71,6 +71,9 @@ interface Asked {
   /** The user, or the address of a client without one. */
   readonly account: string;
 }
+
+/** Stored in place of an answer that is not kept. */
+const LOST = JSON.stringify({ isLost: true });
 
 /** Time between two looks at a request that another node runs, in ms: the first, and the longest. */
 const [FIRST_LOOK, LAST_LOOK] = [50, 1_000];
@@ -200,7 +203,7 @@ class AnswerOnce implements Once {
     const { patience, window } = this.#options;
     for (let waited = 0, pause = FIRST_LOOK; waited < patience; waited += pause, pause = Math.min(2 * pause, LAST_LOOK)) {
       await new Promise<void>((resolve) => host.deadlines.set({ deadline: 0, heapIndex: -1, due: resolve }, pause));
-      const known = await this.#store(host).claim(key, JSON.stringify({ isLost: true }), window);
+      const known = await this.#store(host).claim(key, LOST, window);
       if (known === null) break; // It has expired.
       const stored = read(known);
       if (stored.runner === undefined) return stored;
@@ -211,16 +214,24 @@ class AnswerOnce implements Once {
   #keep({ key, account }: Asked, stored: Stored, host: OnceHost): void {
     const { maxLength, maxLengthPerUser, window } = this.#options;
     this.#lengths ??= new IdQuota(maxLengthPerUser, window, () => host.now());
-    let text = jsonOf(stored);
-    if (text === undefined || text.length > maxLength || this.#lengths.take(account, text.length) > 0) {
-      text = JSON.stringify({ isLost: true });
-    }
-    const keeping = (async () => await this.#store(host).settle(key, text, window))();
+    const text = textOf(stored);
+    const isKept = text.length <= maxLength && this.#lengths.take(account, text.length) === 0;
+    const keeping = (async () => await this.#store(host).settle(key, isKept ? text : LOST, window))();
     void keeping.catch((error) => host.report(error)).then(() => this.#running.delete(key));
   }
 
   #store(host: OnceHost) {
     return host.engine.answers ?? this.#memory.at(() => host.now());
+  }
+}
+
+/** The answer as JSON; where JSON cannot represent it, the error that the client received in its place. */
+function textOf(stored: Stored): string {
+  try {
+    return JSON.stringify(stored);
+  } catch {
+    const { code = "INTERNAL_ERROR", message = "Something went wrong" } = stored.error ?? {};
+    return JSON.stringify({ error: { code, message } });
   }
 }
 

@@ -64,6 +64,8 @@ function create(options: AnswerOnceOptions = {}, answers?: AnswerStore) {
   };
 }
 
+type Peer = ReturnType<ReturnType<typeof create>["join"]>;
+
 /** Each call of the store takes a turn, as over a broker. */
 function slowly(answers: MemoryAnswers): AnswerStore {
   return {
@@ -169,6 +171,33 @@ describe("answerOnce", () => {
     fails = false;
     const [answer] = await peer.ask("count");
     assert.deepEqual([answer.data, await peer.ask("count"), handled], ["1", [answer], ["count"]]);
+  });
+
+  it("keeps what the client got for an answer that JSON cannot represent, for the window and no longer", async () => {
+    const answers = slowly(new MemoryAnswers());
+    const nodes = [create({}, answers), create({}, answers), create({ window: 1_000 })];
+    const handled: string[] = [];
+    for (const { controller } of nodes) {
+      controller.handle("rows", v.object({}), () => {
+        handled.push("rows");
+        return 10n;
+      });
+      controller.handle("full", v.object({}), () => {
+        handled.push("full");
+        throw new WebSocketError("full", "LIMIT_EXCEEDED", "Full", { details: { rows: 10n } });
+      });
+    }
+    const [peer, other, single] = nodes.map(({ join }) => join()) as [Peer, Peer, Peer]; // As many as nodes.
+    for (const [type, code] of [["rows", "INTERNAL_ERROR"], ["full", "LIMIT_EXCEEDED"]] as const) {
+      const [first] = await peer.ask(type);
+      assert.equal(first.error.code, code);
+      assert.deepEqual([await peer.ask(type), await other.ask(type)], [[first], [first]]);
+    }
+    assert.deepEqual(handled, ["rows", "full"]);
+    for (const type of ["rows", "rows"]) await single.ask(type);
+    nodes[2]!.clock.advance(1_000);
+    await single.ask("rows");
+    assert.deepEqual(handled, ["rows", "full", "rows", "rows"]);
   });
 
   it("keeps an answer for the window, and none that is too long", async () => {
