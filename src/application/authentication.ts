@@ -6,6 +6,7 @@ import { exceedsBytes } from "../protocol/bytes.ts";
 import type { Observed } from "./observer.ts";
 import { isTokenRefusal } from "./token-refusal.ts";
 import type { Accountability, Handshake, WebSocketClient } from "./websocket-client.ts";
+import { withoutSecrets } from "./without-secrets.ts";
 
 /** Where credentials came from: an `auth` message, or a part of the upgrade request. */
 export type CredentialSource = "message" | "protocol" | "header" | "query" | "cookie";
@@ -189,38 +190,14 @@ function causeOf(error: unknown): unknown {
   }
 }
 
-/** Minimum length of a secret that is redacted within a text; a shorter one may be part of ordinary words. */
-const MIN_REDACTED = 8;
-
-/** Replaces a whole text that contains a short secret: redacting "a" in "Cannot" would reveal it. */
-const HIDDEN = "Cannot authenticate: what was thrown may quote the credentials";
-
 /** {@link withoutSecrets}, safe for values whose getters throw. */
-function showable(error: unknown, credentials: Credentials): unknown {
+function showable(error: unknown, { source: _source, ...credentials }: Credentials): unknown {
   try {
-    return isTokenRefusal(error) ? error : withoutSecrets(error, credentials);
+    const secrets = Object.values(credentials).filter((secret) => typeof secret === "string");
+    return isTokenRefusal(error) ? error : withoutSecrets(error, secrets);
   } catch {
     return new Error("Cannot authenticate: what was thrown cannot be shown"); // A getter throws.
   }
-}
-
-/** Redacts credentials in an error before listeners and the log see it: hono's JWT errors quote the token. */
-function withoutSecrets(error: unknown, { source: _source, ...credentials }: Credentials): unknown {
-  // Longest first: if one secret contains another, replacing the shorter first would leave the rest readable.
-  const secrets = Object.values(credentials).filter((secret) => typeof secret === "string" && secret !== "")
-    .sort((a, b) => b.length - a.length);
-  const redact = (text: string, hidden: string) =>
-    secrets.some((secret) => secret.length < MIN_REDACTED && text.includes(secret))
-      ? hidden
-      : secrets.reduce((left, secret) => left.replaceAll(secret, "[redacted]"), text);
-  if (typeof error === "string") return redact(error, HIDDEN);
-  if (!(error instanceof Error)) return error;
-  const shown = [error.message, error.name, error.stack, error.cause].map(String);
-  if (!secrets.some((secret) => shown.some((text) => text.includes(secret)))) return error;
-  const redacted = new Error(redact(error.message, HIDDEN));
-  redacted.name = redact(error.name, "Error");
-  redacted.stack = redact(error.stack ?? "", `${redacted.name}: ${redacted.message}`);
-  return redacted;
 }
 
 /** Maximum bytes of an id: it is part of a NATS subject (at most 4,096 bytes), where escaping takes up to three bytes for one. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { inspect } from "node:util";
 import fc from "fast-check";
 import { type Attempt, type Authenticate, Authenticator, type Credentials } from "../../src/application/authentication.ts";
 import { Deadlines } from "../../src/base/clock.ts";
@@ -202,6 +203,49 @@ describe("Authenticator, on an error that quotes the credentials", () => {
     assert.doesNotMatch(redacted.stack!, /a-long-secret/);
     assert.equal(await thrown("a-long-secret!"), "[redacted]!");
     assert.equal((await thrown(new Error("x", { cause: "a-long-secret" })) as Error).cause, undefined);
+  });
+
+  it("leaves it out wherever it is: in a cause of a cause, a field, a list of errors, or what is no error", async () => {
+    const token = "a-long-secret";
+    const deep = new Error("Cannot verify", {
+      cause: new Error("fetch failed", { cause: new TypeError(`bad value "Bearer ${token}"`) }),
+    });
+    const causes: string[] = [];
+    for (let error: unknown = await thrown(deep); error instanceof Error; error = error.cause) causes.push(error.message);
+    assert.deepEqual(causes, ["Cannot verify", "fetch failed", 'bad value "Bearer [redacted]"']);
+    const request = { headers: new Headers({ authorization: `Bearer ${token}` }) };
+    const graph: Record<string, unknown> = {};
+    for (let n = 0, at = graph; n < 2_000; n++) at = at["next"] = {} as Record<string, unknown>;
+    const cyclic = Object.assign(new Error("Down"), { token });
+    cyclic.cause = cyclic;
+    const errors: unknown[] = [
+      new Error("Down", { cause: { token } }),
+      Object.assign(new Error("Down"), { config: { headers: { Authorization: token } } }),
+      Object.assign(new Error("Down"), { request }),
+      Object.assign(new Error("Down"), { request: new Request("https://example.com", request) }),
+      Object.assign(new Error("Down"), { url: new URL(`https://example.com/?access_token=${token}`) }),
+      Object.assign(new Error("Down"), { [token]: 1 }),
+      Object.assign(new Error("Down"), { [Symbol("headers")]: new Map([["authorization", token]]) }),
+      Object.assign(new Error("Down"), { graph }), // Too large to be searched.
+      new AggregateError([new Error(token)], "Down"),
+      cyclic,
+      new Error("Down", { cause: new Error("No", { cause: new AggregateError([{ token }], "All") }) }),
+    ];
+    for (const [index, error] of errors.entries()) {
+      const redacted = await thrown(error) as Error;
+      assert.deepEqual([redacted.message, Object.keys(redacted).filter((key) => !["name", "stack"].includes(key))], ["Down", []]);
+      assert.doesNotMatch(inspect(redacted, { depth: 9, showHidden: true }), /a-long-secret/, `${index}`);
+    }
+    for (const error of [{ token }, [token], { error: new Error(token) }]) {
+      assert.equal(String(await thrown(error)), `Error: ${HIDDEN}`);
+    }
+    // What has none is the same.
+    const plain = { code: 7 };
+    const coded = Object.assign(new Error("Down", { cause: plain }), {
+      code: "ECONNREFUSED",
+      url: new URL("https://example.com"),
+    });
+    for (const error of [plain, coded]) assert.equal(await thrown(error), error);
   });
 
   it("leaves out the longer one first, so that nothing of it is left where another is a part of it", async () => {
