@@ -47,7 +47,7 @@ export interface OrderResult {
    * off for longer than the engine's `lease` is not listed, but carries it out too.
    */
   missing: string[];
-  /** Whether it was sent. If not, an `error` event says why; it is sent when the engine is back. */
+  /** Whether it was sent. If not, an `error` event says why; it is sent when the engine is back, unless 1,000 wait for that already. */
   isSent: boolean;
 }
 

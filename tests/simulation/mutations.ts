@@ -216,7 +216,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "order-unsent": {
     title: "An order that is given while the broker is away is not sent later",
     file: "engines/broker/orders.ts",
-    before: "this.#waiting.push(order);",
+    before: "this.#waiting.add(order);",
     after: "",
   },
   "order-unheard": {

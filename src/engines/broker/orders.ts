@@ -17,6 +17,12 @@ export interface OrdersHost {
   malformed(): void;
 }
 
+interface Order {
+  readonly text: string;
+  /** When it was given, in ms of the monotonic clock. */
+  readonly at: number;
+}
+
 /** Maximum number of orders that wait for the broker, and of received ones that are remembered. */
 const [MAX_WAITING, MAX_OBEYED] = [1_000, 10_000];
 
@@ -30,7 +36,7 @@ const SLACK = 60_000;
  */
 export class Orders {
   readonly #host: OrdersHost;
-  #waiting: { readonly text: string; readonly at: number }[] = [];
+  readonly #waiting = new Set<Order>();
   readonly #obeyed = new Set<string>();
   #sent = 0;
   /** When the last session ended or had read all orders, in ms of the monotonic clock. Orders are read from `#slack` before that. */
@@ -46,7 +52,7 @@ export class Orders {
     return this.#host.host.deadlines.now();
   }
 
-  /** Sends an order to all nodes. While the broker is unavailable this rejects, and `resume` sends the order. */
+  /** Sends an order to all nodes. While the broker is unavailable this rejects, and `resume` sends the order if it has room for it. */
   async send(text: string): Promise<void> {
     const order = { text, at: this.#now() };
     try {
@@ -54,10 +60,9 @@ export class Orders {
       if (this.#host.link.isStarting) await this.#host.link.tried;
       await this.#send(order);
     } catch (error) {
-      if (WebSocketError.from(error)?.code === "ENGINE_UNAVAILABLE") {
-        this.#waiting.push(order);
-        if (this.#waiting.length > MAX_WAITING) this.#waiting.shift();
-      }
+      if (WebSocketError.from(error)?.code !== "ENGINE_UNAVAILABLE") throw error;
+      if (this.#waiting.size >= MAX_WAITING) throw unavailable(this.#host.link, FULL);
+      this.#waiting.add(order);
       throw error;
     }
   }
@@ -94,21 +99,19 @@ export class Orders {
       if (opened) this.received(opened, link.now() - opened.time);
     }
     this.#heard = this.#now();
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const [index, order] of waiting.entries()) {
+    for (const order of this.#waiting) {
       try {
         await this.#send(order);
+        this.#waiting.delete(order);
       } catch (error) {
-        this.#waiting = [...waiting.slice(index), ...this.#waiting].slice(-MAX_WAITING);
         return host.report(error);
       }
     }
   }
 
-  #send({ text, at }: { readonly text: string; readonly at: number }): Awaitable<void> {
+  #send({ text, at }: Order): Awaitable<void> {
     const { link, seal } = this.#host;
-    if (link.status !== "ready") throw unavailable(link);
+    if (link.status !== "ready") throw unavailable(link, WAITS);
     // Whole seconds: an order sent at once has age 0, and counts as live.
     const age = Math.floor((this.#now() - at) / 1_000) * 1_000;
     const number = this.#sent++;
@@ -116,7 +119,14 @@ export class Orders {
   }
 }
 
-function unavailable({ reason }: Reconnection): WebSocketError {
-  const text = "Cannot send the order: the broker is away, it is sent when the broker is back";
-  return new WebSocketError("engine", "ENGINE_UNAVAILABLE", text, reason === undefined ? {} : { cause: reason });
-}
+/** Why an order was not sent now. */
+const WAITS = "the broker is away, it is sent when the broker is back";
+const FULL = `the broker is away and ${MAX_WAITING} orders wait for it, give this one again when it is back`;
+
+const unavailable = ({ reason }: Reconnection, why: string): WebSocketError =>
+  new WebSocketError(
+    "engine",
+    "ENGINE_UNAVAILABLE",
+    `Cannot send the order: ${why}`,
+    reason === undefined ? {} : { cause: reason },
+  );

@@ -1,0 +1,70 @@
+/** Orders that wait for the broker: each is sent when it is back, or refused when it is given. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Orders } from "../../src/engines/broker/orders.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
+
+/** Orders of a node whose broker is away until the test says so. */
+function create() {
+  const sent: string[] = [];
+  const reported: unknown[] = [];
+  const link = {
+    status: "unavailable",
+    isStarting: false,
+    now: () => 0,
+    call: (_action: string, call: (session: object) => unknown) =>
+      Promise.resolve(call({
+        kept: () => [],
+        keep(envelope: string) {
+          if (link.status !== "ready") throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot keep: lost");
+          sent.push(envelope.replace(/^\d+ /, ""));
+          link.left--;
+          if (link.left === 0) link.status = "unavailable";
+        },
+      })),
+    /** How many it takes until it is away again. */
+    left: Infinity,
+  };
+  const host = { node: "a", deadlines: { now: () => 0 }, report: (error: unknown) => reported.push(error), received() {} };
+  const seal = (body: string) => body;
+  const orders = new Orders({ host, link, unnoticed: 0, seal, open: () => null, malformed() {} } as never); // All that it reads.
+  return { orders, link, sent, reported };
+}
+
+const messageOf = (error: Error) => error.message;
+
+describe("Orders that wait for the broker", () => {
+  it("are sent when it is back, and more than 1,000 are refused with another text", async () => {
+    const { orders, link, sent, reported } = create();
+    const given = Array.from({ length: 1_200 }, (_, number) => `order ${number}`);
+    const texts = await Promise.all(given.map((text) => orders.send(text).then(() => "sent", messageOf)));
+    assert.match(texts[999]!, /it is sent when the broker is back/);
+    assert.match(texts[1_000]!, /1000 orders wait for it, give this one again/);
+    assert.equal(new Set(texts).size, 2);
+    link.status = "ready";
+    await orders.resume();
+    assert.deepEqual(sent, given.slice(0, 1_000));
+    // There is room again.
+    link.status = "unavailable";
+    assert.equal(await orders.send("later").then(() => "sent", messageOf), texts[0]);
+    link.status = "ready";
+    await orders.resume();
+    assert.deepEqual([sent.at(-1), reported], ["later", []]);
+  });
+
+  it("are all sent when it goes away again while they are", async () => {
+    const { orders, link, sent, reported } = create();
+    const given = Array.from({ length: 1_000 }, (_, number) => `order ${number}`);
+    for (const text of given) await assert.rejects(orders.send(text));
+    Object.assign(link, { status: "ready", left: 300 });
+    await orders.resume();
+    assert.deepEqual([sent.length, reported.length], [300, 1]);
+    for (let number = 0; number < 300; number++) {
+      given.push(`more ${number}`);
+      await assert.rejects(orders.send(`more ${number}`), /it is sent when/);
+    }
+    Object.assign(link, { status: "ready", left: Infinity });
+    await orders.resume();
+    assert.deepEqual(sent, given);
+  });
+});
