@@ -203,8 +203,11 @@ const EnvelopeSchema = v.custom<WebSocketMessage>((value) => {
   return typeof type === "string" && type !== "" && type.length <= 64 && (uid === undefined || isUid(uid));
 });
 
-/** The syntax of a channel name: without `*`, `>`, `?` and space, which brokers interpret as patterns. */
-export const CHANNEL_NAME: RegExp = /^[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
+/**
+ * The syntax of a channel name: without `*`, `>`, `?` and space, which brokers interpret as patterns. Not `__proto__`, a key that is
+ * dropped when a message is read.
+ */
+export const CHANNEL_NAME: RegExp = /^(?!__proto__$)[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
 
 const channel = v.pipe(v.string(), v.maxLength(255), v.regex(CHANNEL_NAME));
 

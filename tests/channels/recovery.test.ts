@@ -235,6 +235,18 @@ describe("Channels: recovery", () => {
     await peer.take();
     assert.deepEqual(await peer.ask({ type: "ping" }), [{ type: "pong", channels: { a: { epoch, offset: 1 } } }]);
   });
+
+  it("tells them of channels with the names of what each object has, and has none of the name that JSON readers drop", async () => {
+    const { join } = createChannels({ "{id}": kept });
+    const peer = join();
+    const names = ["constructor", "toString", "__proto__x", "x__proto__"];
+    await peer.ask(...names.map((channel, uid) => subscribe({ channel, uid })));
+    const [{ channels }] = await peer.ask({ type: "ping" });
+    assert.deepEqual(Object.keys(channels), names);
+    const [{ error }] = await peer.ask(subscribe({ channel: "__proto__" }));
+    assert.equal(error.code, "INVALID_PAYLOAD");
+    assert.throws(() => createChannels({ ["__proto__"]: kept }), TypeError);
+  });
 });
 
 /** What is sent waits, and is not more than may. */
