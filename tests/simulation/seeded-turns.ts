@@ -1,5 +1,9 @@
+import process from "node:process";
 import { nextTurn, Turns } from "../../src/testing/turns.ts";
 import type { Dice } from "./dice.ts";
+
+/** How often a turn is one of the event loop: only there the runtime reports unhandled rejections and cleans up. */
+const LOOP_EVERY = 256;
 
 /**
  * Turns of the event loop in an order that the dice decide: what several connections deliver in one turn is shuffled, and some of it
@@ -11,6 +15,7 @@ export class SeededTurns extends Turns {
   #posted: (() => void)[] = [];
   #postponed: { turns: number; readonly run: () => void }[] = [];
   #immediate: (() => void)[] = [];
+  #count = 0;
 
   constructor(dice: Dice, report: (error: unknown) => void) {
     super(report);
@@ -39,19 +44,25 @@ export class SeededTurns extends Turns {
   override async settle(): Promise<void> {
     for (;;) {
       // Every promise that can settle settles. Nothing here waits for input or for another thread.
-      await nextTurn();
+      await (++this.#count % LOOP_EVERY === 0 ? nextTurn() : nextTick());
       if (this.#posted.length + this.#postponed.length + this.#immediate.length === 0) return;
-      const due = this.#postponed.filter((each) => --each.turns <= 0);
-      if (due.length > 0) this.#postponed = this.#postponed.filter(({ turns }) => turns > 0);
-      const posted = [...this.#posted, ...due.map(({ run }) => run)];
+      const posted = this.#posted;
+      if (this.#postponed.length > 0) posted.push(...this.#due());
       this.#shuffle(posted);
-      const count = posted.length > 1 && this.#dice.chance(0.2) ? 1 + this.#dice.below(posted.length) : posted.length;
-      this.#posted = posted.slice(count);
-      for (const run of posted.slice(0, count)) this.#run(run);
+      this.#posted = posted.length > 1 && this.#dice.chance(0.2) ? posted.splice(1 + this.#dice.below(posted.length)) : [];
+      for (const run of posted) this.#run(run);
+      if (this.#immediate.length === 0) continue;
       const immediate = this.#immediate;
       this.#immediate = [];
       for (const run of immediate) this.#run(run);
     }
+  }
+
+  /** What was postponed until this turn. */
+  #due(): (() => void)[] {
+    const due = this.#postponed.filter((each) => --each.turns <= 0);
+    if (due.length > 0) this.#postponed = this.#postponed.filter(({ turns }) => turns > 0);
+    return due.map(({ run }) => run);
   }
 
   #shuffle(runs: (() => void)[]): void {
@@ -69,3 +80,6 @@ export class SeededTurns extends Turns {
     }
   }
 }
+
+/** Resolves once all promises have settled that can: a turn of the event loop costs several times as much. */
+const nextTick = (): Promise<void> => new Promise((resolve) => process.nextTick(resolve));

@@ -194,7 +194,7 @@ export class UnreliableBroker {
   /** The envelope as the next version writes it: this one can read it, and does not know all of its header. */
   #next(scope: string, envelope: string): string {
     const text = envelope.slice(envelope.indexOf("\n") + 1).replace('{"v":2,', '{"v":3,"min":2,"new":{},');
-    const signature = this.#secret === undefined ? "" : hash(`${scope}\n${text}`, hash(this.#secret, ""));
+    const signature = this.#secret === undefined ? "" : hash(`${scope}\n${text}`, this.#secret);
     return `${signature}\n${text}`;
   }
 }
