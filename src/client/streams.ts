@@ -46,6 +46,9 @@ export interface Streaming<C = Contract> {
   streams(): Promise<StreamInfo[]>;
 }
 
+/** Messages that may wait to be read. A server that counts its credit is at most 64 items ahead (PROTOCOL.md §3.9). */
+const MAX_WAITING = 10_000;
+
 /** The option `streams` of {@link createClient}: gives the client the methods of {@link Streaming}. */
 export function streams({ nextUid, request, offer, drop, report }: StreamsHost): Streams {
   const open = new Map<unknown, (message: WebSocketMessage) => void>();
@@ -161,7 +164,9 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
       if (type === "stream.credit") source?.grant(item as number, bytes as number); // Only compared.
       if (type === "stream.cancel") source?.stop();
       if (status === "open") id = message["id"] as string; // PROTOCOL.md §3.11
-      else if (status && !reading.hasEnded) queue.push(message);
+      else if (status && !reading.hasEnded && queue.push(message) > MAX_WAITING) {
+        cancel(new ClientError("SLOW_CONSUMER", "Too many items wait"));
+      }
       if (status) name(id);
       reading.serve();
     });

@@ -111,6 +111,16 @@ describe("client.stream", () => {
     assert.deepEqual(await stream.result, { usage: 1 });
   });
 
+  it("is cancelled when a server that heeds no credit fills it", async () => {
+    const { start, item, sent } = create();
+    const stream = start();
+    for (let count = 1; count <= 10_000; count++) item(count);
+    assert.deepEqual(sent, []);
+    for (let count = 1; count <= 3; count++) item(count);
+    assert.deepEqual(sent, [CANCEL]);
+    await assert.rejects(stream[Symbol.asyncIterator]().next(), { code: "SLOW_CONSUMER" });
+  });
+
   it("is not sent at all when it is cancelled before", async () => {
     const { start, sent, state, dropped } = create();
     state.isUnsent = true;

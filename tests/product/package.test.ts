@@ -318,11 +318,11 @@ describe("The npm package", () => {
     }
   });
 
-  it("brings a client of at most 8.7 kB, or 9.7 kB with streams", async (t) => {
+  it("brings a client of at most 8.7 kB, or 9.8 kB with streams", async (t) => {
     const { build } = await import("esbuild");
     const client = 'export * from "noroshi/client";';
     const sizes = { client, "client with streams": `${client} export { streams } from "noroshi/client/streams";` };
-    const limits: number[] = [8_700, 9_700];
+    const limits: number[] = [8_700, 9_800];
     for (const [index, [what, contents]] of Object.entries(sizes).entries()) {
       const { outputFiles: [bundle] } = await build({
         stdin: { contents, resolveDir: consumer },
