@@ -28,7 +28,11 @@ app.get("/websocket", controller.upgrade);
 // Ready: this node reaches its broker and does not drain, so it may have new clients. Live: this process answers.
 const { live, ready } = health(controller);
 app.get("/ready", ready).get("/live", live);
-app.get("/metrics", (c) => c.text(`# TYPE chat_connections gauge\nchat_connections ${controller.stats().active}\n`));
+// For Prometheus, which reads it from each node. What comes through the proxy has this header.
+app.get("/metrics", (c) => {
+  if (c.req.header("X-Forwarded-For") !== undefined) return c.notFound();
+  return c.text(`# TYPE chat_connections gauge\nchat_connections ${controller.stats().active}\n`);
+});
 
 // On SIGTERM the clients leave over half a minute. The service manager must wait for longer than the timeout.
 await serve(app, { port: Number(PORT), hostname: HOST, drain: { window: 30_000, timeout: 45_000 } });

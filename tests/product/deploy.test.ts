@@ -174,6 +174,17 @@ describe("The recipes", { skip: noShell }, () => {
           for (const { client } of connected) await client.close();
         });
 
+        it("nobody reads the metrics", async (t) => {
+          if (noRegistry) return t.skip(noRegistry);
+          const { port, certificate: ca } = front;
+          for (const path of ["/metrics", "/chat/metrics"]) {
+            const asked = request(`https://${SITE}:${port}${path}`, { ca, lookup: toThisMachine }).end();
+            const [response] = await once(asked, "response");
+            assert.equal(response.statusCode, 404, path);
+            response.resume();
+          }
+        });
+
         it("a page of another site is refused", async (t) => {
           if (noRegistry) return t.skip(noRegistry);
           const { port, certificate: ca } = front;
