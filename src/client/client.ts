@@ -183,6 +183,8 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
   /** Random, so that the `uid` of an idempotent request stays unique on a server that remembers it across connections. */
   let prefix = "";
   let lastUid = 0;
+  /** The latest answers to questions, by `uid`: the server refuses one that arrives after the token has expired. */
+  const answers = new Map<unknown, WebSocketMessage>();
   /** True for a lazy client until its first use. */
   let isIdle = true;
   /** Shared by all callers of `ready`. */
@@ -248,7 +250,9 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     if (type === "pong") return subscriptions.pong(message["channels"]);
     if (type === "auth") {
       subscriptions.receive(message);
-      if (!requests.settle(message)) connector.auth(message);
+      const refused = answers.get(uid);
+      if (refused) void client.send(refused);
+      else if (!requests.settle(message)) connector.auth(message);
       return;
     }
     if (streams?.receive(message) || subscriptions.receive(message) || requests.settle(message)) return;
@@ -324,7 +328,12 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
       on("message", async ({ message }) => {
         const { uid } = message;
         if (message.type !== type || !/^ask:/.test(uid as string)) return;
-        const answer = (rest: object) => requests.add({ type, uid, ...rest }, undefined, { timeout: outbox.maxAge });
+        const answer = (rest: object) => {
+          if (answers.size > 63) answers.clear(); // As many questions may be open.
+          const message = { type, uid, ...rest } as WebSocketMessage; // The `uid` is that of the question.
+          answers.set(uid, message);
+          return client.send(message);
+        };
         let isMade;
         try {
           const data = await handler(message as never); // What a question holds is trusted.
@@ -332,8 +341,8 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
           await answer({ status: "ok", data });
         } catch (error) {
           const isCode = error instanceof ClientError;
-          answer({ status: "error", error: { code: isCode ? error.code : "INTERNAL_ERROR" } }).catch(() => {});
-          if (!isCode || isMade) throw error;
+          answer({ status: "error", error: { code: isCode ? error.code : "INTERNAL_ERROR" } });
+          if (!isCode && !isMade) throw error; // What cannot be sent is reported by `send`.
         }
       }),
     subscribe(channel, options = {}) {

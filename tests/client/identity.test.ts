@@ -169,6 +169,23 @@ describe("A client whose token has expired", () => {
     assert.deepEqual([client.status, sockets.length, take("close")], ["open", 1, []]);
   });
 
+  it("sends an answer again that was refused meanwhile", async () => {
+    const { client, admit } = connectFake({ token: () => "again" });
+    const socket = await admit();
+    client.handle("confirm", ({ n }) => n);
+    for (const n of [1, 2]) socket.receive({ type: "confirm", uid: `ask:${n}`, n });
+    for (let turns = 0; turns < 4; turns++) await turn();
+    const answer = { type: "confirm", uid: "ask:2", status: "ok", data: 2 };
+    assert.deepEqual(socket.take().at(-1), answer);
+    socket.receive(refusal("TOKEN_EXPIRED"));
+    socket.receive(refusal("TOKEN_EXPIRED", "ask:2"));
+    await turn();
+    const [auth, ...others] = socket.take();
+    assert.deepEqual(others, []);
+    socket.receive({ type: "auth", status: "ok", uid: auth.uid });
+    assert.deepEqual(socket.take(), [answer]);
+  });
+
   it("sends several requests again in the order of the calls", async () => {
     const { client, admit } = connectFake({ token: () => "again" });
     const socket = await admit();
