@@ -8,7 +8,7 @@ import { checkSchema, parse, SCHEMA } from "./schema.ts";
 
 /** Options of {@link WebSocketClient.ask}. */
 export interface AskOptions<Reply = unknown> {
-  /** Time for the answer, in ms. @default {10_000} */
+  /** Time for the answer and its validation, in ms. @default {10_000} */
   timeout?: number;
   /** Rejects with its reason when aborted; a later answer counts as late. */
   signal?: AbortSignal;
@@ -94,15 +94,7 @@ export class Questions {
     const uid = `${PREFIX}${crypto.randomUUID()}`;
     const frame = Frame.of({ ...payload, type, uid });
     let abort = () => {};
-    try {
-      const answered = new Promise<WebSocketMessage>((resolve, reject) => {
-        this.#open.set(uid, { type, user, resolve, reject });
-        abort = () => reject(signal!.reason); // Called by the signal only.
-      });
-      if (!this.#connection.send(frame)) throw fail("DISCONNECTED", "the client is not connected, or does not read");
-      signal?.addEventListener("abort", abort);
-      const late = () => fail("TIMEOUT", `the client did not answer within ${timeout} ms`);
-      const { status, data, error } = await within(host.deadlines, timeout, () => answered, late);
+    const read = async ({ status, data, error }: WebSocketMessage): Promise<Reply> => {
       if (status === "error") throw fail(codeOf(error), "the client refused");
       const parsed = schema && await parse(schema, data);
       if (parsed && !parsed.success) {
@@ -110,6 +102,17 @@ export class Questions {
         throw fail("INVALID_PAYLOAD", "the answer does not fit", path === "" ? undefined : { path });
       }
       return (parsed ? parsed.output : data) as Reply; // As the schema says, or unchecked.
+    };
+    try {
+      const answered = new Promise<Reply>((resolve, reject) => {
+        // Not `resolve(read(answer))`, after which an abort could not reject.
+        this.#open.set(uid, { type, user, resolve: (answer) => void read(answer).then(resolve, reject), reject });
+        abort = () => reject(signal!.reason); // Called by the signal only.
+      });
+      if (!this.#connection.send(frame)) throw fail("DISCONNECTED", "the client is not connected, or does not read");
+      signal?.addEventListener("abort", abort);
+      const late = () => fail("TIMEOUT", `the client did not answer within ${timeout} ms`);
+      return await within(host.deadlines, timeout, () => answered, late);
     } finally {
       this.#open.delete(uid);
       signal?.removeEventListener("abort", abort);

@@ -2,7 +2,7 @@ import type { PayloadSchema } from "../application/schema.ts";
 import type { OutboundChecks } from "../application/outbound.ts";
 import { askUnchecked, type WebSocketClient } from "../application/websocket-client.ts";
 import { checkSchema, parse, SCHEMA } from "../application/schema.ts";
-import { isMs, MS } from "../base/clock.ts";
+import { type Deadlines, isMs, MS, within } from "../base/clock.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import type { Contract, QuestionArguments } from "../protocol/contract-types.ts";
 import { type ErrorCode, WebSocketError } from "../protocol/errors.ts";
@@ -10,7 +10,11 @@ import { jsonOf } from "../protocol/protocol.ts";
 
 /** Options of {@link WebSocketController.askAll}. */
 export interface AskAllOptions<Reply = unknown> {
-  /** Time for the clients to answer, in ms. Other nodes have a second more. @default {10_000} */
+  /**
+   * Time for the clients to answer, in ms, and for each answer to be validated. Other nodes have a second more.
+   *
+   * @default {10_000}
+   */
   timeout?: number;
   /** Validates each answer. @default the schema of the option `contract`; without one, an answer is whatever the client sent */
   reply?: PayloadSchema<unknown, Reply>;
@@ -25,10 +29,12 @@ export type AskAllQuestion<Reply = unknown, C = Contract, Type extends string = 
   ...question: QuestionArguments<C, Type, [filter?: BroadcastFilter, options?: AskAllOptions<Reply>]>,
 ];
 
-/** What the contract says of questions. */
+/** What a question to many clients needs from its controller. */
 export interface QuestionHost {
   readonly options: { readonly contract: object | undefined };
   readonly outbound: OutboundChecks | undefined;
+  readonly deadlines: Deadlines;
+  report(error: unknown): void;
 }
 
 /** The answer of one client. */
@@ -132,11 +138,15 @@ export class AskedClients<Reply> {
   /** How long to wait for other nodes, in ms. */
   readonly patience: number;
   readonly #schema: ReturnType<typeof checkSchema> | undefined;
-  readonly #replies: AskReply[] = [];
+  readonly #host: QuestionHost;
+  readonly #replies: AskReply<Reply>[] = [];
   readonly #missing: AskMissing[] = [];
+  /** Validations under way. None rejects. */
+  readonly #reading: Promise<void>[] = [];
 
   /** @throws {TypeError} for an invalid type, payload or option. */
-  constructor(type: string, payload: object, { timeout = 10_000, reply }: AskAllOptions<Reply>) {
+  constructor(type: string, payload: object, { timeout = 10_000, reply }: AskAllOptions<Reply>, host: QuestionHost) {
+    this.#host = host;
     const fail = (remedy: string) => new TypeError(`Cannot ask "${type}": ${remedy}`);
     if (!isMs(timeout) || !isMs(timeout + SLACK)) throw fail(`timeout must be ${MS}, less a second`);
     if (typeof type !== "string" || type === "" || type.length > 64) {
@@ -156,19 +166,29 @@ export class AskedClients<Reply> {
   add(node: string, { replies = [], failed = [] }: AskAnswers): void {
     for (const { uid, code } of failed) this.#missing.push(uid === undefined ? { node, code } : { node, uid, code });
     for (const { uid, user, data } of replies) {
-      this.#replies.push({ node, uid, user, data: data === undefined ? undefined : JSON.parse(data) });
+      this.#reading.push(this.#read({ node, uid, user, data: data === undefined ? undefined : JSON.parse(data) }));
+    }
+  }
+
+  /** Validates a reply, at once: one after the other would add up. Never rejects. */
+  async #read(reply: AskReply): Promise<void> {
+    const schema = this.#schema;
+    const { node, uid } = reply;
+    const { type, timeout } = this.request;
+    const late = new WebSocketError(type, "TIMEOUT", `Cannot validate the answer to "${type}" within ${timeout} ms`);
+    try {
+      const parsed = schema && await within(this.#host.deadlines, timeout, () => parse(schema, reply.data), () => late);
+      if (parsed?.success === false) this.#missing.push({ node, uid, code: "INVALID_PAYLOAD" });
+      else this.#replies.push({ ...reply, data: (parsed ? parsed.output : reply.data) as Reply }); // As the schema says, or unchecked.
+    } catch (error) {
+      this.#missing.push({ node, uid, code: error === late ? "TIMEOUT" : "INTERNAL_ERROR" });
+      this.#host.report(error);
     }
   }
 
   /** @param nodes that did not answer in time. */
   async result(nodes: readonly string[]): Promise<AskAllResult<Reply>> {
-    const missing = [...this.#missing, ...nodes.map((node): AskMissing => ({ node, code: "TIMEOUT" }))];
-    const replies: AskReply<Reply>[] = [];
-    for (const each of this.#replies) {
-      const parsed = this.#schema && await parse(this.#schema, each.data);
-      if (parsed?.success === false) missing.push({ node: each.node, uid: each.uid, code: "INVALID_PAYLOAD" });
-      else replies.push({ ...each, data: (parsed ? parsed.output : each.data) as Reply }); // As the schema says, or unchecked.
-    }
-    return { replies, missing };
+    await Promise.all(this.#reading);
+    return { replies: this.#replies, missing: [...this.#missing, ...nodes.map((node) => ({ node, code: "TIMEOUT" as const }))] };
   }
 }

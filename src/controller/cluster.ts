@@ -153,12 +153,12 @@ export class Cluster {
    * @internal
    */
   async askAll<Reply>(
-    { options: { contract }, outbound }: QuestionHost,
+    asking: QuestionHost,
     ...[type, payload = {}, filter = {}, options = {}]: AskAllQuestion<Reply>
   ): Promise<AskAllResult<Reply>> {
     const host = this.#host();
-    const asked = new AskedClients(type, payload, withReply(contract, type, options));
-    outbound?.question(type, payload);
+    const asked = new AskedClients(type, payload, withReply(asking.options.contract, type, options), asking);
+    asking.outbound?.question(type, payload);
     const { request } = asked;
     const others = this.#ask({ type: "ask.clients", filter: checkFilter(filter), request }, asked.patience, (answer) => {
       asked.add(answer.node, answer);

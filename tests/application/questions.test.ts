@@ -70,6 +70,24 @@ describe("client.ask", () => {
     );
   });
 
+  it("is ended by its timeout and its signal while the answer is validated", async () => {
+    const observed = observe({ rateLimit: false });
+    const { connection, client, transport } = open(observed.controller);
+    const reply = v.pipeAsync(v.string(), v.checkAsync(() => new Promise<boolean>(() => {})));
+    const stop = new AbortController();
+    const [late, aborted] = [
+      client.ask("confirm", {}, { reply, timeout: 5_000 }),
+      client.ask("confirm", {}, { reply, signal: stop.signal }),
+    ];
+    for (const { uid } of transport.take()) connection.message(JSON.stringify(answer(uid, "yes")));
+    for (const each of [late, aborted]) each.catch(() => {});
+    await turn();
+    stop.abort(new Error("enough"));
+    await assert.rejects(aborted, /enough/);
+    observed.clock.advance(5_000);
+    await assert.rejects(late, codeIs("TIMEOUT"));
+  });
+
   it("validates the answer by the contract, in production too, or by the schema that is passed", async () => {
     const contract = defineContract({
       questions: { confirm: { reply: v.pipe(v.object({ n: v.string() }), v.transform(({ n }) => Number(n))) } },

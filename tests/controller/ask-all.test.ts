@@ -5,7 +5,7 @@ import * as v from "valibot";
 import type { AskAllResult } from "../../src/controller/ask-all.ts";
 import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
-import { turn } from "../support/waiting.ts";
+import { Stall, turn } from "../support/waiting.ts";
 import { createNodes } from "./wired-nodes.ts";
 
 type Peer = ReturnType<typeof open>;
@@ -61,6 +61,33 @@ describe("controller.askAll", () => {
       [leaving.client.uid]: "DISCONNECTED",
       [wrong.client.uid]: "INVALID_PAYLOAD",
     });
+  });
+
+  it("validates answers side by side, and lists those whose schema throws or never ends", async () => {
+    const { nodes: [a, b] } = createNodes(2);
+    const peers = ["throwing", "hanging", "first", "second"].map((user, number) => (number % 2 ? a : b)!.join(user));
+    const stall = new Stall();
+    let running = 0;
+    const check = v.checkAsync(async (user: string) => {
+      if (user === "throwing") throw new Error("no database");
+      if (++running === 3) stall.resolve(); // All of them run.
+      await (user === "hanging" ? new Promise(() => {}) : stall.promise);
+      return true;
+    });
+    const asked = a!.controller.askAll("ready?", {}, {}, { timeout: 5_000, reply: v.pipeAsync(v.string(), check) });
+    await turn();
+    answerAll(peers, ({ client }) => client.accountability.user);
+    for (let turns = 0; turns < 6; turns++) await turn();
+    a!.clock.advance(5_000);
+    const { replies, missing } = byUser(await asked);
+    assert.deepEqual(replies, [["first", "first"], ["second", "second"]]);
+    assert.deepEqual(
+      new Map(missing as [string, string][]),
+      new Map([
+        [peers[0]!.client.uid, "INTERNAL_ERROR"],
+        [peers[1]!.client.uid, "TIMEOUT"],
+      ]),
+    );
   });
 
   it("lists a node that does not answer a second later", async () => {
