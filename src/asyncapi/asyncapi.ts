@@ -129,7 +129,7 @@ function mapValues<Value>(values: Readonly<Record<string, Value>>, map: (value: 
 }
 
 class DocumentBuilder {
-  readonly #channels: Record<string, AsyncApiChannel> = {};
+  readonly #channels: Record<string, AsyncApiChannel> = Object.create(null); // `__proto__` is a name of a channel.
   readonly operations: Record<string, AsyncApiOperation> = {};
   readonly schemas: Record<string, JsonSchema> = {};
   readonly #toJsonSchema: AsyncApiOptions["toJsonSchema"];
@@ -385,7 +385,7 @@ class DocumentBuilder {
   #convert(schema: unknown, side: Side, name: string): JsonSchema {
     const converted = convert(schema, side, name, this.#toJsonSchema);
     const key = name.replace(
-      /[^A-Za-z0-9.-]/g,
+      /[^A-Za-z0-9-]/g, // A point stands for a space only, so that no two names are alike.
       (character) => character === " " ? "." : `_${character.codePointAt(0)!.toString(16)}_`,
     );
     let hasReference = false;

@@ -63,16 +63,16 @@ function first(parts: readonly unknown[], inner: Inner): Example {
 /** One value for several schemas: the one, or an object with the fields of all. Fields of `own` take precedence. */
 function combine(parts: readonly Example[], own: Example): Example {
   if (parts.length === 1 && !own) return parts[0];
-  const fields: Record<string, unknown> = {};
+  const fields = new Map<string, unknown>();
   for (const part of parts) {
     if (!isSchema(part?.value)) return undefined;
     for (const [name, value] of Object.entries(part.value)) {
       // Two schemas of one field: a value of one need not fit the other.
-      if (name in fields && JSON.stringify(fields[name]) !== JSON.stringify(value)) return undefined;
-      fields[name] = value;
+      if (fields.has(name) && JSON.stringify(fields.get(name)) !== JSON.stringify(value)) return undefined;
+      fields.set(name, value);
     }
   }
-  return { value: { ...fields, ...own?.value as object | undefined } }; // Of an object.
+  return { value: { ...Object.fromEntries(fields), ...own?.value as object | undefined } }; // Of an object.
 }
 
 function ofType(schema: JsonSchema, inner: Inner, depth: number): Example {
@@ -93,8 +93,9 @@ function objectOf(schema: JsonSchema, inner: Inner, depth: number): Example {
   for (const name of new Set([...Object.keys(properties), ...required])) {
     const isRequired = required.includes(name);
     // An optional field of any value would show nothing.
-    if (!isRequired && (depth > 2 || !restricts(properties[name]))) continue;
-    const example = inner(properties[name] ?? (isSchema(schema["additionalProperties"]) ? schema["additionalProperties"] : true));
+    const property = Object.hasOwn(properties, name) ? properties[name] : undefined;
+    if (!isRequired && (depth > 2 || !restricts(property))) continue;
+    const example = inner(property ?? (isSchema(schema["additionalProperties"]) ? schema["additionalProperties"] : true));
     if (example) fields.push([name, example.value]);
     else if (isRequired) return undefined;
   }

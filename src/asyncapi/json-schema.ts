@@ -16,6 +16,11 @@ const LISTS = ["anyOf", "oneOf", "allOf"];
 /** Keywords whose value holds schemas by name. */
 const MAPS = ["properties", "patternProperties", "definitions", "$defs"];
 
+/** Keywords whose value is a number. */
+const BOUNDS = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"].concat(
+  ["Length", "Items", "Properties"].flatMap((what) => [`min${what}`, `max${what}`]),
+);
+
 /** valibot's actions after which a value has another type. */
 const TYPE_CHANGES =
   "find_item parse_json raw_transform reduce_items stringify_json to_bigint to_boolean to_date to_number to_string transform";
@@ -57,7 +62,10 @@ export function convert(schema: unknown, side: Side, name: string, toJsonSchema:
   if (typeof converted === "boolean") return converted ? {} : { not: {} };
   // A copy: it is changed below, and what JSON omits is no part of it.
   const { $schema: _, ...rest } = JSON.parse(JSON.stringify(converted)) as JsonSchema; // An object, unless the library is broken.
-  return rest;
+  return mapSchemas(rest, (part) => {
+    // A bound that is not finite, which JSON writes as null, bounds nothing.
+    for (const bound of BOUNDS) if (part[bound] === null) delete part[bound];
+  });
 }
 
 const optionsOfValibot = (side: Side) => ({
@@ -95,16 +103,21 @@ function standardOf(schema: unknown): object | undefined {
 }
 
 /** A copy of the schema in which each reference is replaced. */
-export function mapReferences(schema: unknown, replace: (reference: string) => string): JsonSchema {
-  const map = (part: unknown): unknown =>
-    Array.isArray(part) ? part.map(map) : isSchema(part) ? mapReferences(part, replace) : part;
+export const mapReferences = (schema: unknown, replace: (reference: string) => string): JsonSchema =>
+  mapSchemas(schema, (part) => {
+    if (typeof part["$ref"] === "string") part["$ref"] = replace(part["$ref"]);
+  });
+
+/** A copy of the schema and of those in it, each of which is changed. */
+function mapSchemas(schema: unknown, change: (part: Record<string, unknown>) => void): JsonSchema {
+  const map = (part: unknown): unknown => Array.isArray(part) ? part.map(map) : isSchema(part) ? mapSchemas(part, change) : part;
   const copy: Record<string, unknown> = { ...schema as JsonSchema }; // Called with schemas only.
   for (const keyword of [...SCHEMAS, ...LISTS]) if (keyword in copy) copy[keyword] = map(copy[keyword]);
   for (const keyword of MAPS) {
     const parts = copy[keyword];
     if (isSchema(parts)) copy[keyword] = Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, map(part)]));
   }
-  if (typeof copy["$ref"] === "string") copy["$ref"] = replace(copy["$ref"]);
+  change(copy);
   return copy;
 }
 

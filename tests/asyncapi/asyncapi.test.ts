@@ -9,7 +9,7 @@ import { asyncapi, type AsyncApiDocument, type AsyncApiMessage } from "../../src
 import { resolvePointer } from "../../src/asyncapi/json-schema.ts";
 import { CloseCode } from "../../src/protocol/close.ts";
 import type { Contract } from "../../src/protocol/contract-types.ts";
-import { contracts } from "./contracts.ts";
+import { contracts, leaf } from "./contracts.ts";
 
 const PROTOCOL = readFileSync(new URL("../../PROTOCOL.md", import.meta.url), "utf8");
 
@@ -172,6 +172,42 @@ describe("asyncapi", () => {
     assert.deepEqual(exampleOf("request typed"), [{ type: "typed", uid: 1, text: "hello" }]);
     assert.deepEqual(exampleOf("request none"), undefined);
     assert.deepEqual(exampleOf("request absent"), [{ type: "absent", uid: 1, text: "text" }]);
+  });
+
+  it("keeps parts apart whose names are alike", () => {
+    const document = documentOf(contracts["names that are alike"]!);
+    const fits = (channel: string, message: string, data: object) => {
+      const base = { type: "subscription", channel, uid: 1, event: message.split(" ")[1] };
+      return validatorOf(document, channel, message)({ ...base, data });
+    };
+    const [tree, leaf] = [{ name: "a", children: [] }, { size: 1, leaves: [] }];
+    assert.deepEqual([fits("a.b", "publication c", tree), fits("a.b", "publication c", leaf)], [true, false]);
+    assert.deepEqual([fits("a", "publication b.c", tree), fits("a", "publication b.c", leaf)], [false, true]);
+    assert.equal(Object.keys(document.components.schemas ?? {}).length, 10);
+    const { examples } = messageOf(document, CONNECTION, "message constructor");
+    assert.deepEqual(examples?.map(({ payload }) => payload), [
+      { type: "constructor", uid: 1, constructor: "text", b: "text", toString: "text" },
+    ]);
+  });
+
+  it("describes a channel whose name is that of a prototype", () => {
+    const document = documentOf({ channels: { ["__proto__"]: { events: { ["__proto__"]: leaf } } } });
+    const publication = messageOf(document, "__proto__", "publication __proto__");
+    assert.deepEqual(publication.examples?.length, 1);
+    for (const { messages } of Object.values(document.operations)) {
+      for (const { $ref } of messages) assert.ok(resolvePointer(document, $ref) !== undefined, $ref);
+    }
+  });
+
+  it("leaves out a bound that is not finite", () => {
+    const schemas = {
+      zod: z.object({ n: z.number().min(-Infinity).max(Infinity) }),
+      valibot: v.object({ n: v.pipe(v.number(), v.minValue(-Infinity), v.maxValue(Infinity)) }),
+    };
+    for (const payload of Object.values(schemas)) {
+      const { properties } = messageOf(documentOf({ requests: { say: { payload } } }), CONNECTION, "request say").payload;
+      assert.deepEqual((properties as Record<string, unknown>)["n"], { type: "number" });
+    }
   });
 
   it("names a channel by its address, with parameters, and accepts its names only", () => {

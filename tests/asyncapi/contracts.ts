@@ -125,11 +125,30 @@ const exampled: Contract = {
   channels: { wire: { events: { said: withExamples }, snapshot: withExamples, member: withExamples, query: withExamples } },
 };
 
+export const leaf: v.GenericSchema<{ size: number; leaves: unknown[] }> = v.object({
+  size: v.number(),
+  leaves: v.array(v.lazy(() => leaf)),
+});
+
+/** Names that are those of others when they are written otherwise, or that every object has. */
+const named: Contract = {
+  requests: { "a b": { payload: tree }, "a.b": { payload: leaf }, "a_b": { payload: tree }, ["__proto__"]: { payload: leaf } },
+  messages: {
+    constructor: v.intersect([v.object({ constructor: v.string(), b: v.string() }), v.object({ toString: v.string() })]),
+  },
+  channels: {
+    "a.b": { events: { c: tree } },
+    a: { events: { "b.c": leaf } },
+    constructor: { events: { valueOf: tree } },
+  },
+};
+
 export const contracts: Readonly<Record<string, Contract>> = {
   valibot,
   "Zod 4": zod,
   ArkType: arktype,
   "odd schemas": odd,
+  "names that are alike": named,
   "schemas with examples and defaults": exampled,
   "an empty contract": {},
   "a contract with requests only": { requests: { say: { payload: said } } },
