@@ -25,6 +25,8 @@ export type SavedSubscription = SubscribeMessage & {
   isStale?: boolean;
   /** Absent if the permission has no time limit. */
   grant?: Grant;
+  /** Whether `authorize` has not answered since the client's rights changed. */
+  isDoubtful?: boolean;
 };
 
 export function requestOf({ query, data, ...rest }: SubscribeMessage): SubscriptionRequest {
@@ -54,7 +56,8 @@ export function savedOf(request: SubscriptionRequest, state: Omit<SavedSubscript
 
 /** The request that the subscription was made from. */
 export function savedRequestOf(
-  { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, ...message }: SavedSubscription,
+  { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, isDoubtful: _doubt, ...message }:
+    SavedSubscription,
 ): SubscriptionRequest {
   return requestOf(message);
 }

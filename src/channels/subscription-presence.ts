@@ -59,16 +59,14 @@ export class SubscriptionPresence {
     else enter();
   }
 
-  /** Continues after hibernation. The client has the current members, unless `isStale`. */
+  /** Continues after hibernation. The client has the current members, unless `isStale`: then call {@link renew}. */
   restore(
     { presence }: SubscriptionRequest,
     { member, entry }: Pick<SavedSubscription, "member" | "entry">,
     isStale: boolean,
   ): void {
     this.#enter(member, entry);
-    if (!presence) return;
-    this.#observe(isStale);
-    this.renew();
+    if (presence) this.#observe(isStale);
   }
 
   /** Takes over the presence entry of the replaced subscription; call before {@link begin}. */

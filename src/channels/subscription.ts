@@ -2,15 +2,15 @@ import { SubscriptionPresence } from "./subscription-presence.ts";
 import type { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
-import type { Timed } from "../base/clock.ts";
 import type { HistoryPage, Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
 import { permitSubscription, shownError, snapshotOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
+import { SubscriptionPermission } from "./subscription-permission.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
-import { type Grant, savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
+import { savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
@@ -36,23 +36,20 @@ export interface SubscriptionOwner {
 }
 
 /** One subscription of a client. With a history no publication is skipped: each is sent, kept, or read later. */
-export class Subscription implements ChannelRecipient, Timed {
+export class Subscription implements ChannelRecipient {
   readonly message: SubscriptionRequest;
-  readonly deadline: number = 0;
-  readonly heapIndex: number = -1;
   /** The subscription of the same name that goes on until this one has sent `init`. */
   replaces: Subscription | undefined;
 
   readonly #owner: SubscriptionOwner;
   readonly #options: ResolvedChannel;
   readonly #feed: Feed;
+  readonly #permission: SubscriptionPermission;
   #channel: Channel | undefined;
   #state: SubscriptionState = "starting";
   /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
   #run = 0;
   #presence: SubscriptionPresence | undefined;
-  /** Absent if the permission has no time limit. */
-  #grant: Grant | undefined;
   /** Whether the client would have to catch up after hibernation: it is behind, or what is kept waits until it has read. */
   #isDelayed = false;
 
@@ -61,6 +58,7 @@ export class Subscription implements ChannelRecipient, Timed {
     this.#options = options;
     this.#owner = owner;
     this.#feed = new Feed(owner.client, owner.backlog, message);
+    this.#permission = new SubscriptionPermission(this, owner.host);
   }
 
   /** Whether `init` was sent. */
@@ -105,18 +103,25 @@ export class Subscription implements ChannelRecipient, Timed {
     // Without a history there is nothing to catch up from: a subscription set to behind would stay so.
     if (!this.#options.history) return;
     this.#fallBehind();
-    void this.#resume(false);
+    void this.#resume();
   }
 
-  // Called by the client's subscriptions
+  // Called by its permission and the client's subscriptions
+
+  permissionChanged(): void {
+    if (this.isStarted) this.#owner.changed(this);
+  }
 
   /** Authorizes the subscription and sends `init`. Never rejects. */
   async start(): Promise<void> {
+    // The run that waits for `authorize` goes on with the newest rights.
+    if (this.#permission.isAsked) return;
     const run = ++this.#run;
     // A suspended client starts again in `resume`.
     if (!this.#isCurrent(run)) return;
     try {
-      if (!await this.#isAllowed(run)) return;
+      if (!this.#permission.isGranted) await this.#ask(run);
+      if (!this.#isAllowed(run)) return;
       // Opened again if that failed while the client was suspended.
       const opening = this.#channel
         ? this.#channel.open()
@@ -149,13 +154,9 @@ export class Subscription implements ChannelRecipient, Timed {
 
   /** Continues when the client can receive messages again, or when its rights have changed. */
   resume(hasChanged: boolean): void {
+    if (hasChanged) this.#permission.outdate();
     if (this.#state === "starting") void this.start();
-    else if (hasChanged || this.#state === "behind" || this.#presence?.isStale) void this.#resume(hasChanged);
-  }
-
-  /** Authorizes again at the end of the `ttl`. */
-  due(): void {
-    this.resume(true);
+    else if (!this.#permission.isGranted || this.#state === "behind" || this.#presence?.isStale) void this.#resume();
   }
 
   /** Ends the subscription without a message to the client. */
@@ -163,7 +164,7 @@ export class Subscription implements ChannelRecipient, Timed {
     if (this.#state === "ended") return;
     this.#enter("ended");
     this.replaces?.end(wasLost);
-    this.#owner.host.deadlines.delete(this);
+    this.#permission.end();
     this.#feed.release();
     const channel = this.#channel;
     if (!channel) return;
@@ -188,27 +189,25 @@ export class Subscription implements ChannelRecipient, Timed {
       ...(this.#isDelayed && this.#feed.at ? { at: this.#feed.at } : {}),
       ...this.#presence?.saved,
       ...(this.#presence?.isStale ? { isStale: true } : {}),
-      ...(this.#grant && { grant: this.#grant }),
+      ...this.#permission.saved,
     });
   }
 
   /** Continues a saved subscription without another `init`. */
-  restore({ at, isStale = false, grant, ...saved }: SavedSubscription): void {
+  restore({ at, isStale = false, grant, isDoubtful = false, ...saved }: SavedSubscription): void {
     this.#enter(at ? "behind" : "live");
-    const { host } = this.#owner;
-    this.#grant = grant;
-    // A wall clock that was set back must not extend the permission.
-    if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));
+    this.#permission.restore(grant, isDoubtful);
     const channel = this.#channel = this.#owner.channel(this.message.channel, this.#options);
     const opening = channel.enter();
     channel.add(this);
-    if (opening) this.#feed.hold();
     this.#feed.at = at ?? channel.position;
-    if (opening) opening.then(() => this.#resume(false), (error) => this.#fail(this.#run, error));
-    else if (at) void this.#resume(false);
-    else this.#live();
     // Members may have changed while the engine was subscribing.
     this.#attend(channel)?.restore(this.message, saved, isStale || opening !== undefined);
+    if (opening) {
+      this.#feed.hold();
+      opening.then(() => this.#resume(), (error) => this.#fail(this.#run, error));
+    } else if (at || isStale || !this.#permission.isGranted) void this.#resume();
+    else this.#live();
   }
 
   #enter(state: SubscriptionState): void {
@@ -226,16 +225,18 @@ export class Subscription implements ChannelRecipient, Timed {
     return run === this.#run && this.#state !== "ended" && !connectionOf(this.#owner.client).isSuspended;
   }
 
-  /** Authorizes the client. `false` if the run has ended meanwhile. @throws {WebSocketError} if it is not allowed */
-  async #isAllowed(run: number): Promise<boolean> {
+  /** Asks for the permission. @throws {WebSocketError} if it is refused */
+  #ask(run: number): Promise<void> {
     const { client, host } = this.#owner;
-    const ttl = await permitSubscription(client, this.message, this.#options, host, this.#state === "starting");
-    if (!this.#isCurrent(run)) return false;
-    const before = this.#grant;
-    this.#grant = ttl === Infinity ? undefined : { ttl: Math.min(ttl, 2 ** 31 - 1), until: host.now() + ttl };
-    if (this.#grant) host.deadlines.set(this, this.#grant.ttl);
-    if (this.isStarted && before !== this.#grant) this.#owner.changed(this);
-    return true;
+    return this.#permission.ask(
+      () => permitSubscription(client, this.message, this.#options, host, this.#state === "starting"),
+      () => this.#isCurrent(run),
+    );
+  }
+
+  /** Whether the run may continue and the client is allowed. */
+  #isAllowed(run: number): boolean {
+    return this.#permission.isGranted && this.#isCurrent(run);
   }
 
   /** Sends `init` with a snapshot, then what was published since. */
@@ -321,7 +322,7 @@ export class Subscription implements ChannelRecipient, Timed {
       if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
       this.#fallBehind();
       // Not awaited: it waits for the work in progress, which this may be part of.
-      return void this.#resume(false);
+      return void this.#resume();
     }
     this.#live();
   }
@@ -334,16 +335,19 @@ export class Subscription implements ChannelRecipient, Timed {
     if (uid === undefined && event === undefined) this.#channel?.join(this);
   }
 
-  async #resume(hasChanged: boolean): Promise<void> {
-    const run = ++this.#run;
+  async #resume(): Promise<void> {
     this.suspend();
     // Nothing is kept while behind: what is published before the read is in the history.
     if (this.#state === "behind") this.#feed.release();
     else if (!this.#feed.isHeld) this.#feed.hold();
+    // The run that waits for `authorize` goes on with the newest rights, from the state that it then finds.
+    if (this.#permission.isAsked) return;
+    const run = ++this.#run;
     if (!this.#isCurrent(run)) return this.#setDelayed(true);
     try {
       // Publications are held until the client is authorized with its new rights.
-      if (hasChanged && !await this.#isAllowed(run)) return;
+      if (!this.#permission.isGranted) await this.#ask(run);
+      if (!this.#isAllowed(run)) return;
       this.#presence?.renew();
       if (this.#state !== "behind" || !this.#feed.at) return await this.#flush(run);
       await this.#owner.backlog.run("engine", () => this.#recover(run));

@@ -137,6 +137,38 @@ describe("Channels: hibernation", () => {
     assert.equal(asked.length, 3);
   });
 
+  it("asks again about a permission whose answer an eviction has lost, and sends nothing before", async () => {
+    let answer: Promise<boolean> | boolean = true;
+    let asked = 0;
+    const state = () => ({ accountability: { user: "ann", role: null } });
+    const object = createObject({ a: { authorize: () => (asked++, answer), presence: true } }, {
+      mode: "public",
+      authenticate: state,
+      revalidate: state,
+    });
+    const peer = object.connect("ann");
+    await peer.ask(subscribe("a", { uid: 1, presence: true }));
+    answer = new Promise(() => {});
+    await object.controller.refresh({ user: "ann" });
+    await peer.take();
+    const refused = object.evict(1_000);
+    const [again] = refused.peers;
+    await refused.channels.publish("a", "e", 1);
+    await refused.connect("bob").ask(subscribe("a"));
+    assert.deepEqual(await again!.take(), []);
+    assert.equal(asked, 4);
+    answer = true;
+    const allowed = refused.evict(2_000);
+    await allowed.peers[0]!.take();
+    assert.equal(asked, 5);
+    await allowed.channels.publish("a", "e", 2);
+    assert.deepEqual((await allowed.peers[0]!.take()).map(({ data }) => data), [2]);
+    // It is not asked about any more.
+    const last = allowed.evict(3_000);
+    await last.peers[0]!.take();
+    assert.equal(asked, 5);
+  });
+
   it("asks again in time though the clock was set back meanwhile", async () => {
     let asked = 0;
     const object = createObject({ a: { authorize: () => ++asked < 2 && { ttl: 10_000 } } });

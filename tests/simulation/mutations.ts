@@ -100,8 +100,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "turn-awaited": {
     title: "A subscription that has to read again waits for the read that it is part of",
     file: "channels/subscription.ts",
-    before: "return void this.#resume(false);\n    }\n    this.#live();",
-    after: "return await this.#resume(false);\n    }\n    this.#live();",
+    before: "return void this.#resume();\n    }\n    this.#live();",
+    after: "return await this.#resume();\n    }\n    this.#live();",
     mendedBy: "063adcc",
     seed: 1,
   },
@@ -354,8 +354,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   },
   "grant-forgotten": {
     title: "A permission with a time to live is for ever once its connection has hibernated",
-    file: "channels/subscription.ts",
-    before: "if (grant) host.deadlines.set(this, Math.max(0, Math.min(grant.until - host.now(), grant.ttl)));",
+    file: "channels/subscription-permission.ts",
+    before: "if (grant) host.deadlines.set(this, left);",
     after: "",
     mendedBy: "0672332",
     seed: 1,
