@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ChannelPattern } from "../../src/channels/channel-pattern.ts";
 import { createChannels } from "../support/channels-fixture.ts";
+import { Random } from "../support/random.ts";
 
 /** The parameters, or null if the name does not match. */
 function match(declared: string, name: string): Record<string, string> | null {
@@ -33,8 +34,54 @@ describe("ChannelPattern", () => {
       ["tenant:{tenant}:*", "tenant:acme:", { tenant: "acme" }],
       ["tenant:{tenant}:*", "tenant:acme:a:b", { tenant: "acme" }],
       ["tenant:{tenant}:*", "tenant:acme", null],
+      ["{a}.{b}", "x.y.z", { a: "x.y", b: "z" }],
+      ["{a}.{b}", "x.", null],
+      ["{user}@{host}:{a}-{b}", "ann@x.com:1-2-3", { user: "ann", host: "x.com", a: "1-2", b: "3" }],
+      ["{a}.{b}*", "x.y.z:1", { a: "x.y", b: "z" }],
+      ["{a}.x*", "1.x.x", { a: "1.x" }],
     ];
     for (const [declared, name, params] of cases) assert.deepEqual(match(declared, name), params, `${declared} and ${name}`);
+  });
+
+  it("matches as the regular expression would that the declaration stands for", () => {
+    const PART = "[\\w.@=+~-]+";
+    const pieces = ["{a}", "{b}", "{c}", "{d}", ".", ".", "-", "x", ".x", "xx", ":", "/"];
+    const random = new Random();
+    const some = (from: readonly string[], count: number) => Array.from({ length: count }, () => random.pick(from)).join("");
+    let matched = 0;
+    for (let n = 0; n < 20_000; n++) {
+      const declared = some(pieces, random.below(7) + 1) + random.pick(["", "", "*"]);
+      let pattern: ChannelPattern;
+      try {
+        pattern = new ChannelPattern(declared);
+      } catch {
+        continue; // Two parameters side by side, or one name twice.
+      }
+      const model = declared.replace(/\*$/, "").split(/(\{\w+\})/)
+        .map((piece) => piece.startsWith("{") ? `(?<${piece.slice(1, -1)}>${PART})` : piece.replace(/\W/g, "\\$&")).join("");
+      const regexp = new RegExp(`^${model}${declared.endsWith("*") ? "" : "$"}`);
+      for (let times = 0; times < 5; times++) {
+        // Mostly what fits, with the parameters replaced.
+        const name = random.below(4) > 0
+          ? declared.replace(/\{\w+\}|\*/g, () => some([".", "-", "x", "y", "z", "é"], random.below(4)))
+          : some([".", "-", "x", "y", ":", "/", " "], random.below(9));
+        if (name === "") continue;
+        const expected = regexp.exec(name);
+        assert.equal(pattern.matches(name), expected !== null, `${declared} and ${name}`);
+        assert.deepEqual({ ...pattern.params(name) }, { ...expected?.groups }, `${declared} and ${name}`);
+        if (expected) matched++;
+      }
+    }
+    assert.ok(matched > 1_000);
+  });
+
+  it("takes no time that grows with the ways to divide a name", () => {
+    // With a regular expression this test does not come to its end.
+    const declared = ["{a}.{b}.{c}.{d}.{e}.{f}", "{a}.{b}:{c}.{d}:{e}.{f}:{g}.{h}", "{a}.x.{b}.x.{c}.x.{d}.x.{e}:*"];
+    const names = [".".repeat(254) + "/", `${".".repeat(60)}:`.repeat(3) + ".".repeat(60) + "/", ".x".repeat(126) + "/"];
+    for (const pattern of declared.map((each) => new ChannelPattern(each))) {
+      for (const name of names) assert.equal(pattern.matches(name), false);
+    }
   });
 
   it("refuses a name that no channel can have", () => {
