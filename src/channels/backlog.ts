@@ -22,11 +22,18 @@ const MAX_KEPT = 1_000;
 /** Maximum number of snapshots in progress, however small. */
 const MAX_AT_ONCE = 4;
 
+/** Something that waits until the client has read, for a subscription or the list of its members. */
+interface Waiting {
+  readonly waiter: object;
+  /** @param isWanted whether the waiter still waits. */
+  begin(isWanted: boolean): void;
+}
+
 /** Work of one kind: reads from the engine, or snapshots. Two queues, so that a slow snapshot does not delay the reads. */
 interface Queue {
   /** Bytes reserved by the work in progress. */
   taken: number;
-  readonly waiting: { readonly bytes: number; begin(): void }[];
+  waiting: (Waiting & { readonly bytes: number })[];
 }
 
 /**
@@ -44,7 +51,7 @@ export class Backlog implements Timed {
   };
   #kept = 0;
   /** Work in progress that waits until the client has read. */
-  #paused: (() => void)[] = [];
+  #paused: Waiting[] = [];
   #isPolling = false;
   #period = MIN_PERIOD;
   /** Unread bytes at the last check. */
@@ -68,19 +75,20 @@ export class Backlog implements Timed {
   }
 
   /**
-   * Runs the work at once if there is room, else in its turn, first come, first served.
+   * Runs the work at once if there is room, else in its turn, first come, first served. Not at all after {@link withdraw}.
    *
    * @param bytes expected size of the result; with `Infinity` the work runs alone in its queue. @default {Infinity}
    */
-  async run(kind: "engine" | "snapshot", work: () => Promise<void>, bytes: number = Infinity): Promise<void> {
+  async run(kind: "engine" | "snapshot", waiter: object, work: () => Promise<void>, bytes: number = Infinity): Promise<void> {
     const queue = this.#queues[kind];
     const share = Math.min(Math.max(bytes, this.budget / MAX_AT_ONCE), this.budget);
     if (queue.waiting.length === 0 && this.#admits(queue, share)) queue.taken += share;
     else {
-      await new Promise<void>((begin) => {
-        queue.waiting.push({ bytes: share, begin });
+      const isWanted = await new Promise<boolean>((begin) => {
+        queue.waiting.push({ waiter, bytes: share, begin });
         this.#startPolling();
       });
+      if (!isWanted) return;
     }
     try {
       await work();
@@ -90,12 +98,26 @@ export class Backlog implements Timed {
     }
   }
 
-  /** Resolves when there is room, or the client is gone. Release what can be fetched again before waiting. */
-  async drained(): Promise<void> {
-    await new Promise<void>((begin) => {
-      this.#paused.push(begin);
+  /**
+   * Resolves when there is room or the client is gone; with `false` after {@link withdraw}. Release what can be fetched again before
+   * waiting, and check for room again: others may have used it.
+   */
+  drained(waiter: object): Promise<boolean> {
+    return new Promise((begin) => {
+      this.#paused.push({ waiter, begin });
       this.#startPolling();
     });
+  }
+
+  /** Ends the waiting of one that needs it no more: it would stay in memory until the client has read. */
+  withdraw(waiter: object): void {
+    const others = <Each extends Waiting>(all: Each[]): Each[] => {
+      if (!all.some((each) => each.waiter === waiter)) return all;
+      for (const each of all) if (each.waiter === waiter) each.begin(false);
+      return all.filter((each) => each.waiter !== waiter);
+    };
+    this.#paused = others(this.#paused);
+    for (const queue of Object.values(this.#queues)) queue.waiting = others(queue.waiting);
   }
 
   /** Reserves bytes for something that is kept; `false` if there is no room. */
@@ -114,11 +136,11 @@ export class Backlog implements Timed {
   /** Ends all waiting because the client is gone. The work begins, and stops because its subscription has ended. */
   close(): void {
     this.#host.deadlines.delete(this);
-    for (const begin of this.#paused.splice(0)) begin();
+    for (const { begin } of this.#paused.splice(0)) begin(true);
     for (const queue of Object.values(this.#queues)) {
       for (const { bytes, begin } of queue.waiting.splice(0)) {
         queue.taken += bytes;
-        begin();
+        begin(true);
       }
     }
   }
@@ -137,7 +159,7 @@ export class Backlog implements Timed {
     if (connection.readyState !== OPEN) return this.close();
     if (unreadBytes <= this.budget) {
       this.#unread = Infinity;
-      for (const begin of this.#paused.splice(0)) begin();
+      for (const { begin } of this.#paused.splice(0)) begin(true);
       return this.#advance();
     }
     if (this.#paused.length === 0 && !this.#isWaiting) return;
@@ -167,7 +189,7 @@ export class Backlog implements Timed {
       for (let [first] = waiting; first && this.#admits(queue, first.bytes); [first] = waiting) {
         waiting.shift();
         queue.taken += first.bytes;
-        first.begin();
+        first.begin(true);
       }
     }
     if (this.#isWaiting && !this.hasRoom) this.#startPolling();

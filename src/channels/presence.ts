@@ -112,7 +112,7 @@ export class Presence {
     for (let hasFailed = false; this.#observers.has(observer);) {
       observer.hold();
       try {
-        await observer.backlog.run("engine", () => this.#list(observer));
+        await observer.backlog.run("engine", observer, () => this.#list(observer));
         if (!observer.isHeld) return;
       } catch (error) {
         if (!hasFailed) report(error);
@@ -136,6 +136,7 @@ export class Presence {
 
   unobserve(observer: PresenceObserver): void {
     this.#observers.delete(observer);
+    observer.backlog.withdraw(observer);
     observer.end();
   }
 

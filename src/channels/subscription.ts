@@ -116,7 +116,7 @@ export class Subscription implements ChannelRecipient {
   async start(): Promise<void> {
     // The run that waits for `authorize` goes on with the newest rights.
     if (this.#permission.isAsked) return;
-    const run = ++this.#run;
+    const run = this.#newRun();
     // A suspended client starts again in `resume`.
     if (!this.#isCurrent(run)) return;
     try {
@@ -130,9 +130,9 @@ export class Subscription implements ChannelRecipient {
       if (!this.#isCurrent(run)) return;
       const { recover, event } = this.message;
       const fill = () => this.#fill(run);
-      if (recover && this.#options.history) await this.#owner.backlog.run("engine", fill);
+      if (recover && this.#options.history) await this.#owner.backlog.run("engine", this, fill);
       else if (!this.#options.snapshot || event !== undefined) await fill();
-      else await this.#owner.backlog.run("snapshot", fill, expectedBytes(this.#options));
+      else await this.#owner.backlog.run("snapshot", this, fill, expectedBytes(this.#options));
     } catch (error) {
       this.#fail(run, error);
     }
@@ -165,6 +165,7 @@ export class Subscription implements ChannelRecipient {
     this.#enter("ended");
     this.replaces?.end(wasLost);
     this.#permission.end();
+    this.#owner.backlog.withdraw(this);
     this.#feed.release();
     const channel = this.#channel;
     if (!channel) return;
@@ -218,6 +219,12 @@ export class Subscription implements ChannelRecipient {
   #setDelayed(isDelayed: boolean): void {
     this.#isDelayed = isDelayed;
     if (this.isStarted) this.#owner.changed(this);
+  }
+
+  /** Begins another run. What an older one waits for is not wanted any more. */
+  #newRun(): number {
+    this.#owner.backlog.withdraw(this);
+    return ++this.#run;
   }
 
   /** Whether the run may continue; checked after each `await`. Suspending the client ends the run, and `resume` begins another. */
@@ -342,7 +349,7 @@ export class Subscription implements ChannelRecipient {
     else if (!this.#feed.isHeld) this.#feed.hold();
     // The run that waits for `authorize` goes on with the newest rights, from the state that it then finds.
     if (this.#permission.isAsked) return;
-    const run = ++this.#run;
+    const run = this.#newRun();
     if (!this.#isCurrent(run)) return this.#setDelayed(true);
     try {
       // Publications are held until the client is authorized with its new rights.
@@ -350,7 +357,7 @@ export class Subscription implements ChannelRecipient {
       if (!this.#isAllowed(run)) return;
       this.#presence?.renew();
       if (this.#state !== "behind" || !this.#feed.at) return await this.#flush(run);
-      await this.#owner.backlog.run("engine", () => this.#recover(run));
+      await this.#owner.backlog.run("engine", this, () => this.#recover(run));
     } catch (error) {
       this.#fail(run, error);
     }
@@ -381,8 +388,7 @@ export class Subscription implements ChannelRecipient {
   async #drained(run: number): Promise<boolean> {
     if (!this.#isCurrent(run)) return false;
     this.#setDelayed(true);
-    await this.#owner.backlog.drained();
-    return this.#isCurrent(run);
+    return await this.#owner.backlog.drained(this) && this.#isCurrent(run);
   }
 
   /** Joins the members, after `init` was sent. */

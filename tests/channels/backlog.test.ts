@@ -327,6 +327,81 @@ describe("Backlog: kept publications", () => {
   });
 });
 
+describe("Backlog: subscriptions that are replaced", () => {
+  const declared = {
+    plain: anybody,
+    filled: { ...anybody, snapshot: () => "all" },
+    kept: { ...anybody, history, presence: true },
+  };
+  const requests: Record<string, (epoch: string) => object> = {
+    "one that is sent init": () => ({ channel: "plain" }),
+    "one with a snapshot": () => ({ channel: "filled" }),
+    "a recovery": (epoch) => ({ channel: "kept", recover: { epoch, offset: 0 } }),
+  };
+
+  for (const [which, request] of Object.entries(requests)) {
+    it(`leave nothing behind while the client reads too little for ${which}`, async () => {
+      const { join, channels, clock, events } = createChannels(declared);
+      const [{ epoch }] = await join().ask({ type: "subscribe", channel: "kept" });
+      for (const n of range(3)) await channels.publish("kept", "e", n);
+      const peer = join();
+      await turns();
+      peer.transport.bufferedAmount = 900_000; // More than the budget, less than the limit.
+      const subscribe = async (times: number) => {
+        for (const n of range(times)) {
+          peer.send({ type: "subscribe", uid: 1, query: { text: text(8_000), n }, ...request(epoch) });
+          events.length = 0; // The fixture keeps the messages.
+          await turns(2); // Each is authorized, and waits.
+        }
+        await turns();
+      };
+      await subscribe(100);
+      const before = await heapUsed();
+      await subscribe(1_500);
+      const growth = await heapUsed() - before;
+      // Of 12 MB that was asked for.
+      assert.ok(growth < 4 * LIMIT, `the heap has grown by ${growth} bytes`);
+      assert.deepEqual([await peer.take(), channels.stats().subscriptions], [[], 2]);
+      peer.transport.bufferedAmount = 0;
+      clock.advance(1_000);
+      assert.deepEqual((await peer.take()).filter(({ event }) => event === "init").length, 1);
+    });
+  }
+
+  it("leaves nothing behind of a subscription whose rights change again and again, or whose channel has gaps", async () => {
+    let begun = 0;
+    const engine = new CountingEngine();
+    const state = () => ({ accountability: { user: "ann", role: null } });
+    const { join, channels, clock } = createChannels({ kept }, {
+      engine,
+      mode: "public",
+      authenticate: state,
+      revalidate: state,
+      slowConsumer: "drop",
+    });
+    const peer = join("ann");
+    await peer.ask({ type: "auth", access_token: "x" }, { type: "subscribe", channel: "kept" });
+    peer.transport.bufferedAmount = LIMIT + 1;
+    await channels.publish("kept", "e", 1);
+    // It may be sent something, and too much waits for more to be read.
+    peer.transport.bufferedAmount = 900_000;
+    clock.advance(250);
+    await peer.take();
+    const before = await heapUsed();
+    for (begun = 0; begun < 3_000; begun++) {
+      if (begun % 2) { for (const channel of channels.open()) channel.gap(); }
+      else await peer.ask({ type: "auth", access_token: "x" });
+    }
+    const growth = await heapUsed() - before;
+    assert.ok(growth < LIMIT, `the heap has grown by ${growth} bytes`);
+    const { reads } = engine;
+    peer.transport.bufferedAmount = 0;
+    clock.advance(1_000);
+    assert.deepEqual((await peer.take()).map(({ data }) => data), [1]);
+    assert.equal(engine.reads, reads + 1);
+  });
+});
+
 describe("Backlog: progress", () => {
   const create = async (bytes = 60_000) => {
     const created = createChannels({ a: { ...anybody, history: { size: 100, ttl: 1e9 } } }, { heartbeat: false });
