@@ -193,6 +193,8 @@ export class PresenceObserver {
   isFull = false;
   /** Whether the client missed a change and needs a new list. */
   isStale: boolean;
+  /** Whether nothing may be sent, because the client's rights are being checked: what changes meanwhile is missed. */
+  isPaused = false;
 
   constructor(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean) {
     this.client = client;
@@ -212,8 +214,8 @@ export class PresenceObserver {
       this.isFull ||= !this.#kept.push(frame);
       return true;
     }
-    const wasSent = connectionOf(this.client).send(frame.ending(this.#ending));
-    if (!wasSent) {
+    const wasSent = !this.isPaused && connectionOf(this.client).send(frame.ending(this.#ending));
+    if (!wasSent && !this.isStale) {
       this.isStale = true;
       this.#missed();
     }

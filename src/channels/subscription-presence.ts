@@ -74,8 +74,14 @@ export class SubscriptionPresence {
     this.#entry ??= before.#handOver();
   }
 
+  /** Sends nothing until {@link renew}, because the client's rights are being checked. */
+  pause(): void {
+    if (this.#observer) this.#observer.isPaused = true;
+  }
+
   /** Continues after the client is admitted again: joins if it has not yet, and sends a new list if it missed a change. */
   renew(): void {
+    if (this.#observer) this.#observer.isPaused = false;
     const postponed = this.#postponed;
     this.#postponed = undefined;
     postponed?.();

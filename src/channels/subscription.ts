@@ -235,6 +235,7 @@ export class Subscription implements ChannelRecipient {
   /** Asks for the permission. @throws {WebSocketError} if it is refused */
   #ask(run: number): Promise<void> {
     const { client, host } = this.#owner;
+    this.#presence?.pause();
     return this.#permission.ask(
       () => permitSubscription(client, this.message, this.#options, host, this.#state === "starting"),
       () => this.#isCurrent(run),
@@ -280,8 +281,7 @@ export class Subscription implements ChannelRecipient {
       host.rateGate?.spend(client, frame.bytes);
     }
     if (!connectionOf(client).send(frame)) return false;
-    const { recovered } = fields;
-    if (typeof recovered === "boolean") host.observed.observer?.recovered?.(recovered);
+    if (fields.recovered !== undefined) host.observed.observer?.recovered?.(fields.recovered);
     const isFirst = this.#state === "starting";
     this.#enter(next);
     if (!isFirst) return true;
@@ -352,7 +352,7 @@ export class Subscription implements ChannelRecipient {
     const run = this.#newRun();
     if (!this.#isCurrent(run)) return this.#setDelayed(true);
     try {
-      // Publications are held until the client is authorized with its new rights.
+      // Publications are held, and members not sent, until the client is authorized with its new rights.
       if (!this.#permission.isGranted) await this.#ask(run);
       if (!this.#isAllowed(run)) return;
       this.#presence?.renew();

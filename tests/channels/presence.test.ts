@@ -241,6 +241,41 @@ describe("Channels: presence", () => {
     assert.deepEqual(await told(watcher), ["+cat"]);
   });
 
+  for (const isListed of [true, false]) {
+    it(`sends no members while rights are checked again${isListed ? "" : ", nor a list asked for before"}, and then a list`, async () => {
+      const engine = new LateEngine();
+      const state = () => ({ accountability: { user: "ann", role: null } });
+      let answer: Stall<boolean> | undefined;
+      const authorize = ({ client }: { client: { accountability: { user: string | null } } }) =>
+        client.accountability.user === "ann" && answer ? answer.promise : true;
+      const { join, controller } = createChannels({ room: { authorize, presence: true } }, {
+        engine,
+        mode: "public",
+        authenticate: state,
+        revalidate: state,
+      });
+      if (isListed) engine.answer.resolve();
+      const ann = join("ann");
+      await ann.ask(subscribe({ presence: true }));
+      assert.deepEqual(await told(ann), []);
+      answer = new Stall();
+      await controller.refresh({ user: "ann" });
+      await join("bob").ask(subscribe());
+      engine.answer.resolve();
+      assert.deepEqual(await told(ann), []);
+      answer.resolve(true);
+      assert.deepEqual((await told(ann))[0], isListed ? "=ann,bob" : "=bob,ann");
+      await join("cat").ask(subscribe());
+      assert.deepEqual(await told(ann), ["+cat"]);
+      // A refusal sends none.
+      answer = new Stall();
+      await controller.refresh({ user: "ann" });
+      await join("dan").ask(subscribe());
+      answer.resolve(false);
+      assert.deepEqual((await ann.take()).map(({ event }) => event), ["unsubscribe"]);
+    });
+  }
+
   it("asks again for the members where the engine could not name them, and tells who is there by then", async () => {
     const engine = new LateEngine();
     const { join, clock, takeNames } = createChannels({ room }, { engine });
