@@ -394,7 +394,7 @@ function asksOf({ recover, event, presence }: SubscriptionRequest, options: Reso
   return (isFilled ? 1 : 0) + (options.presence && presence ? 1 : 0);
 }
 
-/** Identifies a subscription among those of its client: by `uid` and its type, else by channel and event. */
+/** Identifies a subscription among those of its client: by `uid` and its type, else, after a space, by channel and event. */
 function nameOf({ uid, channel, event }: SubscriptionRequest): string {
-  return uid === undefined ? `${channel} ${event ?? ""}` : `${typeof uid} ${uid}`;
+  return uid === undefined ? ` ${channel} ${event ?? ""}` : `${typeof uid} ${uid}`;
 }

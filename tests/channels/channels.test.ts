@@ -290,6 +290,20 @@ describe("Channels: replacement and unsubscribe", () => {
     ]);
   });
 
+  it("tells a uid from a channel and event that read the same", async () => {
+    const { join, channels } = createChannels({ "*": anybody });
+    const peer = join();
+    await peer.ask(
+      ...["a", 1].flatMap((uid) => [
+        subscribe(typeof uid, { event: String(uid) }),
+        subscribe("other", { uid }),
+      ]),
+    );
+    assert.equal(channels.stats().subscriptions, 4);
+    for (const channel of ["string", "number"]) for (const name of ["a", "1"]) await channels.publish(channel, name, channel);
+    assert.deepEqual((await peer.take()).map(({ event, data }) => [event, data]), [["a", "string"], ["1", "number"]]);
+  });
+
   it("unsubscribe ends the uid, the channel's or all, is answered once, and nothing follows", async () => {
     const { join, channels } = createChannels({ "*": anybody });
     const peer = join();
