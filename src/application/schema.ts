@@ -48,6 +48,14 @@ interface ZodInternals {
   run(payload: { value: unknown; issues: Issue[] }, context: { async: true }): Result | PromiseLike<Result>;
 }
 
+/**
+ * The part of a schema of Zod 3 that is called instead of `validate`, for the reason of {@link runnerOf}. Its definition does not say
+ * whether anything in it is asynchronous.
+ */
+interface OlderZod {
+  safeParseAsync(value: unknown): Promise<{ readonly data?: unknown; readonly error?: { readonly issues: readonly Issue[] } }>;
+}
+
 /** What {@link checkSchema} accepts, for error messages. */
 export const SCHEMA = "a schema of valibot, Zod or another Standard Schema library";
 
@@ -73,6 +81,10 @@ export function checkSchema(value: unknown): CheckedSchema | null {
   const transforms = zod
     ? some(zod.def, callsApplication)
     : !("includesTransform" in schema && schema.includesTransform === false);
+  if (standard.vendor === "zod" && !zod && "safeParseAsync" in schema) {
+    const older = schema as unknown as OlderZod; // By its vendor and its method.
+    return { schema, transforms, run: (input) => older.safeParseAsync(input).then(parsedByOlder) };
+  }
   return { schema, transforms, run: runnerOf(standard, transforms ? zod : undefined) };
 }
 
@@ -122,6 +134,9 @@ function runnerOf(standard: Standard, zod: ZodInternals | undefined): CheckedSch
 function parsedOf({ value, issues }: Result): Parsed {
   return issues && issues.length > 0 ? { success: false, output: value, issues } : { success: true, output: value };
 }
+
+const parsedByOlder = ({ data, error }: Awaited<ReturnType<OlderZod["safeParseAsync"]>>): Parsed =>
+  parsedOf({ value: data, issues: error?.issues });
 
 /** Whether the predicate is true for any part of a schema. */
 export function some(part: unknown, isTrue: (part: object) => boolean, seen: Set<object> = new Set()): boolean {

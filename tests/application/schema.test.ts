@@ -4,6 +4,7 @@ import { type } from "arktype";
 import * as v from "valibot";
 import { z } from "zod";
 import * as mini from "zod/mini";
+import { z as z3 } from "zod/v3";
 import { checkSchema, parse } from "../../src/application/schema.ts";
 import { issuePath } from "../../src/protocol/protocol.ts";
 import { unhandledIn } from "../support/unhandled.ts";
@@ -27,6 +28,7 @@ const NESTED: Record<string, unknown> = {
   Zod: z.object({ items: z.array(z.object({ text: z.string() })) }),
   "Zod Mini": mini.object({ items: mini.array(mini.object({ text: mini.string() })) }),
   "Zod, asynchronous": z.object({ items: z.array(z.object({ text: z.string().refine(() => Promise.resolve(true)) })) }),
+  "Zod 3, asynchronous": z3.object({ items: z3.array(z3.object({ text: z3.string().refine(() => Promise.resolve(true)) })) }),
   ArkType: type({ items: type({ text: "string" }).array() }),
 };
 
@@ -75,6 +77,15 @@ describe("parse", () => {
     for (const schema of [v.pipeAsync(v.any(), v.checkAsync(reject)), z.any().refine(reject), standard(reject)]) {
       await assert.rejects(async () => await parse(checkSchema(schema)!, 1), error);
     }
+  });
+
+  it("leaves no rejection of Zod 3 unhandled, which its own validate does", async () => {
+    const schema = z3.object({ a: z3.string().refine(() => Promise.reject(new Error("Unhandled"))) });
+    const unhandled = await unhandledIn(() =>
+      assert.rejects(async () => await parse(checkSchema(schema)!, { a: "x" }), /Unhandled/)
+    );
+    assert.deepEqual(unhandled, []);
+    assert.deepEqual(await read(z3.string().transform(Number), "7"), { output: 7 });
   });
 
   it("leaves no rejection of Zod unhandled, which its own validate does", async () => {
