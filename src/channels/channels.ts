@@ -33,7 +33,7 @@ import { checkLimits, DEFAULTS, UNLIMITED } from "./channels-limits.ts";
 import { IdQuota } from "./id-quota.ts";
 import { permitReader } from "./permission.ts";
 import { publicationOf, transactionOf } from "./publication-content.ts";
-import type { WebSocketMessage } from "../protocol/protocol.ts";
+import { CHANNEL_NAME, type WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientSubscriptions, type ClientSubscriptionsHost } from "./client-subscriptions.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
@@ -188,7 +188,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
    * The channel's `schema` is not applied: it parses what clients publish. A rejection also emits an `error` event; if it is
    * not handled, the process continues.
    *
-   * @throws {TypeError} for an undeclared channel, an invalid event name or id, data that JSON cannot represent, or a transaction that
+   * @throws {TypeError} for an undeclared channel, an invalid name of a channel or event, an invalid id, data that JSON cannot represent, or a transaction that
    * the engine cannot publish in.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published. With an `id` it is
    * safe to publish it again. LIMIT_EXCEEDED, as a rejection: the engine remembers too many ids, and nothing was published.
@@ -359,7 +359,12 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
 
   #declared(action: string, channel: string): ResolvedChannel {
     const options = typeof channel === "string" ? this.#table.find(channel) : undefined;
-    if (options) return options;
+    if (options && CHANNEL_NAME.test(channel)) return options;
+    if (options) {
+      throw new TypeError(
+        `Cannot ${action} "${channel}": a name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~, encode other characters`,
+      );
+    }
     throw new TypeError(
       `Cannot ${action} "${channel}": no such channel is declared, add it or a name ending in * to new Channels()`,
     );

@@ -34,6 +34,20 @@ const say = (event: string, data: unknown, channel = "room:1") => ({ type: "publ
 const faults = (answers: { error?: { code: string; path: string } }[]) =>
   answers.map(({ error }) => error && [error.code, error.path]);
 
+describe("Channels.publish", () => {
+  it("throws for a name that no client can subscribe to", async () => {
+    const { channels } = createChannels({
+      "room:*": { authorize: () => true, history: { size: 1, ttl: 1_000 }, presence: true },
+    });
+    for (const id of ["hello world", "é", "\n", "{id}", "*", "x".repeat(1_000)]) {
+      assert.throws(() => void channels.publish(`room:${id}`, "e", 1), { name: "TypeError", message: /a name is 1 to 255 of/ });
+      await assert.rejects(channels.presence(`room:${id}`), TypeError);
+      await assert.rejects(channels.history(`room:${id}`), TypeError);
+    }
+    for (const name of ["room:", "room:a.b/c@d=e+f~g"]) await channels.publish(name, "e", 1);
+  });
+});
+
 describe("The option contract", () => {
   it("validates what clients publish", async () => {
     const { join } = create();
