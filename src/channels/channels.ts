@@ -188,8 +188,8 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
    * The channel's `schema` is not applied: it parses what clients publish. A rejection also emits an `error` event; if it is
    * not handled, the process continues.
    *
-   * @throws {TypeError} for an undeclared channel, an invalid name of a channel or event, an invalid id, data that JSON cannot represent, or a transaction that
-   * the engine cannot publish in.
+   * @throws {TypeError} for an undeclared channel, an invalid name of a channel or event, an invalid id, data that JSON cannot
+   * represent, or a transaction that the engine cannot publish in.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published. With an `id` it is
    * safe to publish it again. LIMIT_EXCEEDED, as a rejection: the engine remembers too many ids, and nothing was published.
    */
