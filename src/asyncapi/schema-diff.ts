@@ -167,19 +167,30 @@ class SchemaDiff {
     if (!Array.isArray(before) || !Array.isArray(after)) {
       this.#add(path, before === undefined ? "narrowed" : "widened", `${keyword} ${before === undefined ? "added" : "removed"}`);
     } else if (keyword !== "allOf") this.#compareAlternatives(before, after, path);
-    else if (before.length === after.length) before.forEach((each, index) => this.compare(each, after[index], path));
-    else this.#add(path, "changed", "allOf changed");
+    else {
+      const [old, now] = this.#withoutEqual(before, after);
+      old.slice(0, now.length).forEach((each, index) => this.compare(each, now[index], path));
+      // Each part accepts less.
+      if (old.length > now.length) this.#add(path, "widened", "a part of allOf removed");
+      if (now.length > old.length) this.#add(path, "narrowed", "a part of allOf added");
+    }
+  }
+
+  /** The parts of two lists, in any order, without those that are in both. */
+  #withoutEqual(before: readonly unknown[], after: readonly unknown[]): [before: unknown[], after: unknown[]] {
+    const now = [...after];
+    const old = before.filter((part) => {
+      const at = now.findIndex((each) => this.#changesOf(part, each).length === 0);
+      if (at >= 0) now.splice(at, 1);
+      return at < 0;
+    });
+    return [old, now];
   }
 
   /** Finds for each alternative one that is left as it was, or the nearest. */
   #compareAlternatives(before: readonly unknown[], after: readonly unknown[], path: string): void {
-    const [old, now] = [[...before], [...after]];
-    for (const alternative of before) {
-      const at = now.findIndex((each) => this.#changesOf(alternative, each).length === 0);
-      if (at < 0) continue;
-      now.splice(at, 1);
-      old.splice(old.indexOf(alternative), 1);
-    }
+    const [old, now] = this.#withoutEqual(before, after);
+    const shared = sharedBy([...before.map((each) => this.#follow(each, 0)), ...after.map((each) => this.#follow(each, 1))]);
     // Those of one kind have changed; others are new, or gone.
     for (const alternative of [...old]) {
       const at = now.findIndex((each) => kindOf(this.#follow(each, 1)) === kindOf(this.#follow(alternative, 0)));
@@ -193,13 +204,13 @@ class SchemaDiff {
       const isCovered = after.some((each) =>
         this.#changesOf(alternative, each).every(({ effect }) => effect === "widened" || effect === "compatible")
       );
-      if (!isCovered) this.#add(path, "narrowed", `${nameOf(this.#follow(alternative, 0))} removed`);
+      if (!isCovered) this.#add(path, "narrowed", `${nameOf(this.#follow(alternative, 0), shared)} removed`);
     }
     for (const alternative of now) {
       const isCovered = before.some((each) =>
         this.#changesOf(each, alternative).every(({ effect }) => effect === "narrowed" || effect === "compatible")
       );
-      if (!isCovered) this.#add(path, "widened", `${nameOf(this.#follow(alternative, 1))} added`);
+      if (!isCovered) this.#add(path, "widened", `${nameOf(this.#follow(alternative, 1), shared)} added`);
     }
   }
 
@@ -210,6 +221,8 @@ class SchemaDiff {
   }
 
   #add(path: string, effect: Effect, text: string): void {
+    // Alternatives share fields.
+    if (this.#changes.some((each) => each.path === path && each.effect === effect && each.text === text)) return;
     this.#changes.push({ path, effect, text });
   }
 
@@ -228,9 +241,10 @@ function alternativesOf(schema: JsonSchema): readonly unknown[] {
   for (const keyword of ALTERNATIVES) {
     const { [keyword]: list, ...rest } = schema;
     if (!Array.isArray(list)) continue;
+    const each = list.flatMap((part) => alternativesOf(isSchema(part) ? part : {}));
     // What stands beside the alternatives holds for each of them.
-    if (!isPlain(rest)) return [schema];
-    const alternatives = list.flatMap((each) => alternativesOf(isSchema(each) ? each : {}));
+    const alternatives = isPlain(rest) ? each : each.map((part) => bothOf(rest, part));
+    if (alternatives.includes(undefined)) return [schema];
     const isListed = (each: unknown) => isSchema(each) && valuesOf(each) !== undefined && isPlain(each, "type", "const", "enum");
     const listed = alternatives.filter(isListed) as JsonSchema[];
     // Values that are listed one by one are those of one list.
@@ -241,6 +255,21 @@ function alternativesOf(schema: JsonSchema): readonly unknown[] {
   }
   const { type } = schema;
   return Array.isArray(type) && !valuesOf(schema) ? type.map((each) => ({ ...schema, type: each })) : [schema];
+}
+
+/** One schema for what two objects accept, the first with fields only; `undefined` where that takes more than these keywords. */
+function bothOf(fields: JsonSchema, other: unknown): JsonSchema | undefined {
+  if (!isSchema(other) || !isPlain(fields, "type", "properties", "required") || fields["type"] !== "object") return undefined;
+  const { type = "object", additionalProperties = true } = other;
+  if (type !== "object" || "$ref" in other || valuesOf(other)) return undefined;
+  const [own, others] = [fieldsOf(fields), fieldsOf(other)];
+  const properties: Record<string, unknown> = { ...others };
+  for (const [name, field] of Object.entries(own)) {
+    const given = Object.hasOwn(others, name) ? others[name] : additionalProperties;
+    if (given !== true && !equal(given, field)) return undefined;
+    properties[name] = field;
+  }
+  return { ...other, type, properties, required: [...new Set([...requiredOf(fields), ...requiredOf(other)])] };
 }
 
 /** Whether a schema has no keywords but annotations and those that are passed. */
@@ -278,15 +307,24 @@ function valuesOf(schema: JsonSchema): string[] | undefined {
 
 /** Distinguishes alternatives: their type, and the fields with a constant value. */
 function kindOf(schema: JsonSchema): string {
-  const constants = Object.entries(fieldsOf(schema)).filter(([, field]) => isSchema(field) && "const" in field);
   const values = valuesOf(schema);
-  return JSON.stringify([values ? typeof JSON.parse(values[0] ?? "null") : schema["type"], constants]);
+  return JSON.stringify([values ? typeof JSON.parse(values[0] ?? "null") : schema["type"], constantsOf(schema)]);
 }
 
-function nameOf(schema: JsonSchema): string {
-  const constants = Object.entries(fieldsOf(schema)).flatMap(([name, field]) =>
+/** The fields with a constant value, as text. */
+const constantsOf = (schema: JsonSchema): string[] =>
+  Object.entries(fieldsOf(schema)).flatMap(([name, field]) =>
     isSchema(field) && "const" in field ? [`${name}: ${JSON.stringify(field["const"])}`] : []
   );
+
+/** The constants of all alternatives, which distinguish none. */
+function sharedBy([first = ANY, ...others]: readonly JsonSchema[]): readonly string[] {
+  return constantsOf(first).filter((constant) => others.every((each) => constantsOf(each).includes(constant)));
+}
+
+/** A name for people. */
+function nameOf(schema: JsonSchema, shared: readonly string[]): string {
+  const constants = constantsOf(schema).filter((constant) => !shared.includes(constant));
   if (constants.length > 0) return `{ ${constants.join(", ")} }`;
   return valuesOf(schema)?.join(", ") ?? typeName(schema["type"]);
 }

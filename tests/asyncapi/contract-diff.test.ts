@@ -35,6 +35,26 @@ describe("diffContracts", () => {
       { requests: { say: { payload: text } } },
       ["compatible Request “say”, text: maxLength 3 → none"],
     ],
+    "a request that accepts another object, too": [
+      { requests: { say: { payload: text } } },
+      { requests: { say: { payload: v.union([v.object({ html: v.string() }), text]) } } },
+      ["compatible Request “say”: object added"],
+    ],
+    "a request that accepts one object of two": [
+      { requests: { say: { payload: v.union([text, v.object({ html: v.string() })]) } } },
+      { requests: { say: { payload: text } } },
+      ["breaking Request “say”: object removed"],
+    ],
+    "a message that may be another object": [
+      { messages: { news: text } },
+      { messages: { news: v.union([text, v.object({ html: v.string() })]) } },
+      ["breaking Message “news”: object added"],
+    ],
+    "nothing where an intersection is written in another order": [
+      { requests: { say: { payload: v.intersect([text, v.object({ a: v.string() })]) } } },
+      { requests: { say: { payload: v.intersect([v.object({ a: v.string() }), text]) } } },
+      [],
+    ],
     "a reply that holds less": [
       { requests: { say: { reply: text } } },
       { requests: { say: { reply: short } } },

@@ -81,6 +81,46 @@ describe("diffSchemas", () => {
       object({ type: { const: "x" } }, [], { anyOf: [object({ a: text }, ["a"]), object({ b: text }, ["b"])] }),
       ["widened : object added"],
     ],
+    "alternatives instead of one of them": [
+      object({ type: { const: "x" }, a: text }, ["type", "a"]),
+      object({ type: { const: "x" } }, ["type"], { anyOf: [object({ b: text }, ["b"]), object({ a: text }, ["a"])] }),
+      ["widened : object added"],
+    ],
+    "one alternative instead of several": [
+      object({ type: { const: "x" } }, ["type"], { oneOf: [object({ a: text }, ["a"]), object({ b: text }, ["b"])] }),
+      object({ type: { const: "x" }, a: text }, ["type", "a"]),
+      ["narrowed : object removed"],
+    ],
+    "an alternative more that refuses other fields": [
+      object({ type: { const: "x" }, kind: { const: "a" } }, ["type", "kind"], { additionalProperties: false }),
+      object({ type: { const: "x" } }, ["type"], {
+        anyOf: [
+          object({ type: true, kind: { const: "b" } }, ["kind"], { additionalProperties: false }),
+          object({ type: true, kind: { const: "a" } }, ["kind"], { additionalProperties: false }),
+        ],
+      }),
+      ['widened : { kind: "b" } added'],
+    ],
+    "a change beside alternatives": [
+      object({ n: number }, [], { anyOf: [object({ a: text }, ["a"]), object({ b: text }, ["b"])] }),
+      object({ n: text }, [], { anyOf: [object({ a: text }, ["a"]), object({ b: text }, ["b"])] }),
+      ["changed n: number → string"],
+    ],
+    "parts of an intersection in another order": [
+      { allOf: [object({ a: text }, ["a"]), object({ b: text }, ["b"])] },
+      { allOf: [object({ b: text }, ["b"]), object({ a: text }, ["a"])] },
+      [],
+    ],
+    "a part of an intersection more": [
+      { allOf: [object({ a: text })] },
+      { allOf: [object({ b: text }, ["b"]), object({ a: text })] },
+      ["narrowed : a part of allOf added"],
+    ],
+    "a part of an intersection less": [
+      { allOf: [object({ b: text }), object({ a: text })] },
+      { allOf: [object({ a: text })] },
+      ["widened : a part of allOf removed"],
+    ],
     "a part of an intersection": [{ allOf: [object({ a: text })] }, { allOf: [object({ a: number })] }, [
       "changed a: string → number",
     ]],
@@ -189,6 +229,20 @@ const leaf: fc.Arbitrary<object> = fc.oneof(
 
 const required = fc.uniqueArray(fc.constantFrom("a", "b"));
 
+/** Two versions of an object. */
+const objects: fc.Arbitrary<readonly [ObjectSchema, ObjectSchema]> = fc.tuple(twice(leaf), twice(leaf), twice(required)).map(
+  ([a, b, needs]) => {
+    const version = (at: 0 | 1): ObjectSchema => ({ type: "object", properties: { a: a[at], b: b[at] }, required: needs[at] });
+    return [version(0), version(1)];
+  },
+);
+
+interface ObjectSchema {
+  readonly type: "object";
+  readonly properties: Record<string, object>;
+  readonly required: string[];
+}
+
 const { versions } = fc.letrec<{ versions: Versions }>((tie) => ({
   versions: fc.oneof(
     { maxDepth: 3 },
@@ -213,5 +267,18 @@ const { versions } = fc.letrec<{ versions: Versions }>((tie) => ({
       { anyOf: [more, ...parts.map(([before]) => before)] },
       { anyOf: [...parts.map(([, after]) => after), others] },
     ]),
+    // As a message whose payload is one of several objects, or all of them.
+    fc.tuple(fc.array(objects, { minLength: 1, maxLength: 3 }), twice(objects), fc.constantFrom("anyOf", "allOf"), twice(leaf))
+      .map((
+        [parts, [more, others], keyword, [c, newC]],
+      ): Versions => {
+        const [first, ...rest] = [...parts.map(([, after]) => after), others[1]];
+        const alone = { ...first, properties: { ...first!.properties, c: newC } };
+        const version = (field: object, of: object[]) => ({ type: "object", properties: { c: field }, [keyword]: of });
+        return [
+          version(c, [more[0], ...parts.map(([before]) => before)]),
+          rest.length > 2 ? alone : version(newC, [...rest, first!]),
+        ];
+      }),
   ),
 }));
