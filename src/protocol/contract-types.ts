@@ -141,11 +141,24 @@ export type ChannelName<C> = C extends { readonly channels: infer H } ? NameOf<k
 
 /** Declaration of a channel, found by its name, else by a name with parameters, else by a prefix. */
 export type ChannelOf<C, Name extends string> = C extends { readonly channels: infer H } ? Name extends keyof H ? H[Name]
-  : [Parametric<keyof H & string, Name>] extends [never] ? {
-      [Key in keyof H & string]: Key extends `${string}*` ? Name extends NameOf<Key> ? H[Key] : never : never;
-    }[keyof H & string]
+  : [Parametric<keyof H & string, Name>] extends [never] ? H[Narrowest<Prefix<keyof H & string, Name>>]
   : H[Parametric<keyof H & string, Name>]
   : ChannelContract;
+
+/** @internal The declared prefixes of the name. */
+type Prefix<Declared extends string, Name extends string> = Declared extends `${string}*`
+  ? Name extends NameOf<Declared> ? Declared : never
+  : never;
+
+/** @internal Those that stand for no name that another of them does not stand for. */
+type Narrowest<Declared extends string, All extends string = Declared> = Declared extends unknown
+  ? [Narrower<Declared, All>] extends [never] ? Declared : never
+  : never;
+
+/** @internal */
+type Narrower<Declared extends string, All extends string> = All extends unknown
+  ? NameOf<All> extends NameOf<Declared> ? NameOf<Declared> extends NameOf<All> ? never : All : never
+  : never;
 
 /** @internal The declared names with parameters, and without `*`, that stand for the name. */
 type Parametric<Declared extends string, Name extends string> = Declared extends `${string}*` ? never

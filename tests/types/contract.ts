@@ -534,6 +534,31 @@ export function contracts(): void {
   defineContract({ channels: { wire: { snapshot: [] } } });
 }
 
+/** The longest prefix wins, as at run time. */
+export function prefixes(): void {
+  const contract = defineContract({
+    channels: {
+      "room:*": { events: { said: Text } },
+      "room:vip:*": { events: { greeted: v.object({ n: v.number() }) } },
+      "room:vip:{id}:*": { events: { left: v.null() } },
+    },
+  });
+  const channels = new Channels(new WebSocketController({ contract }), {
+    "room:*": room,
+    "room:vip:*": room,
+    "room:vip:{id}:*": room,
+  });
+  const client = createClient<typeof contract>("ws://localhost");
+  client.subscribe("room:vip:1", { onEvent: ({ data }) => same<typeof data, { n: number }>() });
+  client.subscribe("room:1", { onEvent: ({ data }) => same<typeof data, { text: string }>() });
+  client.subscribe("room:vip:1:2", { onEvent: ({ data }) => same<typeof data, null>() });
+  void channels.publish("room:vip:1", "greeted", { n: 1 });
+  // @ts-expect-error -- an event of a shorter prefix
+  void channels.publish("room:vip:1", "said", { text: "Hello" });
+  // @ts-expect-error -- an event of a shorter prefix
+  void client.publish("room:vip:1", "said", { text: "Hello" });
+}
+
 export function client(): void {
   const client = createClient<typeof contract>("ws://localhost");
   client.subscribe("tenant:acme:board:1", { onEvent: ({ data }) => same<typeof data, { x: number }>() });
