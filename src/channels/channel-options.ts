@@ -3,7 +3,7 @@ import type { PayloadSchema } from "../application/schema.ts";
 import type { ChannelContract, Contract, EventOf, InOf, NameOf, ParamsOf, TypedSchema } from "../protocol/contract-types.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
 import type { HistoryQuery, HistoryRecord } from "./history-record.ts";
-import { isPositive } from "../application/option-checks.ts";
+import { historyFault } from "./history-fault.ts";
 import { ChannelPattern, type Params } from "./channel-pattern.ts";
 import { RESERVED_EVENTS } from "../protocol/protocol.ts";
 import { type CheckedSchema, checkSchema, SCHEMA } from "../application/schema.ts";
@@ -29,7 +29,7 @@ export interface AuthorizeContext<Name extends string = string, H = ChannelContr
   readonly data?: unknown;
 }
 
-/** `true` allows, `{ ttl }` allows and asks again about a subscription after `ttl` ms (`Infinity`: never), all else refuses. */
+/** `true` allows, `{ ttl }` allows and asks again about a subscription after `ttl` ms (from 1; `Infinity`: never), all else refuses. */
 export type Authorization = boolean | { readonly ttl: number };
 
 /** Passed to a channel's `snapshot`. */
@@ -130,8 +130,17 @@ export class ChannelTable {
 
   /** @throws {TypeError} for an invalid name or option. */
   constructor(declarations: { readonly [name: string]: ChannelOptions }) {
+    if (!isFields(declarations)) {
+      throw new TypeError("Cannot declare channels: pass them by name, such as { news: { authorize } }");
+    }
+    const names = new Map<string, string>();
     for (const [name, options] of Object.entries(declarations)) {
       const pattern = new ChannelPattern(name);
+      const same = names.get(pattern.shape);
+      if (same !== undefined) {
+        throw new TypeError(`Cannot declare the channel "${name}": "${same}" has the same names, remove one`);
+      }
+      names.set(pattern.shape, name);
       const channel = resolveChannel(name, options, pattern);
       if (pattern.isExact) this.#names.set(name, channel);
       else this.#patterns.push([pattern, channel]);
@@ -193,6 +202,7 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
   if (unknown !== undefined) throw fail(`unknown option "${unknown}", use authorize, snapshot, schema, history or presence`);
   if (typeof authorize !== "function") throw fail("pass authorize, such as ({ client }) => client.accountability.user !== null");
   if (snapshot !== undefined && typeof snapshot !== "function") throw fail("snapshot must be a function ({ query }) => rows");
+  if (schema !== undefined && !isFields(schema)) throw fail("schema must be schemas by event, such as { say: v.object({ … }) }");
   const schemas = new Map<string, CheckedSchema>();
   for (const [event, each] of Object.entries(schema ?? {})) {
     if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is not a valid event name, use another`);
@@ -200,13 +210,12 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
     if (!checked) throw fail(`schema.${event} must be ${SCHEMA}, whose functions are not async unless it is`);
     schemas.set(event, checked);
   }
-  if (
-    history &&
-    !(isPositive(history.size) && isMs(history.ttl) && (history.maxRecover === undefined || isPositive(history.maxRecover)))
-  ) {
-    throw fail(`history must be { size, ttl, maxRecover? }: ttl ${MS}, the others whole numbers from 1`);
-  }
-  const { data, grace = 5_000 } = typeof presence === "object" ? presence : {};
+  const fault = historyFault(history);
+  if (fault) throw fail(fault);
+  if (typeof presence !== "boolean" && !isFields(presence)) throw fail("presence must be true, false or { data?, grace? }");
+  const { data, grace = 5_000, ...more } = typeof presence === "object" ? presence : {};
+  const [unknownField] = Object.keys(more);
+  if (unknownField !== undefined) throw fail(`unknown option "presence.${unknownField}", use data or grace`);
   if (!(grace === 0 || isMs(grace))) throw fail(`presence.grace must be 0 or ${MS}, such as 5_000`);
   if (data !== undefined && data !== "client" && typeof data !== "function") {
     throw fail('presence.data must be "client" or a function ({ client, data }) => data');
@@ -221,3 +230,6 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
     presence: presence ? { data, grace } : null,
   };
 }
+
+/** Whether the value is an object with fields, and no list. */
+const isFields = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);

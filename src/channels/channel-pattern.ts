@@ -26,6 +26,8 @@ interface Part {
 export class ChannelPattern {
   /** Whether it is one name, without parameters and `*`. */
   readonly isExact: boolean;
+  /** The same for all declared names that match the same names. */
+  readonly shape: string;
   readonly #isPrefix: boolean;
   /** Number of characters that a name has in common with it. */
   readonly #literals: number;
@@ -42,6 +44,7 @@ export class ChannelPattern {
         `Cannot declare the channel "${declared}": a name is 1 to 255 of A–Z a–z 0–9 _ - . : / @ = + ~, may have parameters of different names, such as {id}, and may end in * to match a prefix`,
       );
     }
+    this.shape = declared.replace(PARAM, "{}");
     this.isExact = !this.#isPrefix && params.length === 0;
     this.#literals = name.replace(PARAM, "").length;
     this.#parts = partsOf(name);

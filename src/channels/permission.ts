@@ -35,7 +35,7 @@ export function answerOf<Value>(
 export async function permit({ authorize }: ResolvedChannel, context: AuthorizeContext, host: ExtensionHost): Promise<number> {
   const answer = await answerOf<Authorization>(() => authorize(context), context.action, host);
   if (answer === true) return Infinity;
-  if (typeof answer === "object" && answer !== null && typeof answer.ttl === "number" && answer.ttl > 0) return answer.ttl;
+  if (typeof answer === "object" && answer !== null && typeof answer.ttl === "number" && answer.ttl >= 1) return answer.ttl;
   throw new WebSocketError(context.action, "FORBIDDEN", "Not allowed");
 }
 

@@ -18,6 +18,7 @@ import { guard } from "../base/guard.ts";
 import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
 import { ChannelPattern } from "../channels/channel-pattern.ts";
 import type { PublishOptions } from "../channels/channels.ts";
+import { historyFault } from "../channels/history-fault.ts";
 import { publicationOf, transactionOf } from "../channels/publication-content.ts";
 import { checkDisconnectFilter, type DisconnectFilter } from "../connection/revocations.ts";
 import { Cluster, type OrderResult } from "../controller/cluster.ts";
@@ -96,7 +97,14 @@ export class Publisher<C = Contract> {
   #alive: ReturnType<typeof setInterval> | undefined;
 
   /** Created by {@link createPublisher}. */
-  constructor({ engine, channels, node = "publisher", idWindow = 300_000, onError = console.error }: PublisherOptions<C>) {
+  constructor(
+    { engine, channels, contract: _types, node = "publisher", idWindow = 300_000, onError = console.error, ...rest }:
+      PublisherOptions<C>,
+  ) {
+    const [unknown] = Object.keys(rest);
+    if (unknown !== undefined) {
+      throw fail(`unknown option "${unknown}", use engine, channels, contract, node, idWindow or onError`);
+    }
     if (typeof engine?.start !== "function") throw fail("pass engine, such as natsEngine({ servers })");
     if (engine.isAlone) throw fail("the engine has no other nodes: pass that of the nodes, such as natsEngine({ servers })");
     if (!/^[A-Za-z0-9_-]{1,51}$/.test(node)) throw fail('node must be 1 to 51 letters, digits, "_" or "-"');
@@ -106,9 +114,7 @@ export class Publisher<C = Contract> {
     this.#node = node;
     this.#idWindow = idWindow;
     this.#onError = (error) => guard(() => onError(error), console.error);
-    this.#channels = channels && Object.entries(channels)
-      .map(([name, channel]) => [new ChannelPattern(name), channel] as const)
-      .sort(([one], [other]) => Number(other.isExact) - Number(one.isExact) || ChannelPattern.compare(one, other));
+    this.#channels = channels === undefined ? undefined : declared(channels);
     for (const [, { history }] of this.#channels ?? []) if (history) engine.check?.(history);
     this.#cluster = new Cluster(() => this.#host!()); // Set by `#start`.
     disposeBy(this, () => this.close());
@@ -238,6 +244,25 @@ export class Publisher<C = Contract> {
     if (declared) return declared[1];
     throw new TypeError(`Cannot publish to "${channel}": no such channel is declared, add it to the option channels`);
   }
+}
+
+/** @throws {TypeError} for a channel that `new Channels` would refuse, as far as a publisher reads it. */
+function declared(channels: Readonly<Record<string, PublishedChannel>>): (readonly [ChannelPattern, PublishedChannel])[] {
+  if (typeof channels !== "object" || channels === null || Array.isArray(channels)) {
+    throw fail("channels must be by name, such as { news: { history } }");
+  }
+  const names = new Map<string, string>();
+  // Those that match first come first.
+  return Object.entries(channels).map(([name, channel]) => {
+    const pattern = new ChannelPattern(name);
+    const same = names.get(pattern.shape);
+    if (same !== undefined) throw fail(`channels "${same}" and "${name}" have the same names, remove one`);
+    names.set(pattern.shape, name);
+    if (typeof channel !== "object" || channel === null) throw fail(`channel "${name}" must be an object, such as {}`);
+    const fault = historyFault(channel.history);
+    if (fault) throw fail(`channel "${name}": ${fault}`);
+    return [pattern, channel] as const;
+  }).sort(([one], [other]) => Number(other.isExact) - Number(one.isExact) || ChannelPattern.compare(one, other));
 }
 
 const fail = (remedy: string): TypeError => new TypeError(`Cannot create the publisher: ${remedy}`);

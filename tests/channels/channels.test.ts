@@ -351,6 +351,15 @@ describe("Channels: what is under way", () => {
     assert.deepEqual(await peer.take(), []);
   });
 
+  it("a permission of less than a millisecond is none", async () => {
+    const { join } = createChannels({ a: { authorize: ({ query }) => ({ ttl: Number(query?.["ttl"]) }) } });
+    const peer = join();
+    for (const ttl of [0.001, 0, -1]) {
+      assert.deepEqual((await peer.ask(subscribe("a", { query: { ttl }, uid: 1 }))).map(faultOf), [refused("FORBIDDEN", 1)]);
+    }
+    assert.equal((await peer.ask(subscribe("a", { query: { ttl: 1 } })))[0].event, "init");
+  });
+
   it("one that ends leaves nothing behind of itself", async () => {
     const engine = new MemoryEngine();
     const { join, channels, controller } = createChannels({ a: { authorize: () => ({ ttl: 1_000 }) } }, { engine });
@@ -614,7 +623,8 @@ function createBroken(error: WebSocketError) {
 describe("Channels: construction", () => {
   it("throws for declarations that are not what they should be", () => {
     const controller = () => new WebSocketController({ logger: false });
-    const bad: [Record<string, unknown>, RegExp][] = [
+    type Declared = Record<string, unknown>;
+    const bad: [Declared, RegExp][] = [
       [{ a: {} }, /authorize/],
       [{ a: null }, /authorize/],
       [{ "a b": anybody }, /1 to 255/],
@@ -628,6 +638,14 @@ describe("Channels: construction", () => {
       [{ a: { ...anybody, presence: { grace: -1 } } }, /grace/],
       [{ a: { ...anybody, presence: { data: "server" } } }, /presence.data/],
       [{ a: { ...anybody, size: 1 } }, /unknown option "size"/],
+      ...[0, false, null, "no", 5].map((history) => [{ a: { ...anybody, history } }, /history must be/] as [Declared, RegExp]),
+      [{ a: { ...anybody, history: { size: 1, ttl: 1, maxrecover: 1 } } }, /unknown option "history.maxrecover"/],
+      ...["yes", 1, null, []].map((presence) => [{ a: { ...anybody, presence } }, /presence must be/] as [Declared, RegExp]),
+      [{ a: { ...anybody, presence: { Data: "client" } } }, /unknown option "presence.Data"/],
+      ...[[], null, "abc"].map((schema) => [{ a: { ...anybody, schema } }, /schema must be/] as [Declared, RegExp]),
+      [{ "x:*": anybody, "x:{id}": anybody, "x:{other}": anybody }, /"x:\{id\}" has the same names/],
+      [{ "{a}:*": anybody, "{b}:*": anybody }, /"\{a\}:\*" has the same names/],
+      ...[[], null, undefined, "abc"].map((declarations) => [declarations, /pass them by name/] as unknown as [Declared, RegExp]),
     ];
     for (const [declarations, expected] of bad) {
       assert.throws(() => new Channels(controller(), declarations as never), expected, JSON.stringify(declarations));

@@ -103,9 +103,22 @@ describe("A publisher", () => {
       { engine, onError: null },
       { engine, channels: { "a b": {} } },
       { engine, channels: { log: { history } } }, // This engine keeps none.
+      { engine, chanels: {} },
+      { engine, channels: "abc" },
+      { engine, channels: [] },
+      { engine, channels: null },
+      { engine, channels: { a: null } },
+      { engine, channels: { "x:{id}": {}, "x:{other}": {} } },
+      ...[5, null, {}, { size: NaN, ttl: -1 }, { size: 5, ttl: 5, maxrecover: 1 }].map((history) => ({
+        engine: { start() {} },
+        channels: { a: { history } },
+      })),
     ];
     for (const option of options) {
-      assert.throws(() => createPublisher(option as Parameters<typeof createPublisher>[0]), TypeError);
+      assert.throws(
+        () => createPublisher(option as Parameters<typeof createPublisher>[0]),
+        /^TypeError: Cannot (create|declare|keep)/,
+      );
     }
     const publisher = createPublisher({ engine, channels: { "room:*": {} } });
     const calls: (() => unknown)[] = [
