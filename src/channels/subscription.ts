@@ -9,6 +9,7 @@ import { Frame } from "../protocol/frame.ts";
 import { permitSubscription, shownError, snapshotOf } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
 import { SubscriptionPermission } from "./subscription-permission.ts";
+import type { SubscriptionOwner } from "./subscription-owner.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
 import { savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
@@ -16,24 +17,6 @@ import { connectionOf, type WebSocketClient } from "../application/websocket-cli
 
 /** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
 const MAX_SNAPSHOTS = 3;
-
-/** The client that a subscription belongs to, with the callbacks of its {@link ClientSubscriptions}. */
-export interface SubscriptionOwner {
-  readonly client: WebSocketClient;
-  readonly host: ChannelHost;
-  readonly backlog: Backlog;
-  /** The channel on this node, created if necessary. */
-  channel(name: string, options: ResolvedChannel): Channel;
-  /** Called when `init` was sent. */
-  started(subscription: Subscription): void;
-  /**
-   * Called when the server ended the subscription; the client is sent the reason. @param wasStarted whether `init` was sent
-   * @param kept the subscription that it was to replace, and that goes on.
-   */
-  ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean, kept?: Subscription): void;
-  /** Called when the result of {@link Subscription.save} has changed. */
-  changed(subscription: Subscription): void;
-}
 
 /** One subscription of a client. With a history no publication is skipped: each is sent, kept, or read later. */
 export class Subscription implements ChannelRecipient {
