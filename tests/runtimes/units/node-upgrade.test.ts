@@ -1,6 +1,6 @@
 /** Requests with an `Upgrade` header in `src/runtimes/node.ts`: on Node, and on Deno as in `noroshi/serve`. */
 import assert from "node:assert/strict";
-import { once } from "node:events";
+import { type EventEmitter, once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { connect, type Socket } from "node:net";
 import { afterEach, describe, it as test } from "node:test";
@@ -370,6 +370,26 @@ describe("attachWebSocket", { skip: "Bun" in globalThis }, () => {
     assert.ok(taken[0]!.listenerCount("error") > 0);
     wire.reset();
     await openConnections(server, 0);
+  });
+
+  it("keeps no listener at a socket of ws, and calls those that the application adds", async () => {
+    const controller = controllerOf();
+    const sockets: EventEmitter[] = [];
+    controller.on("connect", ({ client }) => void sockets.push(client.socket as EventEmitter)); // That of ws.
+    const { port, server } = await start(new Hono().get("/websocket", controller.upgrade));
+    const tracked: Socket[] = [];
+    server.on("connection", (socket: Socket) => tracked.push(socket));
+    const wire = await Wire.open(port, "/websocket");
+    const [socket] = sockets;
+    assert.deepEqual(socket!.eventNames(), []);
+    assert.equal(tracked[0]!.listenerCount("error"), 1); // That of ws.
+    socket!.emit("error", new Error("without a listener"));
+    const closed = once(socket!, "close");
+    const message = once(socket!, "message");
+    assert.deepEqual(await wire.ask({ type: "ping" }), { type: "pong" });
+    assert.equal(String((await message)[0]), '{"type":"ping"}');
+    wire.reset();
+    assert.equal((await closed)[0], 1006);
   });
 
   it("asks the app when the listeners belong to another framework", async () => {
