@@ -21,7 +21,8 @@ import {
   type WebSocketMessage,
 } from "../protocol/protocol.ts";
 import { bytesOf, requestOf, savedRequestOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
-import { Subscription, type SubscriptionOwner } from "./subscription.ts";
+import { Subscription } from "./subscription.ts";
+import type { SubscriptionOwner } from "./subscription-owner.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
 /** Shared by the subscriptions of all clients of a controller. */
@@ -37,14 +38,7 @@ export interface ClientSubscriptionsHost {
   readonly ids: IdQuota;
   /** @param parent of a client its `traceparent`, unchecked; `null`: it has sent none. */
   publish(
-    ...[channel, options, event, data, id, parent]: [
-      string,
-      ResolvedChannel,
-      event: string,
-      data: string,
-      id?: string,
-      parent?: unknown,
-    ]
+    ...args: [channel: string, options: ResolvedChannel, event: string, data: string, id?: string, parent?: unknown]
   ): Awaitable<Position | null>;
 }
 

@@ -1,6 +1,5 @@
 import { SubscriptionPresence } from "./subscription-presence.ts";
-import type { Backlog } from "./backlog.ts";
-import type { Channel, ChannelHost, ChannelRecipient } from "./channel.ts";
+import type { Channel, ChannelRecipient } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { HistoryPage, Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
@@ -13,7 +12,7 @@ import type { SubscriptionOwner } from "./subscription-owner.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
 import { savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
-import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+import { connectionOf } from "../application/websocket-client.ts";
 
 /** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
 const MAX_SNAPSHOTS = 3;
