@@ -355,8 +355,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "grant-forgotten": {
     title: "A permission with a time to live is for ever once its connection has hibernated",
     file: "channels/subscription-permission.ts",
-    before: "if (grant) host.deadlines.set(this, left);",
-    after: "",
+    before: 'if (isDoubtful || left <= 0) return;\n    this.#state = "granted";\n    if (grant) host.deadlines.set(this, left);',
+    after: 'if (isDoubtful) return;\n    this.#state = "granted";',
     mendedBy: "0672332",
     seed: 1,
     object: true,
