@@ -274,8 +274,8 @@ export class LibraryClient implements AnyClient {
     try {
       for await (const item of subscription) {
         if (this.dice.chance(SLOW)) await new Promise<void>((done) => void clock.setTimeout(done, this.dice.pick(PAUSES)));
-        // Another one reads on from where this one was.
-        if (this.#subscriptions.get(channel) !== subscription) return;
+        // Another one reads on from where this one was. What is broken may arrive for ever.
+        if (this.#subscriptions.get(channel) !== subscription || !this.#world.checker.isSound) return;
         if (item.event !== "init") follower.event(item);
         else {
           const { recovered } = item as SubscriptionInit;
