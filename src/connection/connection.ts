@@ -15,6 +15,7 @@ import { ageLimit, endAfter, remainingAge } from "./max-age.ts";
 import { Pipeline } from "./pipeline.ts";
 import type { Flood } from "./rate-gate.ts";
 import type { Lag } from "./sender.ts";
+import { savedOf } from "./saved-connection.ts";
 import { steppedFor } from "./stepped-transport.ts";
 import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../delivery/transport.ts";
 import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
@@ -93,6 +94,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.#endsAt = endAfter(remainingAge(saved.ends_at, options.maxAge, now()), monotonic());
     this.#state = saved.phase;
     this.hasDropped = true; // Perhaps: it is not saved.
+    if (saved.missed !== undefined) this.host.sender.restored(this, saved.missed);
     this.identity.restored(saved);
     if (this.isKnown) {
       this.#slot.admit();
@@ -294,21 +296,8 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   save(): void {
     const phase = this.#close?.from ?? this.#state;
     if (!this.transport.save || this.#state === "closed" || !isSaved(phase)) return;
-    const { uid, handshake, state } = this.client;
-    const { until, accountability, expiresAt } = this.identity;
-    const { monotonic, now, options: { name } } = this.host;
     try {
-      this.transport.save({
-        controller: name,
-        uid,
-        handshake,
-        state,
-        phase,
-        until,
-        accountability,
-        expires_at: expiresAt,
-        ...(this.#endsAt !== undefined && { ends_at: now() + this.#endsAt - monotonic() }),
-      });
+      this.transport.save(savedOf(this, phase, this.#endsAt));
     } catch (error) {
       // An attachment holds 16 KiB. Without a save, the connection would wake with its previous identity.
       this.error(error);
@@ -367,11 +356,13 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
 
   /** The first message was dropped. */
   fellBehind(): void {
+    this.save();
     this.#schedule();
   }
 
   /** The client was notified of the messages it missed. */
   notified(): void {
+    this.save();
     this.identity.notified();
     this.host.extension?.readable(this.client);
   }

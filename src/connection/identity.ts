@@ -67,11 +67,12 @@ export class Identity {
   }
 
   /** The connection woke from hibernation. */
-  restored({ phase, until, accountability, expires_at }: SavedConnection): void {
+  restored({ phase, until, accountability, expires_at, missed }: SavedConnection): void {
     // The connection exists already, even beyond `maxConnectionsPerUser`.
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
     this.provedAt = undefined;
+    this.#hasMissedExpiry = phase === "expired" && missed !== undefined; // Perhaps: to be told twice does no harm.
     // A wall clock that was set back during hibernation must not extend the wait.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }

@@ -91,6 +91,11 @@ export class Sender {
     owner.fellBehind();
   }
 
+  /** The connection woke from hibernation, and was not notified before that it had missed so many messages. */
+  restored(owner: Receiver, missed: number): void {
+    lagOf(owner).missed = missed;
+  }
+
   /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */
   remaining({ lag }: Receiver): number {
     return lag && lag.missed > 0 ? PERIOD : Infinity;

@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import type { Handshake } from "../../src/application/websocket-client.ts";
-import { HibernatingTransport, open } from "../support/fake-transport.ts";
+import { HibernatingTransport, open, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import type { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -226,6 +226,31 @@ describe("a client whose token expires", () => {
     assert.deepEqual(transport.closes, []);
     clock.advance(1);
     assert.deepEqual(transport.closes.map(({ code }) => code), [4401]);
+  });
+});
+
+describe("a slow client whose object hibernates", () => {
+  it("is told after it has woken what it had missed before, its expiry too", () => {
+    const options = { authenticate: () => null, timeout: TIMEOUT, slowConsumer: "drop", maxBufferedBytes: 1_000 } as const;
+    for (const ms of [500, 60_000]) {
+      const before = observe(options);
+      const sleeping = openOn(new HibernatingTransport(), before.controller, { identity: annFor(before.clock, ms) });
+      sleeping.transport.bufferedAmount = 5_000;
+      for (const text of ["1", "2"]) before.controller.broadcast(text);
+      before.clock.advance(600);
+      const { controller, clock } = observe(options);
+      clock.step(before.clock.now() - clock.now());
+      const transport = new HibernatingTransport();
+      transport.bufferedAmount = 5_000;
+      controller.restore(transport, sleeping.transport.saved.at(-1)!); // It was saved when it was admitted.
+      clock.advance(250);
+      assert.deepEqual(transport.take(), []);
+      transport.bufferedAmount = 0;
+      clock.advance(250);
+      const codes = transport.take().map(({ error }) => error.code);
+      assert.deepEqual(codes, ms === 500 ? ["MESSAGES_DROPPED", "TOKEN_EXPIRED"] : ["MESSAGES_DROPPED"]);
+      assert.equal(transport.saved.at(-1)!.missed, undefined);
+    }
   });
 });
 

@@ -26,11 +26,14 @@ interface Connection {
 }
 
 /** Items that wait for a client that reads in a loop. */
-const BUFFER = 3;
+const BUFFER = 12;
 
 /** How likely such a client pauses before the next item, and for how many ms. */
 const SLOW = 0.1;
 const PAUSES = [1, 20, 500];
+
+/** By then (ms) a client that reads has read the answer to its `subscribe`. */
+const ANSWERED = 60_000;
 
 /** Codes with which a request or a subscription may fail while there are faults. */
 const EXPECTED: ReadonlySet<string> = new Set([
@@ -57,6 +60,10 @@ export class LibraryClient implements AnyClient {
   readonly #channels: readonly string[];
   readonly #client: BareClient;
   readonly #subscriptions = new Map<string, OpenSubscription>();
+  /** Whether it has to catch up now, and does not pause. */
+  #isCalm = false;
+  /** What the latest `subscribe` to each channel asked to recover from, and when. */
+  readonly #recoveries = new Map<string, { readonly from: Position | undefined; readonly at: number }>();
   readonly #asked = new Set<{ readonly channel: string; readonly at: number }>();
   /** The newest one. */
   #connection: Connection | undefined;
@@ -125,6 +132,7 @@ export class LibraryClient implements AnyClient {
   }
 
   act(): void {
+    this.#isCalm = false;
     const { dice } = this;
     if (!this.#isOpen) {
       this.#subscribeToAll();
@@ -149,6 +157,7 @@ export class LibraryClient implements AnyClient {
   }
 
   unstall(): void {
+    this.#isCalm = true;
     if (!this.#connection?.isStalled) return;
     this.#connection.isStalled = false;
     this.#connection.socket?.wire?.unstall();
@@ -220,8 +229,9 @@ export class LibraryClient implements AnyClient {
 
   /** @param message of either side; whatever is in it is read. */
   // deno-lint-ignore no-explicit-any -- the server is what is tested
-  #see({ current, started }: Connection, { type, channel, uid, event, recovered }: any): void {
+  #see({ current, started }: Connection, { type, channel, uid, event, recovered, recover }: any): void {
     if (type === "subscribe") {
+      this.#recoveries.set(channel, { from: recover, at: this.#world.elapsed });
       current.set(channel, uid);
       started.delete(channel);
     } else if (type === "subscription" && current.get(channel) === uid) {
@@ -248,7 +258,7 @@ export class LibraryClient implements AnyClient {
       onInit: ({ recovered }) => {
         if (!follower) return;
         if (isRead) return void begun.push(subscription.position!); // The channel has a history.
-        if (recovered === false) this.#world.lost(this, channel, follower.position);
+        if (recovered === false) this.#lost(channel, follower);
         follower.init({ ...subscription.position, recovered }, undefined);
       },
       onEvent: (publication) => {
@@ -273,13 +283,13 @@ export class LibraryClient implements AnyClient {
     const clock = this.#world.clock(this.name);
     try {
       for await (const item of subscription) {
-        if (this.dice.chance(SLOW)) await new Promise<void>((done) => void clock.setTimeout(done, this.dice.pick(PAUSES)));
+        if (!this.#isCalm && this.dice.chance(SLOW)) await new Promise<void>((done) => void clock.setTimeout(done, this.dice.pick(PAUSES)));
         // Another one reads on from where this one was. What is broken may arrive for ever.
         if (this.#subscriptions.get(channel) !== subscription || !this.#world.checker.isSound) return;
         if (item.event !== "init") follower.event(item);
         else {
           const { recovered } = item as SubscriptionInit;
-          if (recovered === false) this.#world.lost(this, channel, follower.position);
+          if (recovered === false) this.#lost(channel, follower);
           follower.init({ ...begun.shift(), recovered }, undefined);
         }
       }
@@ -287,6 +297,12 @@ export class LibraryClient implements AnyClient {
       this.#failed(error);
       if (this.#subscriptions.get(channel) === subscription) this.#subscriptions.delete(channel);
     }
+  }
+
+  /** The earlier subscription may have begun anew while this one asked: the answer is about the position that the client asked from. */
+  #lost(channel: string, { position }: Follower): void {
+    const { from, at = -Infinity } = this.#recoveries.get(channel) ?? {};
+    this.#world.lost(this, channel, this.#world.elapsed - at < ANSWERED ? from ?? position : position);
   }
 
   #unsubscribe(channel: string): void {
