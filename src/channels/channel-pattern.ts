@@ -51,7 +51,7 @@ export class ChannelPattern {
   }
 
   matches(name: string): boolean {
-    return this.#match(name) !== undefined;
+    return name !== "__proto__" && this.#match(name) !== undefined;
   }
 
   /** The parameters of a name that it matches. */

@@ -209,7 +209,8 @@ const EnvelopeSchema = v.custom<WebSocketMessage>((value) => {
  */
 export const CHANNEL_NAME: RegExp = /^(?!__proto__$)[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
 
-const channel = v.pipe(v.string(), v.maxLength(255), v.regex(CHANNEL_NAME));
+// `__proto__` is FORBIDDEN, as all names that are not declared.
+const channel = v.pipe(v.string(), v.maxLength(255), v.check((name) => name === "__proto__" || CHANNEL_NAME.test(name)));
 
 /** Event names of the protocol itself, which a publication must not use. */
 export const RESERVED_EVENTS: ReadonlySet<string> = new Set(["init", "unsubscribe", "join", "leave"]);

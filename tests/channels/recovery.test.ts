@@ -244,7 +244,7 @@ describe("Channels: recovery", () => {
     const [{ channels }] = await peer.ask({ type: "ping" });
     assert.deepEqual(Object.keys(channels), names);
     const [{ error }] = await peer.ask(subscribe({ channel: "__proto__" }));
-    assert.equal(error.code, "INVALID_PAYLOAD");
+    assert.equal(error.code, "FORBIDDEN");
     assert.throws(() => createChannels({ ["__proto__"]: kept }), TypeError);
   });
 });

@@ -23,6 +23,7 @@ declare const WebSocketController: typeof import("noroshi").WebSocketController;
 
 /** As Vitest has it, as far as it is used. It is installed where its snippet runs. */
 declare module "vitest" {
+  export function afterEach(hook: () => Promise<void> | void): void;
   export function it(name: string, test: () => Promise<void>): void;
   export const expect:
     & ((value: unknown) => { toContainEqual(item: unknown): void; toMatchSnapshot(): void })

@@ -315,8 +315,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "kept-unsaved": {
     title: "Publications that are kept for a slow client are lost at hibernation",
     file: "channels/subscription.ts",
-    before: "    this.#setDelayed(true);\n    await",
-    after: "    await",
+    before: "    this.#setDelayed(true);\n    return await",
+    after: "    return await",
     seed: 308,
     object: true,
     library: 4,
