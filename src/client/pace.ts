@@ -124,7 +124,7 @@ export function createPace(
     offer(text, refused, isSubscribe) {
       const size = bytesOf(text);
       if (size > largest) {
-        refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: too big for the server"));
+        refused(new ClientError("MESSAGE_TOO_BIG", "Cannot send: it is too big"));
         return true;
       }
       if (isPaused || !isReady()) return false;

@@ -122,7 +122,7 @@ export function createRequests(
         const expired = () =>
           item.fail(
             queue.has(item) && !item.wasSent
-              ? whyUnsent() ?? new ClientError(uid ? "TIMEOUT" : "OUTBOX_EXPIRED", "Not sent in time: the server asks to wait")
+              ? whyUnsent() ?? new ClientError(uid ? "TIMEOUT" : "OUTBOX_EXPIRED", "Not sent in time: told to wait")
               : new ClientError("TIMEOUT", `No answer within ${timeout} ms`),
           );
         if (timeout && pending.has(key)) timer(expired, timeout);

@@ -242,7 +242,7 @@ export function createSubscriptions(
         flush();
       },
       [Symbol.asyncIterator]() {
-        if (hasIterator && !reading.hasEnded) throw new TypeError("Cannot iterate: another loop does, subscribe again");
+        if (hasIterator && !reading.hasEnded) throw new TypeError("Cannot iterate twice: subscribe again");
         hasIterator = keepsItems = true;
         check();
         return reading.iterate();

@@ -283,7 +283,9 @@ export class LibraryClient implements AnyClient {
     const clock = this.#world.clock(this.name);
     try {
       for await (const item of subscription) {
-        if (!this.#isCalm && this.dice.chance(SLOW)) await new Promise<void>((done) => void clock.setTimeout(done, this.dice.pick(PAUSES)));
+        if (!this.#isCalm && this.dice.chance(SLOW)) {
+          await new Promise<void>((done) => void clock.setTimeout(done, this.dice.pick(PAUSES)));
+        }
         // Another one reads on from where this one was. What is broken may arrive for ever.
         if (this.#subscriptions.get(channel) !== subscription || !this.#world.checker.isSound) return;
         if (item.event !== "init") follower.event(item);
