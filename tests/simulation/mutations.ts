@@ -51,7 +51,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     before:
       "if (this.#waiting.length < MAX_WAITING) this.#waiting.push({ publication, previous });\n      else this.#isBehind = true;",
     after: "",
-    seed: 1,
+    seed: 5,
   },
   "gap-unreported": {
     title: "A node does not report the gap that the history cannot fill",
