@@ -108,7 +108,7 @@ export const mapReferences = (schema: unknown, replace: (reference: string) => s
     if (typeof part["$ref"] === "string") part["$ref"] = replace(part["$ref"]);
   });
 
-/** A copy of the schema and of those in it, each of which is changed. */
+/** Copies the schema and all schemas in it, and calls `change` with each copy. */
 function mapSchemas(schema: unknown, change: (part: Record<string, unknown>) => void): JsonSchema {
   const map = (part: unknown): unknown => Array.isArray(part) ? part.map(map) : isSchema(part) ? mapSchemas(part, change) : part;
   const copy: Record<string, unknown> = { ...schema as JsonSchema }; // Called with schemas only.

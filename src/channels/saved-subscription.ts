@@ -47,7 +47,7 @@ export function bytesOf({ channel, uid = "", event = "", query = "", data = "", 
   return [channel, `${uid}`, event, query, data, recover?.epoch ?? ""].reduce((sum, text) => sum + byteLength(text), 0);
 }
 
-/** What is saved of a request, with the state of its subscription. */
+/** The fields of a subscription to save: those of its request but `recover` and `data`, and its state. */
 export function savedOf(request: SubscriptionRequest, state: Omit<SavedSubscription, keyof SubscribeMessage>): SavedSubscription {
   const { recover: _recover, data: _data, query: _query, ...message } = request;
   const query = queryOf(request);

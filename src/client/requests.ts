@@ -128,7 +128,7 @@ export function createRequests(
         if (timeout && pending.has(key)) timer(expired, timeout);
       }),
     drop(uid, error) {
-      const item = pending.get(uid)!; // What is queued is pending.
+      const item = pending.get(uid)!; // Each item in the queue is pending, too.
       const isQueued = queue.has(item);
       if (isQueued) item.fail(error);
       return isQueued;

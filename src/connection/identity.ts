@@ -72,7 +72,7 @@ export class Identity {
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
     this.provedAt = undefined;
-    this.#hasMissedExpiry = phase === "expired" && missed !== undefined; // Perhaps: to be told twice does no harm.
+    this.#hasMissedExpiry = phase === "expired" && missed !== undefined; // It may have: a second one does no harm.
     // A wall clock that was set back during hibernation must not extend the wait.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }

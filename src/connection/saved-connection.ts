@@ -1,7 +1,11 @@
 import type { Connection } from "./connection.ts";
 import type { SavedConnection } from "../delivery/transport.ts";
 
-/** What is stored of a connection, so that it continues after hibernation. @param endsAt of `maxAge`, in ms of the monotonic clock */
+/**
+ * The fields of a connection to save, so that it continues after hibernation.
+ *
+ * @param endsAt when it reaches `maxAge`, in ms of the monotonic clock; `undefined`: never.
+ */
 export function savedOf(
   { client: { uid, handshake, state }, identity: { until, accountability, expiresAt }, lag, host }: Connection,
   phase: SavedConnection["phase"],

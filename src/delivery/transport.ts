@@ -95,7 +95,7 @@ export interface SavedConnection {
   expires_at: number | null;
   /** When the connection reaches `maxAge`, in ms since 1970; absent without that option. */
   ends_at?: number;
-  /** Messages dropped because the client read too slowly, of which it was not notified; at least so many. */
+  /** Minimum number of messages that were dropped for a slow client before `MESSAGES_DROPPED` was sent; absent: none. */
   missed?: number;
   /** The close frame that it was sent; absent before a close. */
   closing?: { readonly code: number; readonly reason: string } | undefined;

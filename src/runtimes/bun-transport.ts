@@ -135,8 +135,8 @@ function publisherOf(server: BunServer): BunPublisher {
 }
 
 /**
- * The socket of which Bun is delivering a message. Bun corks it meanwhile, so replies are one write without the queue. They must not wait
- * for the end of the turn: Bun answers a close frame that arrived with the message before that.
+ * The socket whose message Bun is delivering. Bun corks this socket during the delivery, so that all replies are one write without the
+ * queue. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
  */
 let read: BunTransport | undefined;
 

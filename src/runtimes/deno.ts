@@ -115,13 +115,16 @@ class DenoRuntime implements Runtime {
 
 let innerRequest: symbol | undefined;
 
-/** What Deno has behind a Request: of one that a server has passed an object of a class of its own, of others a plain one. */
+/** Deno's own object behind a Request: an instance of a class if a server has passed the request, otherwise a plain object. */
 interface InnerRequest {
   /** Calls back once the request has ended, which before an answer means that the client has gone. */
   onCancel?(callback: () => void): void;
 }
 
-/** Absent without Deno's symbol: then copies that the application makes, as `app.request()` and `app.mount()` do, cannot be recognized. */
+/**
+ * Deno keeps it under a symbol. `undefined` if a version of Deno has none: then copies that the application makes, as `app.request()` and
+ * `app.mount()` do, cannot be recognized.
+ */
 function innerOf(request: Request): InnerRequest | undefined {
   innerRequest ??= Object.getOwnPropertySymbols(request).find(({ description }) => description === "request");
   return innerRequest && (request as unknown as Record<symbol, InnerRequest | undefined>)[innerRequest];

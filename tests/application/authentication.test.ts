@@ -239,7 +239,7 @@ describe("Authenticator, on an error that quotes the credentials", () => {
     for (const error of [{ token }, [token], { error: new Error(token) }]) {
       assert.equal(String(await thrown(error)), `Error: ${HIDDEN}`);
     }
-    // What has none is the same.
+    // An error without a secret is passed on as it is.
     const plain = { code: 7 };
     const coded = Object.assign(new Error("Down", { cause: plain }), {
       code: "ECONNREFUSED",

@@ -13,8 +13,8 @@ export function withoutStacks(): () => void {
 const [HEAD, STRIDE] = [160, 8];
 
 /**
- * Nodes sign with a short hash of the key and of some of the text until the returned function is called. Whoever does not have the key still
- * cannot make a signature by accident, and it costs a fiftieth of HMAC-SHA256.
+ * Nodes sign with a short hash of the key and of some of the text, until the returned function is called. A node without the key still makes no
+ * valid signature by accident, and the hash costs a fiftieth of HMAC-SHA256.
  */
 export function replaceHmac(): () => void {
   const original = process.getBuiltinModule;
