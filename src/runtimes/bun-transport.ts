@@ -134,21 +134,21 @@ function publisherOf(server: BunServer): BunPublisher {
   return publisher;
 }
 
-/**
- * The socket whose message Bun is delivering. Bun corks this socket during the delivery, so that all replies are one write without the
- * queue. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
- */
-let read: BunTransport | undefined;
-
-/** A socket of Bun, and the data that Bun keeps with it. From nine fields on, JSC would take 112 bytes in place of 80. */
+/** A socket of Bun, and the data that Bun keeps with it. */
 export class BunTransport implements SocketData, Transport, Writer {
   /** Set when the socket opens. Nothing uses it before. */
   socket!: BunSocket;
   batch: Batch | undefined;
-  declare ponged?: (number: number | undefined) => void;
+  ponged?: (number: number | undefined) => void;
   readonly publisher: Publisher;
+  readonly #batching: boolean;
   #open: Acceptance["open"] | undefined;
   #connection: Connection | undefined;
+  /**
+   * Whether Bun is delivering a message of this socket. Bun corks the socket meanwhile, so replies are one write without the
+   * queue. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
+   */
+  #isReading = false;
   /** Bytes that the socket held when the turn's first frame was queued. */
   #buffered = 0;
   /** `bytes.published` at the last write to this socket. A write flushes earlier publications. */
@@ -158,8 +158,9 @@ export class BunTransport implements SocketData, Transport, Writer {
     Object.defineProperty(this.prototype, SOCKET, { value: true });
   }
 
-  constructor(server: BunServer, { open }: Acceptance) {
+  constructor(server: BunServer, { protocol, open }: Acceptance) {
     this.publisher = publisherOf(server);
+    this.#batching = protocol === BATCHING;
     this.#open = open;
   }
 
@@ -183,11 +184,11 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   received(message: string | Uint8Array): void {
-    read = this;
+    this.#isReading = true;
     try {
       this.#connection?.message(message);
     } finally {
-      read = undefined;
+      this.#isReading = false;
     }
   }
 
@@ -221,7 +222,7 @@ export class BunTransport implements SocketData, Transport, Writer {
 
   send(frame: Frame): boolean {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
-    if (read !== this) {
+    if (!this.#isReading) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       queue.push(this, frame);
       return true;
@@ -244,7 +245,7 @@ export class BunTransport implements SocketData, Transport, Writer {
     this.#caughtUp = bytes.published;
     if (batch.count === 1) return this.#send(batch.last!.text);
     socket.cork(() => {
-      if (this.#connection?.client.handshake.protocol === BATCHING) { for (const text of batch.texts()) this.#send(text); }
+      if (this.#batching) { for (const text of batch.texts()) this.#send(text); }
       else for (const { text } of batch.frames()) this.#send(text);
     });
   }
