@@ -1,6 +1,7 @@
 import { isMs, MS } from "../base/clock.ts";
 import type { ChannelHistoryOptions } from "./channel-options.ts";
 
+// Not that of option-checks.ts: a publisher would have the checks of a contract with it.
 const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 
 /** Describes what is wrong with the history of a channel and what to write instead; `null`: valid, or absent. */
