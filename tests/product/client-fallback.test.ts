@@ -24,7 +24,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const PAGE = `
 import { createClient } from "noroshi/client";
 import { withFallback } from "noroshi/client/sse";
-const seen = window.seen = { data: [], gaps: 0, opened: [], errors: [] };
+const seen = window.seen = { inits: 0, data: [], gaps: 0, opened: [], errors: [] };
 class Watched extends WebSocket {
   constructor(...request) {
     super(...request);
@@ -38,6 +38,7 @@ const watched = (url, init) => {
 const client = window.client = createClient("/websocket", { WebSocket: withFallback({ WebSocket: Watched, fetch: watched }) });
 client.on("error", ({ error }) => seen.errors.push(String(error)));
 client.subscribe("room:1", {
+  onInit: () => seen.inits++,
   onEvent: ({ data }) => seen.data.push(data),
   onGap: () => seen.gaps++,
 });
@@ -47,6 +48,7 @@ source.addEventListener("say", ({ data, lastEventId }) => seen.source.push({ dat
 `;
 
 interface Seen {
+  inits: number;
   data: unknown[];
   gaps: number;
   opened: string[];
@@ -182,13 +184,12 @@ describe("withFallback, behind an nginx that refuses upgrades", {
     after(() => browser?.close());
 
     const seen = (): Promise<Seen> => page.evaluate(() => (globalThis as unknown as { seen: Seen }).seen);
-    const isOpen = () =>
-      page.waitForFunction(() => (globalThis as unknown as { client: { status: string } }).client.status === "open");
-    /** The client and the `EventSource` are both connected. */
-    const isReady = async () => {
-      await isOpen();
-      await page.waitForFunction(() => (globalThis as unknown as { seen: Seen }).seen.source?.length === 1);
-    };
+    /** The client and the `EventSource` are both subscribed: an open client need not be, yet. */
+    const isReady = () =>
+      page.waitForFunction(() => {
+        const { inits, source } = (globalThis as unknown as { seen: Seen }).seen;
+        return inits === 1 && source?.length === 1;
+      });
     const received = (data: unknown) =>
       page.waitForFunction((data) => (globalThis as unknown as { seen: Seen }).seen.data.includes(data), data);
     const publish = (event: string, data: string) =>
@@ -221,9 +222,9 @@ describe("withFallback, behind an nginx that refuses upgrades", {
     const firefox = await Firefox.launch();
     t.after(() => firefox.close());
     await firefox.goto(`http://127.0.0.1:${port}/page`);
-    await firefox.until(`window.client?.status === "open" && window.seen.source?.length === 1`);
+    await firefox.until("window.seen?.inits === 1 && window.seen.source?.length === 1", "window.seen");
     await Promise.all([one, other].map(({ channels }) => channels.publish("room:1", "say", "hello")));
-    await firefox.until(`window.seen.data.includes("hello") && window.seen.source.length === 2`);
+    await firefox.until(`window.seen.data.includes("hello") && window.seen.source.length === 2`, "window.seen");
     const seen = await firefox.evaluate(`() => JSON.stringify(window.seen)`) as string; // As asked for.
     const { errors, gaps, opened } = JSON.parse(seen) as Seen; // As the page keeps it.
     assert.deepEqual([errors, gaps, opened.slice(0, 3)], [[], 0, ["WebSocket", "GET", "POST"]]);

@@ -12,6 +12,10 @@ import { inTime } from "./waiting.ts";
 /** Why the tests in Firefox are skipped, or `false`. */
 export const noFirefox: string | false = lacks("firefox-esr");
 
+/** Polls of {@link Firefox.until} before it fails, and the pause after each, in ms: two minutes, less than a test waits for Firefox. */
+const POLLS = 2_400;
+const PAUSE = 50;
+
 /** A command of WebDriver BiDi, answered. */
 interface Answer {
   id: number;
@@ -90,9 +94,18 @@ export class Firefox {
     return result?.value;
   }
 
-  /** Resolves when the expression is true in the page. */
-  async until(expression: string): Promise<void> {
-    await this.evaluate(`async () => { while (!(${expression})) await new Promise((resolve) => setTimeout(resolve, 50)); }`);
+  /**
+   * Resolves when the expression is true in the page.
+   *
+   * @param seen an expression whose value is in the error, when that takes too long.
+   */
+  async until(expression: string, seen = "document.body?.innerText"): Promise<void> {
+    await this.evaluate(`async () => {
+      for (let polls = 0; !(${expression}); polls++) {
+        if (polls === ${POLLS}) throw new Error("Still waiting, and saw " + JSON.stringify(${seen}));
+        await new Promise((resolve) => setTimeout(resolve, ${PAUSE}));
+      }
+    }`);
   }
 
   /** Presses keys, as WebDriver names them. */
