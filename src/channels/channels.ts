@@ -169,12 +169,13 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     };
     // Copies descriptors, because `engine` must stay a getter: reading it starts the engine.
     this.#host = Object.defineProperties({ closed }, Object.getOwnPropertyDescriptors(host)) as ChannelHost;
+    const quota = new ChannelQuota(limits, host.monotonic);
     this.#shared = {
       host: this.#host,
       table: this.#table,
       maxSubscriptions,
-      quota: new ChannelQuota(limits, host.monotonic),
-      isOpen: (name) => this.#channels.has(name),
+      quota,
+      newName: (client, name) => this.#channels.has(name) ? 0 : quota.bringUp(host.keyOf(client), name),
       channel: (name, options) => this.#channel(name, options),
       ids: new IdQuota(maxIdsPerUser, idWindow, host.monotonic),
       publish: (channel, options, event, data, id, parent) =>

@@ -3,43 +3,26 @@ import { byteLength } from "../protocol/bytes.ts";
 import { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost } from "./channel.ts";
 import type { ChannelQuota } from "./channel-quota.ts";
-import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
+import type { ResolvedChannel } from "./channel-options.ts";
+import { ClientPublications, type ClientPublicationsHost } from "./client-publications.ts";
 import { CloseCode } from "../protocol/close.ts";
-import type { IdQuota } from "./id-quota.ts";
-import type { Awaitable, Position, SubscriptionKeeper } from "../engines/engine.ts";
-import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
-import { Frame } from "../protocol/frame.ts";
-import { permit, shownError } from "./permission.ts";
-import { invalid, readPublished } from "./published-data.ts";
-import {
-  FIRST_ISSUE,
-  jsonOf,
-  type PublishMessage,
-  PublishMessageSchema,
-  SubscribeMessageSchema,
-  UnsubscribeMessageSchema,
-  type WebSocketMessage,
-} from "../protocol/protocol.ts";
+import type { Position, SubscriptionKeeper } from "../engines/engine.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { invalid } from "./published-data.ts";
+import { FIRST_ISSUE, SubscribeMessageSchema, UnsubscribeMessageSchema, type WebSocketMessage } from "../protocol/protocol.ts";
+import { exceeded, refuse, withUid } from "./refusal.ts";
 import { bytesOf, requestOf, savedRequestOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import { Subscription } from "./subscription.ts";
 import type { SubscriptionOwner } from "./subscription-owner.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
 /** Shared by the subscriptions of all clients of a controller. */
-export interface ClientSubscriptionsHost {
+export interface ClientSubscriptionsHost extends ClientPublicationsHost {
   readonly host: ChannelHost;
-  readonly table: ChannelTable;
   readonly maxSubscriptions: number;
   readonly quota: ChannelQuota;
-  /** Whether the channel is open on this node. */
-  isOpen(name: string): boolean;
   /** The channel on this node, created if necessary. */
   channel(name: string, options: ResolvedChannel): Channel;
-  readonly ids: IdQuota;
-  /** @param parent of a client its `traceparent`, unchecked; `null`: it has sent none. */
-  publish(
-    ...args: [channel: string, options: ResolvedChannel, event: string, data: string, id?: string, parent?: unknown]
-  ): Awaitable<Position | null>;
 }
 
 /** Maximum size of the `query` of a subscription, in bytes of JSON. */
@@ -50,9 +33,6 @@ const MAX_SUBSCRIPTION_BYTES = 1_048_576;
 
 /** Maximum size of the member data that a client sends, in bytes of JSON. */
 const MAX_MEMBER_BYTES = 1_024;
-
-/** Maximum number of publications of one client that wait for authorization or the engine. */
-const MAX_PUBLISHING = 1_024;
 
 /** One client's use of channels: answers its `subscribe`, `unsubscribe` and `publish`, and owns its subscriptions. */
 export class ClientSubscriptions implements SubscriptionOwner {
@@ -68,9 +48,8 @@ export class ClientSubscriptions implements SubscriptionOwner {
   #user: string | null;
   /** Quota key of the subscriptions. Kept while there are any, so that each is subtracted from the key it was added to. */
   #key: string | undefined;
-  /** Completion of the latest publication to each channel; the next one waits for it. */
-  #publishing: Map<string, Promise<void>> | undefined;
-  #publishingCount = 0;
+  /** Created with the first publication. */
+  #publications: ClientPublications | undefined;
   #hasClosed = false;
 
   constructor(client: WebSocketClient, shared: ClientSubscriptionsHost) {
@@ -96,12 +75,12 @@ export class ClientSubscriptions implements SubscriptionOwner {
 
   /** Whether a publication of the client is not answered yet. */
   get isPublishing(): boolean {
-    return this.#publishingCount > 0;
+    return this.#publications?.isBusy ?? false;
   }
 
   subscribe(message: WebSocketMessage): void {
     const parsed = v.safeParse(SubscribeMessageSchema, message, FIRST_ISSUE);
-    if (!parsed.success) return this.#refuse(message, invalid("subscribe", parsed.issues[0]));
+    if (!parsed.success) return refuse(this.client, message, invalid("subscribe", parsed.issues[0]));
     const request = requestOf(parsed.output);
     if (request.collection !== undefined) this.#step();
     const options = this.#shared.table.find(request.channel);
@@ -110,7 +89,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (fault || !options) {
       // PROTOCOL.md 4.3: an error other than INVALID_PAYLOAD also ends the subscription that was to be replaced.
       if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
-      return this.#refuse(request, fault!);
+      return refuse(this.client, request, fault!);
     }
     const subscription = new Subscription(request, options, this);
     const before = this.#subscriptions.get(name);
@@ -126,7 +105,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
 
   unsubscribe(message: WebSocketMessage): void {
     const parsed = v.safeParse(UnsubscribeMessageSchema, message, FIRST_ISSUE);
-    if (!parsed.success) return this.#refuse(message, invalid("unsubscribe", parsed.issues[0]));
+    if (!parsed.success) return refuse(this.client, message, invalid("unsubscribe", parsed.issues[0]));
     const { uid, channel } = parsed.output;
     for (const [name, { message: { uid: ofUid, channel: ofChannel } }] of [...this.#subscriptions]) {
       if (uid === undefined ? channel === undefined || ofChannel === channel : ofUid === uid) this.#end(name);
@@ -135,28 +114,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
   }
 
   publish(message: WebSocketMessage): void {
-    const parsed = v.safeParse(PublishMessageSchema, message, FIRST_ISSUE);
-    if (!parsed.success) return this.#refuse(message, invalid("publish", parsed.issues[0]));
-    const request = parsed.output;
-    const options = this.#shared.table.find(request.channel);
-    if (!options) return this.#refuse(request, new WebSocketError("publish", "FORBIDDEN", "Not allowed"));
-    if (this.#publishingCount >= MAX_PUBLISHING) {
-      return this.#refuse(request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications in progress"));
-    }
-    const once = request.id === undefined ? undefined : `${request.channel} ${request.id}`;
-    const wait = this.#newName(request.channel) || (once ? this.#shared.ids.takeId(this.host.keyOf(this.client), once) : 0);
-    if (wait > 0) return this.#refuse(request, exceeded("publish", wait));
-    const publishing = this.#publishing ??= new Map();
-    const before = publishing.get(request.channel);
-    this.#publishingCount++;
-    const done = this.#publish(request, options, before, message["traceparent"] ?? null).catch((error) =>
-      this.#refuse(request, shownError(error, "publish", this))
-    );
-    publishing.set(request.channel, done);
-    void done.then(() => {
-      this.#publishingCount--;
-      if (publishing.get(request.channel) === done) publishing.delete(request.channel);
-    });
+    (this.#publications ??= new ClientPublications(this.client, this.#shared)).publish(message);
   }
 
   /** Continues after the client's user or rights have changed, or when it can receive messages again. */
@@ -239,7 +197,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     else if (current?.replaces === subscription) current.replaces = undefined;
     this.changed(subscription);
     const { channel, uid } = message;
-    if (!wasStarted) this.#refuse(message, reason);
+    if (!wasStarted) refuse(this.client, message, reason);
     else this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: reason.code });
   }
 
@@ -315,72 +273,15 @@ export class ClientSubscriptions implements SubscriptionOwner {
       return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${MAX_SUBSCRIPTION_BYTES} bytes of all subscriptions`);
     }
     // Last, because both charge the client.
-    const wait = this.#newName(request.channel) || (this.host.rateGate?.ask(this.client, asksOf(request, options)) ?? 0);
+    const wait = this.#shared.newName(this.client, request.channel) ||
+      (this.host.rateGate?.ask(this.client, asksOf(request, options)) ?? 0);
     return wait > 0 ? exceeded("subscribe", wait) : undefined;
-  }
-
-  /** The ms to wait if the channel is not open on this node and the user has named too many such channels; else 0. */
-  #newName(channel: string): number {
-    const { isOpen, quota } = this.#shared;
-    return isOpen(channel) ? 0 : quota.bringUp(this.host.keyOf(this.client), channel);
-  }
-
-  /** Publishes in the order of the calls, however long each authorization takes. */
-  async #publish(
-    request: PublishMessage,
-    options: ResolvedChannel,
-    before: Promise<void> | undefined,
-    parent: unknown,
-  ): Promise<void> {
-    const { channel, event, data = null, uid, id } = request;
-    const { client, host } = this;
-    const ask = () => permit(options, { client, channel, params: options.params(channel), action: "publish", event, data }, host);
-    const connection = connectionOf(client);
-    let { accountability } = client;
-    // Authorized at once, answered in order. The empty catch prevents an unhandled rejection until the await below.
-    const permission = ask();
-    permission.catch(() => {});
-    if (before) await before;
-    await permission;
-    const reading = readPublished(options, event, data);
-    const read = reading instanceof Promise ? await reading : reading;
-    // The client may have left, changed its user or its rights meanwhile.
-    for (;;) {
-      if (connection.revalidating) await connection.revalidating;
-      else if (connection.isSuspended) return connection.refuseMessage(uid);
-      else if (client.accountability === accountability) break;
-      else if (client.accountability.user !== accountability.user) {
-        throw new WebSocketError("publish", "FORBIDDEN", "Another user");
-      } else {
-        ({ accountability } = client);
-        await ask();
-      }
-    }
-    const json = jsonOf(read.data);
-    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
-    // Anonymous clients have one scope in common: their address changes when they reconnect.
-    const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
-    const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
-    this.#answer({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
-  }
-
-  #refuse({ type, uid }: { type: string; uid?: MessageUid }, { code, message, details }: WebSocketError): void {
-    const connection = connectionOf(this.client);
-    if (connection.isSuspended) return connection.refuseMessage(uid);
-    const error = new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) });
-    // Encoded by `toMessage`, which leaves out details of the application that JSON cannot represent.
-    connection.send(new Frame(error.toMessage(), true));
   }
 
   #answer(message: WebSocketMessage): void {
     this.client.send(message);
   }
 }
-
-const withUid = (uid: MessageUid | undefined): { uid?: MessageUid } => uid === undefined ? {} : { uid };
-
-const exceeded = (type: string, wait: number): WebSocketError =>
-  new WebSocketError(type, "REQUESTS_EXCEEDED", "Too many requests", { details: { retry_after: wait } });
 
 /** Number of expensive answers that the request asks for: a recovery or snapshot, and a list of members. */
 function asksOf({ recover, event, presence }: SubscriptionRequest, options: ResolvedChannel): number {

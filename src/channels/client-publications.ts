@@ -1,0 +1,113 @@
+import * as v from "valibot";
+import type { ExtensionHost } from "../application/extension.ts";
+import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
+import type { Awaitable, Position } from "../engines/engine.ts";
+import type { IdQuota } from "./id-quota.ts";
+import { permit, shownError } from "./permission.ts";
+import { WebSocketError } from "../protocol/errors.ts";
+import { FIRST_ISSUE, jsonOf, type PublishMessage, PublishMessageSchema, type WebSocketMessage } from "../protocol/protocol.ts";
+import { invalid, readPublished } from "./published-data.ts";
+import { exceeded, refuse, withUid } from "./refusal.ts";
+
+/** Shared by the publications of all clients of a controller. */
+export interface ClientPublicationsHost {
+  readonly host: ExtensionHost;
+  readonly table: ChannelTable;
+  readonly ids: IdQuota;
+  /** The ms to wait if the channel is not open on this node and the user has named too many such channels; else 0. */
+  newName(client: WebSocketClient, channel: string): number;
+  /** @param parent of a client its `traceparent`, unchecked; `null`: it has sent none. */
+  publish(
+    ...args: [channel: string, options: ResolvedChannel, event: string, data: string, id?: string, parent?: unknown]
+  ): Awaitable<Position | null>;
+}
+
+/** Maximum number of publications of one client that wait for authorization or the engine. */
+const MAX_PUBLISHING = 1_024;
+
+/** Answers the `publish` of one client, in the order of the messages to each channel. */
+export class ClientPublications {
+  readonly #client: WebSocketClient;
+  readonly #shared: ClientPublicationsHost;
+  /** Completion of the latest publication to each channel; the next one waits for it. */
+  readonly #latest = new Map<string, Promise<void>>();
+  #count = 0;
+
+  constructor(client: WebSocketClient, shared: ClientPublicationsHost) {
+    this.#client = client;
+    this.#shared = shared;
+  }
+
+  /** Whether a publication is not answered yet. */
+  get isBusy(): boolean {
+    return this.#count > 0;
+  }
+
+  publish(message: WebSocketMessage): void {
+    const client = this.#client;
+    const { host, ids, newName, table } = this.#shared;
+    const parsed = v.safeParse(PublishMessageSchema, message, FIRST_ISSUE);
+    if (!parsed.success) return refuse(client, message, invalid("publish", parsed.issues[0]));
+    const request = parsed.output;
+    const { channel, id } = request;
+    const options = table.find(channel);
+    if (!options) return refuse(client, request, new WebSocketError("publish", "FORBIDDEN", "Not allowed"));
+    if (this.#count >= MAX_PUBLISHING) {
+      return refuse(client, request, new WebSocketError("publish", "LIMIT_EXCEEDED", "Too many publications in progress"));
+    }
+    const wait = newName(client, channel) || (id === undefined ? 0 : ids.takeId(host.keyOf(client), `${channel} ${id}`));
+    if (wait > 0) return refuse(client, request, exceeded("publish", wait));
+    const latest = this.#latest;
+    const before = latest.get(channel);
+    this.#count++;
+    const done = this.#publish(request, options, before, message["traceparent"] ?? null).catch((error) =>
+      refuse(client, request, shownError(error, "publish", { client, host }))
+    );
+    latest.set(channel, done);
+    void done.then(() => {
+      this.#count--;
+      if (latest.get(channel) === done) latest.delete(channel);
+    });
+  }
+
+  /** Publishes in the order of the calls, however long each authorization takes. */
+  async #publish(
+    request: PublishMessage,
+    options: ResolvedChannel,
+    before: Promise<void> | undefined,
+    parent: unknown,
+  ): Promise<void> {
+    const { channel, event, data = null, uid, id } = request;
+    const client = this.#client;
+    const { host } = this.#shared;
+    const ask = () => permit(options, { client, channel, params: options.params(channel), action: "publish", event, data }, host);
+    const connection = connectionOf(client);
+    let { accountability } = client;
+    // Authorized at once, answered in order. The empty catch prevents an unhandled rejection until the await below.
+    const permission = ask();
+    permission.catch(() => {});
+    if (before) await before;
+    await permission;
+    const reading = readPublished(options, event, data);
+    const read = reading instanceof Promise ? await reading : reading;
+    // The client may have left, changed its user or its rights meanwhile.
+    for (;;) {
+      if (connection.revalidating) await connection.revalidating;
+      else if (connection.isSuspended) return connection.refuseMessage(uid);
+      else if (client.accountability === accountability) break;
+      else if (client.accountability.user !== accountability.user) {
+        throw new WebSocketError("publish", "FORBIDDEN", "Another user");
+      } else {
+        ({ accountability } = client);
+        await ask();
+      }
+    }
+    const json = jsonOf(read.data);
+    if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
+    // Anonymous clients have one scope in common: their address changes when they reconnect.
+    const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
+    const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
+    client.send({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
+  }
+}
