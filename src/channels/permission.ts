@@ -1,8 +1,7 @@
-import type { Authorization, AuthorizeContext, ChannelTable, ResolvedChannel, SnapshotContext } from "./channel-options.ts";
+import type { Authorization, AuthorizeContext, ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import { within } from "../base/clock.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { ExtensionHost } from "../application/extension.ts";
-import { readHistory } from "./history-record.ts";
 import { checkSubscription } from "./published-data.ts";
 import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
@@ -90,33 +89,6 @@ export function contextOf(client: WebSocketClient, request: SubscriptionRequest,
   if (query === undefined) return context;
   // Decoded only when read: as an object it takes many times the memory of its text, for as long as `authorize` runs.
   return Object.defineProperty(context, "query", { get: () => queryOf(request), enumerable: true, configurable: true });
-}
-
-/** Calls `snapshot`, and checks the data against the contract. */
-export async function snapshotOf(
-  owner: { readonly client: WebSocketClient; readonly host: ExtensionHost },
-  request: SubscriptionRequest,
-  options: ResolvedChannel,
-): Promise<unknown> {
-  const { client, host } = owner;
-  const data = await answerOf(() => options.snapshot?.(snapshotContextOf(owner, request, options)), "subscribe", host);
-  host.outbound?.snapshot(options.name, request.channel, data, client);
-  return data;
-}
-
-function snapshotContextOf(
-  { client, host }: { readonly client: WebSocketClient; readonly host: ExtensionHost },
-  request: SubscriptionRequest,
-  { history, params }: ResolvedChannel,
-): SnapshotContext {
-  const { channel } = request;
-  return {
-    client,
-    channel,
-    params: params(channel),
-    query: queryOf(request) ?? {},
-    history: (query = {}) => readHistory(host.engine, channel, history, query),
-  };
 }
 
 /** The error to send to the client: a `WebSocketError` as it is; any other is reported and sent as INTERNAL_ERROR. */

@@ -5,17 +5,15 @@ import type { HistoryPage, Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
-import { permitSubscription, shownError, snapshotOf } from "./permission.ts";
+import { permitSubscription, shownError } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
+import { takeSnapshot } from "./snapshot.ts";
 import { SubscriptionPermission } from "./subscription-permission.ts";
 import type { SubscriptionOwner } from "./subscription-owner.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
 import { savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
 import { connectionOf } from "../application/websocket-client.ts";
-
-/** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
-const MAX_SNAPSHOTS = 3;
 
 /** One subscription of a client. With a history no publication is skipped: each is sent, kept, or read later. */
 export class Subscription implements ChannelRecipient {
@@ -231,20 +229,16 @@ export class Subscription implements ChannelRecipient {
 
   /** Sends `init` with a snapshot, then what was published since. */
   async #begin(run: number, hasLost: boolean): Promise<void> {
-    const { event } = this.message;
-    const { snapshot } = this.#options;
+    const { client, host } = this.#owner;
     const feed = this.#feed;
-    let data: unknown;
-    let position: Position | null;
-    for (let left = MAX_SNAPSHOTS;; left--) {
-      feed.hold();
-      position = this.#channel?.position ?? null;
-      if (!snapshot || event !== undefined) break;
-      data = await snapshotOf(this.#owner, this.message, this.#options);
-      if (!this.#isCurrent(run)) return;
-      if (!feed.hasOverflowed) break;
-      if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
-    }
+    const isCurrent = () => this.#isCurrent(run);
+    // It has a channel once it has begun to start.
+    const begun = await takeSnapshot(
+      { client, host, feed, channel: this.#channel!, message: this.message, isCurrent },
+      this.#options,
+    );
+    if (!begun || !isCurrent()) return;
+    const { data, position } = begun;
     while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
     const { at } = feed;
     feed.at = position;
