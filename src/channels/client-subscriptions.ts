@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { afterTurn } from "../base/turn.ts";
 import { byteLength } from "../protocol/bytes.ts";
 import { Backlog } from "./backlog.ts";
 import type { Channel, ChannelHost } from "./channel.ts";
@@ -91,16 +92,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
       if (fault?.code !== "INVALID_PAYLOAD") this.#end(name);
       return refuse(this.client, request, fault!);
     }
-    const subscription = new Subscription(request, options, this);
-    const before = this.#subscriptions.get(name);
-    if (before?.isStarted) subscription.replaces = before;
-    else if (before) {
-      subscription.replaces = before.replaces;
-      before.replaces = undefined;
-      before.end();
-    }
-    this.#put(name, subscription);
-    void subscription.start();
+    this.#start(name, new Subscription(request, options, this));
   }
 
   unsubscribe(message: WebSocketMessage): void {
@@ -165,14 +157,9 @@ export class ClientSubscriptions implements SubscriptionOwner {
     let saved: string[] = [];
     this.#withKeeper((keeper) => saved = keeper.load(this.client.uid));
     for (const text of saved) {
-      const each = JSON.parse(text) as SavedSubscription; // Written by `changed`.
-      const message = savedRequestOf(each);
-      const options = this.#shared.table.find(message.channel);
-      if (!options) continue; // A deployment has removed the declaration.
-      if (message.collection !== undefined) this.#step();
-      const subscription = new Subscription(message, options, this);
-      this.#put(nameOf(message), subscription);
-      subscription.restore(each);
+      const { next, ...before } = JSON.parse(text) as SavedSubscription; // Written by `changed`.
+      this.#restore(before);
+      if (next) this.#restore(next);
     }
     return this.size > 0;
   }
@@ -201,14 +188,17 @@ export class ClientSubscriptions implements SubscriptionOwner {
     else this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: reason.code });
   }
 
+  waits(subscription: Subscription): void {
+    // Most wait no longer than this turn.
+    if (this.host.engine.keeper) afterTurn(() => subscription.isWaiting && this.changed(subscription));
+  }
+
   changed({ message }: Subscription): void {
     if (this.#hasClosed) return;
     const name = nameOf(message);
     const current = this.#subscriptions.get(name);
-    // A subscription that has not started is not saved. Until then the one it replaces is.
-    const kept = current?.isStarted ? current : current?.replaces;
     const { uid } = this.client;
-    this.#withKeeper((keeper) => kept ? keeper.save(uid, name, JSON.stringify(kept.save())) : keeper.delete(uid, name));
+    this.#withKeeper((keeper) => current ? keeper.save(uid, name, JSON.stringify(current.save())) : keeper.delete(uid, name));
   }
 
   #withKeeper(call: (keeper: SubscriptionKeeper) => void): void {
@@ -221,6 +211,32 @@ export class ClientSubscriptions implements SubscriptionOwner {
       this.host.report(error, this.client);
       this.client.close(CloseCode.INTERNAL_ERROR, "Cannot keep the subscriptions");
     }
+  }
+
+  /** Starts a subscription, in place of the one with its name. */
+  #start(name: string, subscription: Subscription): void {
+    const before = this.#subscriptions.get(name);
+    if (before?.isStarted) subscription.replaces = before;
+    else if (before) {
+      subscription.replaces = before.replaces;
+      before.replaces = undefined;
+      before.end();
+    }
+    this.#put(name, subscription);
+    void subscription.start();
+    this.waits(subscription);
+  }
+
+  #restore(saved: SavedSubscription): void {
+    const message = savedRequestOf(saved);
+    const options = this.#shared.table.find(message.channel);
+    if (!options) return; // A deployment has removed the declaration.
+    if (message.collection !== undefined) this.#step();
+    const subscription = new Subscription(message, options, this);
+    const name = nameOf(message);
+    if (saved.isStarting) return this.#start(name, subscription);
+    this.#put(name, subscription);
+    subscription.restore(saved);
   }
 
   #step(): void {

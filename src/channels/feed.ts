@@ -91,7 +91,10 @@ export class Feed {
   }
 
   /** Sends as much of the page as there is room for; `undefined` if the client cannot receive messages. */
-  sendPage({ publications }: HistoryPage, channel: Channel): { readonly isWhole: boolean; readonly bytes: number } | undefined {
+  sendPage(
+    { publications, position, hasMore }: HistoryPage,
+    channel: Channel,
+  ): { readonly isWhole: boolean; readonly bytes: number } | undefined {
     let bytes = 0;
     for (const publication of publications) {
       if (!this.accepts(publication)) {
@@ -104,6 +107,7 @@ export class Feed {
       if (!this.send(frame)) return undefined;
       bytes += frame.bytes;
     }
+    if (!hasMore) this.at = position;
     return { isWhole: true, bytes };
   }
 }

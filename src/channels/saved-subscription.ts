@@ -21,12 +21,18 @@ export type SavedSubscription = SubscribeMessage & {
   member?: string;
   /** Order of its member among those of the channel on this node; greater is newer. */
   entry?: number;
-  /** Whether the client missed a change of the members. */
+  /** Whether the client lacks the list of members, or missed a change of them. */
   isStale?: boolean;
+  /** Whether its member has not joined yet. Then `data` is saved too. */
+  isJoining?: boolean;
   /** Absent if the permission has no time limit. */
   grant?: Grant;
   /** Whether `authorize` has not answered since the client's rights changed. */
   isDoubtful?: boolean;
+  /** Whether `init` was not sent. Then it has the fields of its request only, `recover` and `data` among them. */
+  isStarting?: boolean;
+  /** The starting subscription that is to replace it. */
+  next?: SavedSubscription;
 };
 
 export function requestOf({ query, data, ...rest }: SubscribeMessage): SubscriptionRequest {
@@ -54,10 +60,25 @@ export function savedOf(request: SubscriptionRequest, state: Omit<SavedSubscript
   return { ...message, ...(query && { query }), ...state };
 }
 
+/** The fields of a subscription to save that has not started: all of its request. */
+export function startingOf(request: SubscriptionRequest): SavedSubscription {
+  const { data, query: _query, ...message } = request;
+  const query = queryOf(request);
+  return { ...message, ...(query && { query }), ...(data === undefined ? {} : { data: JSON.parse(data) }), isStarting: true };
+}
+
 /** The request that the subscription was made from. */
-export function savedRequestOf(
-  { at: _at, member: _member, entry: _entry, isStale: _isStale, grant: _grant, isDoubtful: _doubt, ...message }:
-    SavedSubscription,
-): SubscriptionRequest {
+export function savedRequestOf({
+  at: _at,
+  member: _member,
+  entry: _entry,
+  isStale: _isStale,
+  isJoining: _isJoining,
+  grant: _grant,
+  isDoubtful: _doubt,
+  isStarting: _isStarting,
+  next: _next,
+  ...message
+}: SavedSubscription): SubscriptionRequest {
   return requestOf(message);
 }

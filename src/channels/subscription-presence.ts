@@ -6,6 +6,9 @@ import type { Presence, PresenceEntry, PresenceObserver } from "./presence.ts";
 import type { SavedSubscription, SubscriptionRequest } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
+/** What is saved of it for hibernation. */
+type SavedPresence = Pick<SavedSubscription, "member" | "entry" | "isStale" | "isJoining" | "data">;
+
 /** The subscription that the presence belongs to. */
 interface SubscriptionPresenceOwner {
   readonly client: WebSocketClient;
@@ -22,6 +25,8 @@ export class SubscriptionPresence {
   readonly #ending: string;
   #entry: PresenceEntry | undefined;
   #observer: PresenceObserver | undefined;
+  /** Its request, from {@link begin} until it has joined. */
+  #joining: SubscriptionRequest | undefined;
   /** The rest of {@link begin}, set while the client is suspended. */
   #postponed: (() => void) | undefined;
   #hasEnded = false;
@@ -34,10 +39,17 @@ export class SubscriptionPresence {
   }
 
   /** The fields to save for hibernation. */
-  get saved(): Pick<SavedSubscription, "member" | "entry"> {
-    if (!this.#entry) return {};
-    const { member: { data }, number: entry } = this.#entry;
-    return { ...(data === undefined ? {} : { member: data }), entry };
+  get saved(): SavedPresence {
+    const entry = this.#entry;
+    const joining = this.#joining;
+    const data = entry?.member.data;
+    return {
+      ...(data === undefined ? {} : { member: data }),
+      ...(entry && { entry: entry.number }),
+      ...(this.isStale || this.#observer?.isHeld ? { isStale: true } : {}),
+      ...(joining && { isJoining: true }),
+      ...(joining?.data === undefined ? {} : { data: JSON.parse(joining.data) }),
+    };
   }
 
   /** Whether the client missed a change and needs a new list. */
@@ -45,33 +57,36 @@ export class SubscriptionPresence {
     return this.#observer?.isStale ?? false;
   }
 
-  /** Sends the list of members, if asked for, and then joins. */
-  begin(options: ResolvedChannel, message: SubscriptionRequest): void {
-    const { client, host } = this.#owner;
-    const enter = () => {
-      if (this.#hasEnded) return;
-      // Joins in `renew`, when the client is admitted again.
-      if (connectionOf(client).isSuspended) return void (this.#postponed = enter);
-      this.#enter(memberDataOf(options, message, client, host));
-      if (!this.#hasEnded) this.#owner.changed();
-    };
-    if (message.presence) void this.#presence.list(this.#observe(false)).then(enter);
-    else enter();
+  /**
+   * Sends the list of members, if asked for, and then joins.
+   *
+   * @param before of the replaced subscription, whose member is taken over so that no leave and join is sent.
+   */
+  begin(options: ResolvedChannel, message: SubscriptionRequest, before?: SubscriptionPresence): void {
+    if (before) this.#entry = before.#handOver();
+    this.#joining = message;
+    const join = () => this.#join(options, message);
+    if (message.presence) void this.#presence.list(this.#observe(false)).then(join);
+    else join();
   }
 
-  /** Continues after hibernation. The client has the current members, unless `isStale`: then call {@link renew}. */
+  /**
+   * Continues after hibernation. The client has the current members, unless `isStale`: then call {@link renew}. It joins with that, too, if
+   * it has not yet.
+   */
   restore(
-    { presence }: SubscriptionRequest,
-    { member, entry }: Pick<SavedSubscription, "member" | "entry">,
+    options: ResolvedChannel,
+    message: SubscriptionRequest,
+    { member, entry, isJoining = false }: SavedPresence,
     isStale: boolean,
   ): void {
-    this.#enter(member, entry);
-    if (presence) this.#observe(isStale);
-  }
-
-  /** Takes over the presence entry of the replaced subscription; call before {@link begin}. */
-  inherit(before: SubscriptionPresence): void {
-    this.#entry ??= before.#handOver();
+    if (isJoining) {
+      this.#joining = message;
+      this.#postponed = () => this.#join(options, message);
+    }
+    // With `isJoining`, of the subscription that it has replaced.
+    if (!isJoining || entry !== undefined) this.#enter(member, entry);
+    if (message.presence) this.#observe(isStale);
   }
 
   /** Sends nothing until {@link renew}, because the client's rights are being checked. */
@@ -79,19 +94,32 @@ export class SubscriptionPresence {
     if (this.#observer) this.#observer.isPaused = true;
   }
 
-  /** Continues after the client is admitted again: joins if it has not yet, and sends a new list if it missed a change. */
+  /** Continues after the client is admitted again: sends a new list if it missed a change, and joins if it has not yet. */
   renew(): void {
     if (this.#observer) this.#observer.isPaused = false;
     const postponed = this.#postponed;
     this.#postponed = undefined;
-    postponed?.();
-    if (this.#observer?.isStale) void this.#presence.list(this.#observer).then(() => this.#owner.changed());
+    if (!this.#observer?.isStale) return postponed?.();
+    void this.#presence.list(this.#observer).then(() => {
+      this.#owner.changed();
+      postponed?.();
+    });
   }
 
   end(wasLost: boolean): void {
     this.#hasEnded = true;
     if (this.#observer) this.#presence.unobserve(this.#observer);
     this.#leave(wasLost);
+  }
+
+  #join(options: ResolvedChannel, message: SubscriptionRequest): void {
+    if (this.#hasEnded) return;
+    const { client, host } = this.#owner;
+    // Joins in `renew`, when the client is admitted again.
+    if (connectionOf(client).isSuspended) return void (this.#postponed = () => this.#join(options, message));
+    this.#joining = undefined;
+    this.#enter(memberDataOf(options, message, client, host));
+    if (!this.#hasEnded) this.#owner.changed();
   }
 
   #enter(data: string | undefined, entry?: number): void {

@@ -7,11 +7,12 @@ import { expectBytes, expectedBytes, Feed } from "./feed.ts";
 import { Frame } from "../protocol/frame.ts";
 import { permitSubscription, shownError } from "./permission.ts";
 import type { PublicationFrame } from "./publication-frame.ts";
+import { withUid } from "./refusal.ts";
 import { takeSnapshot } from "./snapshot.ts";
 import { SubscriptionPermission } from "./subscription-permission.ts";
 import type { SubscriptionOwner } from "./subscription-owner.ts";
 import type { SubscriptionState } from "./subscription-state.ts";
-import { savedOf, type SavedSubscription, type SubscriptionRequest } from "./saved-subscription.ts";
+import { savedOf, type SavedSubscription, startingOf, type SubscriptionRequest } from "./saved-subscription.ts";
 import type { Transport } from "../delivery/transport.ts";
 import { connectionOf } from "../application/websocket-client.ts";
 
@@ -44,6 +45,11 @@ export class Subscription implements ChannelRecipient {
   /** Whether `init` was sent. */
   get isStarted(): boolean {
     return this.#state === "live" || this.#state === "behind";
+  }
+
+  /** Whether it has not started, or `authorize` is asked again. */
+  get isWaiting(): boolean {
+    return this.#state === "starting" || (this.#state !== "ended" && this.#permission.isAsked);
   }
 
   /** Position that the client should have reached. `null` if it cannot know: with an `event`, or while publications wait. */
@@ -166,10 +172,15 @@ export class Subscription implements ChannelRecipient {
   // Hibernation
 
   save(): SavedSubscription {
+    if (this.#state === "starting") {
+      const next = startingOf(this.message);
+      return this.replaces ? { ...this.replaces.save(), next } : next;
+    }
+    // What is published while `authorize` is asked is kept, and would be lost.
+    const isBehind = this.#isDelayed || !this.#permission.isGranted;
     return savedOf(this.message, {
-      ...(this.#isDelayed && this.#feed.at ? { at: this.#feed.at } : {}),
+      ...(isBehind && this.#feed.at ? { at: this.#feed.at } : {}),
       ...this.#presence?.saved,
-      ...(this.#presence?.isStale ? { isStale: true } : {}),
       ...this.#permission.saved,
     });
   }
@@ -183,7 +194,7 @@ export class Subscription implements ChannelRecipient {
     channel.add(this);
     this.#feed.at = at ?? channel.position;
     // Members may have changed while the engine was subscribing.
-    this.#attend(channel)?.restore(this.message, saved, isStale || opening !== undefined);
+    this.#attend()?.restore(this.#options, this.message, saved, isStale || opening !== undefined);
     if (opening) {
       this.#feed.hold();
       opening.then(() => this.#resume(), (error) => this.#fail(this.#run, error));
@@ -248,9 +259,8 @@ export class Subscription implements ChannelRecipient {
 
   /** Sends `init` and enters the state. `false` if the client cannot receive it now; then `resume` tries again. */
   #init(fields: { data?: unknown; recovered?: boolean; epoch?: string; offset?: number }, next: "live" | "behind"): boolean {
-    const { channel, uid } = this.message;
-    const message = { type: "subscription", event: "init", channel, ...fields, ...(uid === undefined ? {} : { uid }) };
-    const frame = Frame.of(message);
+    const { channel } = this.message;
+    const frame = Frame.of({ type: "subscription", event: "init", channel, ...fields, ...withUid(this.message.uid) });
     const { client, host } = this.#owner;
     if (fields.data !== undefined) {
       expectBytes(this.#options, frame.bytes);
@@ -275,10 +285,7 @@ export class Subscription implements ChannelRecipient {
       const sent = feed.sendPage(page, channel);
       if (!sent) return this.#fallBehind();
       host.rateGate?.spend(client, sent.bytes);
-      if (sent.isWhole && !page.hasMore) {
-        feed.at = page.position;
-        break;
-      }
+      if (sent.isWhole && !page.hasMore) break;
       // Releases the page while the client reads; the rest is read again from `feed.at`.
       page = undefined;
       while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
@@ -329,7 +336,10 @@ export class Subscription implements ChannelRecipient {
     if (!this.#isCurrent(run)) return this.#setDelayed(true);
     try {
       // Publications are held, and members not sent, until the client is authorized with its new rights.
-      if (!this.#permission.isGranted) await this.#ask(run);
+      if (!this.#permission.isGranted) {
+        this.#owner.waits(this);
+        await this.#ask(run);
+      }
       if (!this.#isAllowed(run)) return;
       this.#presence?.renew();
       if (this.#state !== "behind" || !this.#feed.at) return await this.#flush(run);
@@ -369,15 +379,13 @@ export class Subscription implements ChannelRecipient {
 
   /** Joins the members, after `init` was sent. */
   #join(): void {
-    const presence = this.#channel && this.#attend(this.#channel);
-    if (!presence) return;
-    // Takes over the member of the replaced subscription, so that no leave and join is sent.
     const { replaces } = this;
-    if (replaces?.message.channel === this.message.channel && replaces.#presence) presence.inherit(replaces.#presence);
-    presence.begin(this.#options, this.message);
+    const before = replaces?.message.channel === this.message.channel ? replaces.#presence : undefined;
+    this.#attend()?.begin(this.#options, this.message, before);
   }
 
-  #attend({ presence }: Channel): SubscriptionPresence | undefined {
+  #attend(): SubscriptionPresence | undefined {
+    const presence = this.#channel?.presence;
     const { client, host, backlog } = this.#owner;
     const owner = { client, host, backlog, changed: () => this.#owner.changed(this) };
     if (presence) this.#presence = new SubscriptionPresence(owner, presence, this.#feed.ending);

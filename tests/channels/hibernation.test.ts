@@ -1,71 +1,12 @@
 /** What of channels outlives hibernation: the subscriptions that an engine keeps, and what they are about. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { AuthorizeContext, ChannelDeclarations } from "../../src/channels/channels.ts";
-import type { SubscriptionKeeper } from "../../src/engines/engine.ts";
+import type { AuthorizeContext } from "../../src/channels/channels.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import { createChannels, TestPeer } from "../support/channels-fixture.ts";
+import { createChannels } from "../support/channels-fixture.ts";
 import { HANDSHAKE, HibernatingTransport } from "../support/fake-transport.ts";
-import type { WebSocketControllerOptions } from "../../src/application/options.ts";
+import { createObject, subscribe } from "../support/hibernating-channels.ts";
 import { observe } from "../support/observed.ts";
-import { TestClock } from "../support/test-clock.ts";
-
-const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
-
-/** Subscriptions by the client and their name. */
-type Kept = Map<string, Map<string, string>>;
-
-/** An engine that loses all but the subscriptions when it is away. */
-class KeepingEngine extends MemoryEngine {
-  readonly keeper: SubscriptionKeeper;
-
-  constructor(kept: Kept) {
-    super();
-    this.keeper = {
-      save: (uid, name, text) => void kept.set(uid, (kept.get(uid) ?? new Map()).set(name, text)),
-      load: (uid) => [...kept.get(uid)?.values() ?? []],
-      delete: (uid, name) => {
-        if (name !== undefined) kept.get(uid)?.delete(name);
-        if (name === undefined || kept.get(uid)?.size === 0) kept.delete(uid);
-      },
-    };
-  }
-}
-
-/** A server that goes away and comes back with the connections it had. */
-function createObject(declarations: ChannelDeclarations, options: WebSocketControllerOptions = {}) {
-  const kept: Kept = new Map();
-  const peers: { transport: HibernatingTransport }[] = [];
-  const build = (elapsed: number) => {
-    const clock = new TestClock();
-    clock.jump(elapsed);
-    const built = createChannels(declarations, { ...options, engine: new KeepingEngine(kept), clock });
-    const { controller } = built;
-    return {
-      ...built,
-      clock,
-      kept,
-      connect: (user: string, expires_at: number | null = null) => {
-        const transport = new HibernatingTransport();
-        peers.push({ transport });
-        const connection = controller.open(transport, HANDSHAKE, { accountability: { user, role: null }, expires_at });
-        return new TestPeer(connection, connection.client, transport);
-      },
-      /** The server that comes back so many ms after the first one began, and its clients in the order they came. */
-      evict: (ms = 0) => {
-        const next = build(ms);
-        return {
-          ...next,
-          peers: peers.map(({ transport }) => {
-            const connection = next.controller.restore(transport, transport.saved.at(-1)!); // Each was let in.
-            return new TestPeer(connection, connection.client, transport);
-          }),
-        };
-      },
-    };
-  };
-  return build(0);
-}
 
 describe("Channels: hibernation", () => {
   it("goes on with the subscriptions there were, without an init", async () => {
@@ -160,13 +101,15 @@ describe("Channels: hibernation", () => {
     answer = true;
     const allowed = refused.evict(2_000);
     await allowed.peers[0]!.take();
-    assert.equal(asked, 5);
+    // Bob's subscription starts.
+    assert.equal(asked, 6);
     await allowed.channels.publish("a", "e", 2);
     assert.deepEqual((await allowed.peers[0]!.take()).map(({ data }) => data), [2]);
+    assert.deepEqual((await allowed.peers[1]!.take()).map(({ event }) => event), ["init", "e"]);
     // It is not asked about any more.
     const last = allowed.evict(3_000);
-    await last.peers[0]!.take();
-    assert.equal(asked, 5);
+    for (const peer of last.peers) await peer.take();
+    assert.equal(asked, 6);
   });
 
   it("asks again in time though the clock was set back meanwhile", async () => {
