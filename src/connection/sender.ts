@@ -1,3 +1,4 @@
+import { afterTurn } from "../base/turn.ts";
 import type { Writable } from "../base/writable.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { Connection } from "./connection.ts";
@@ -11,11 +12,13 @@ export interface Lag {
   missed: number;
   /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else `undefined`. */
   following: number | undefined;
+  /** Whether `missed` is saved when the turn ends. */
+  savesSoon: boolean;
 }
 
 /** The connection that frames are sent to. Only {@link Sender} writes `lag`. */
 type Receiver = Writable<
-  Pick<Connection, "lag" | "readyState" | "transport" | "close" | "fellBehind" | "notified" | "error">
+  Pick<Connection, "lag" | "readyState" | "transport" | "close" | "fellBehind" | "notified" | "error" | "save">
 >;
 
 /** Interval at which a slow client is checked for room, in ms. */
@@ -86,7 +89,8 @@ export class Sender {
   drop(owner: Receiver): void {
     this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
-    if (lagOf(owner).missed++ > 0) return;
+    const lag = lagOf(owner);
+    if (lag.missed++ > 0) return saveSoon(owner, lag);
     this.lagged++;
     owner.fellBehind();
   }
@@ -122,5 +126,15 @@ export class Sender {
 }
 
 function lagOf(owner: Receiver): Lag {
-  return owner.lag ??= { missed: 0, following: undefined };
+  return owner.lag ??= { missed: 0, following: undefined, savesSoon: false };
+}
+
+/** Saves the count for hibernation, once for all that is dropped in this turn. */
+function saveSoon(owner: Receiver, lag: Lag): void {
+  if (!owner.transport.save || lag.savesSoon) return;
+  lag.savesSoon = true;
+  afterTurn(() => {
+    lag.savesSoon = false;
+    owner.save();
+  });
 }

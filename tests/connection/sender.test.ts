@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Frame } from "../../src/protocol/frame.ts";
-import { FakeTransport, open, openOn } from "../support/fake-transport.ts";
+import { FakeTransport, HibernatingTransport, open, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
+import { turn } from "../support/waiting.ts";
 
 const dropped = (count: number) => ({
   type: "server",
@@ -52,6 +53,24 @@ describe("A slow client that is not to be closed", () => {
     transport.sends = true;
     client.send({ type: "z" });
     assert.deepEqual(transport.take(), [dropped(2), { type: "z" }]);
+  });
+
+  it("is told how much it missed before hibernation", async () => {
+    const { controller } = observe({ maxBufferedBytes: 1000, slowConsumer: "drop" });
+    const { client, transport } = openOn(new HibernatingTransport(), controller);
+    transport.bufferedAmount = 1001;
+    client.send("a");
+    await turn();
+    const { length } = transport.saved;
+    for (const text of ["b", "c", "d"]) client.send(text);
+    await turn();
+    // Saved once a turn.
+    assert.equal(transport.saved.length, length + 1);
+    const again = observe({ maxBufferedBytes: 1000, slowConsumer: "drop" });
+    transport.bufferedAmount = 0;
+    again.controller.restore(transport, transport.saved.at(-1)!); // It was let in.
+    again.clock.advance(250);
+    assert.deepEqual(transport.take(), [dropped(4)]);
   });
 
   it("counts among the dropped of a broadcast", async () => {
