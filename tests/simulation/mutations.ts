@@ -322,10 +322,19 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     library: 4,
     size: { nodes: 1, clients: 4 },
   },
-  "waiting-unsaved": {
+  "start-unsaved": {
     title: "A subscription that waits before its init is forgotten at hibernation",
     file: "channels/client-subscriptions.ts",
-    before: "if (this.host.engine.keeper) afterTurn(() => subscription.isWaiting && this.changed(subscription));",
+    before: "this.waits(subscription);",
+    after: "",
+    object: true,
+    library: 8,
+    size: { nodes: 1, clients: 4 },
+  },
+  "asked-unsaved": {
+    title: "What is published while authorize is asked again is lost at hibernation",
+    file: "channels/subscription.ts",
+    before: "this.#owner.waits(this);",
     after: "",
     object: true,
     library: 8,

@@ -298,11 +298,18 @@ export class SimulatedObject implements Site {
     return null;
   }
 
-  async #authorize(life: Life, { client, channel }: AuthorizeContext) {
+  async #authorize(life: Life, { action, client, channel }: AuthorizeContext) {
     const { user } = client.accountability;
     if (user !== null && this.#ground.withdrawn.has(pairOf(user, channel))) return false;
-    await this.#delay(life);
+    if (action === "subscribe" && this.#application.chance(0.1)) await this.#delayIdly(life);
+    else await this.#delay(life);
     return hasTime(channel) ? { ttl: this.#application.pick(GRANTS) } : true;
+  }
+
+  /** What waits for another client does not keep the object from hibernating, and is gone then. */
+  async #delayIdly(life: Life): Promise<void> {
+    const waited = this.#ground.wait(this.#application.below(DELAY));
+    await new Promise<void>((resolve) => void waited.then(() => life.isOver || resolve()));
   }
 
   /** What waits for something outside keeps the object from hibernating. */
