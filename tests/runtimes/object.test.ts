@@ -85,6 +85,20 @@ describe("An object", () => {
     assert.deepEqual((await wire.next()).data, { text: "awake" });
   });
 
+  it("starts a subscription that was waiting for authorize when it hibernated", async () => {
+    const wire = await open("waiting");
+    wire.send({ type: "subscribe", channel: "closed:1", uid: 1 });
+    // Each answer is of a later event, and is sent once everything before it is stored.
+    for (const uid of [2, 3]) assert.equal((await wire.ask({ type: "ping", uid })).type, "pong");
+    await call("waiting", "openDoors");
+    await evict("waiting");
+    wire.send({ type: "ping", uid: 4 });
+    const answers = [await wire.next(), await wire.next()];
+    assert.deepEqual(answers.map(({ type, event, uid }) => `${event ?? type} ${uid}`).sort(), ["init 1", "pong 4"]);
+    await call("waiting", "publish", "closed:1", "said", { text: "inside" });
+    assert.deepEqual((await wire.next()).data, { text: "inside" });
+  });
+
   it("publishes when a cron trigger, a queue consumer and another object call it", async () => {
     const wire = await open("main");
     await begin(wire, "room:1");

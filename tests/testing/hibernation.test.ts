@@ -35,6 +35,33 @@ describe("testkit, hibernation", { skip: noSqlite }, () => {
     await t.close();
   });
 
+  it("starts a subscription that waited for its client to read when the object hibernated", async () => {
+    const chats: ReturnType<typeof createChat>[] = [];
+    const t = testkit(() => {
+      const chat = createChat(() => t.now, { maxBufferedBytes: 8_192 });
+      chats.push(chat);
+      return chat;
+    }, { hibernates: true });
+    const alice = await t.connect({ token: "alice" });
+    received(alice.subscribe("room:1"));
+    await t.advance(0);
+    t.stall(alice);
+    // More than half of what may wait for it.
+    for (let number = 0; number < 6; number++) await chats[0]!.channels.publish("room:1", "said", "x".repeat(1_000));
+    const items = received(alice.subscribe("room:2"));
+    await t.advance(100);
+    assert.deepEqual(chats[0]!.channels.stats("room:2").subscriptions, 1);
+    t.hibernate();
+    t.unstall(alice);
+    await t.advance(1_000);
+    assert.equal(chats.length, 2);
+    assert.deepEqual(items.map(({ event }) => event), ["init"]);
+    await chats[1]!.channels.publish("room:2", "said", "hi");
+    await t.advance(0);
+    assert.deepEqual(items.map(({ event, data }) => [event, data]), [["init", undefined], ["said", "hi"]]);
+    await t.close();
+  });
+
   it("calls what is scheduled, and wakes for it", async () => {
     const calls: string[] = [];
     const built: Schedules<{ note: string }>[] = [];
