@@ -35,6 +35,9 @@ const MAX_SUBSCRIPTION_BYTES = 1_048_576;
 /** Maximum size of the member data that a client sends, in bytes of JSON. */
 const MAX_MEMBER_BYTES = 1_024;
 
+/** Why the subscription has ended that a starting one is to replace, which its client does not know. */
+const endings = new WeakMap<Subscription, WebSocketError>();
+
 /** One client's use of channels: answers its `subscribe`, `unsubscribe` and `publish`, and owns its subscriptions. */
 export class ClientSubscriptions implements SubscriptionOwner {
   readonly client: WebSocketClient;
@@ -180,12 +183,21 @@ export class ClientSubscriptions implements SubscriptionOwner {
     const { message } = subscription;
     const name = nameOf(message);
     const current = this.#subscriptions.get(name);
-    if (current === subscription) kept ? this.#put(name, kept) : this.#drop(name);
-    else if (current?.replaces === subscription) current.replaces = undefined;
-    this.changed(subscription);
     const { channel, uid } = message;
-    if (!wasStarted) refuse(this.client, message, reason);
-    else this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: reason.code });
+    const end = (code: string) =>
+      this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: code });
+    if (current?.replaces === subscription) {
+      // No message says so (PROTOCOL.md 4.3): the client would take it for the end of the one that has its answer before it.
+      current.replaces = undefined;
+      endings.set(current, reason);
+      return this.changed(subscription);
+    }
+    if (current === subscription) kept ? this.#put(name, kept) : this.#drop(name);
+    this.changed(subscription);
+    if (wasStarted) return end(reason.code);
+    refuse(this.client, message, reason);
+    const ending = endings.get(subscription);
+    if (ending && reason.code === "INVALID_PAYLOAD") end(ending.code); // The refusal says that nothing has changed.
   }
 
   waits(subscription: Subscription): void {
@@ -220,6 +232,8 @@ export class ClientSubscriptions implements SubscriptionOwner {
     else if (before) {
       subscription.replaces = before.replaces;
       before.replaces = undefined;
+      const ending = endings.get(before);
+      if (ending) endings.set(subscription, ending);
       before.end();
     }
     this.#put(name, subscription);

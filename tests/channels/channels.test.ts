@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Channels } from "../../src/channels/channels.ts";
+import { type AuthorizeContext, Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
@@ -273,6 +273,45 @@ describe("Channels: replacement and unsubscribe", () => {
     assert.deepEqual((await peer.ask(subscribe("*", { uid: 2 }))).map(faultOf), [refused("INVALID_PAYLOAD", 2)]);
     await channels.publish("a", "e", 1);
     assert.deepEqual(await peer.take(), [event("a", "e", 1, { uid: 2 })]);
+  });
+
+  it("says nothing of what it was to replace that ends meanwhile, unless its replacement changes nothing", async () => {
+    const authorize = async ({ query }: AuthorizeContext) => {
+      if (!query) return isAllowed;
+      await stall.promise;
+      if (!isValid) throw new WebSocketError("subscribe", "INVALID_PAYLOAD", "Not so");
+      return true;
+    };
+    const ann = { accountability: { user: "ann", role: null } };
+    const options = { mode: "public", authenticate: () => ann, revalidate: () => ann } as const;
+    const { join, channels, controller } = createChannels({ a: { authorize } }, options);
+    let stall = new Stall<boolean>();
+    let isAllowed = true;
+    let isValid = true;
+    const peer = join("ann");
+    for (isValid of [true, false]) {
+      stall = new Stall<boolean>();
+      isAllowed = true;
+      await peer.ask(subscribe("a", { uid: 1 }));
+      // Of two, the second takes the place of the first.
+      await peer.ask(subscribe("a", { uid: 1, query: { n: 1 } }));
+      isAllowed = false;
+      await controller.refresh({ user: "ann" });
+      await peer.ask(subscribe("a", { uid: 1, query: { n: 2 } }));
+      assert.deepEqual(await peer.take(), []);
+      await channels.publish("a", "e", 1);
+      assert.deepEqual(await peer.take(), []);
+      stall.resolve(true);
+      const answers = await peer.take();
+      if (isValid) assert.deepEqual(answers, [init("a", { uid: 1 })]);
+      else {
+        assert.deepEqual(faultOf(answers[0]), refused("INVALID_PAYLOAD", 1));
+        assert.deepEqual(answers.slice(1), [
+          { type: "subscription", event: "unsubscribe", channel: "a", uid: 1, reason: "FORBIDDEN" },
+        ]);
+      }
+      await peer.ask(unsubscribe());
+    }
   });
 
   it("several subscriptions of one client on one channel are told apart", async () => {
