@@ -4,7 +4,7 @@ import { connectionOf, type WebSocketClient } from "../application/websocket-cli
 import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import type { Awaitable, Position } from "../engines/engine.ts";
 import type { IdQuota } from "./id-quota.ts";
-import { permit, shownError } from "./permission.ts";
+import { answerOf, permit, shownError } from "./permission.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { FIRST_ISSUE, jsonOf, type PublishMessage, PublishMessageSchema, type WebSocketMessage } from "../protocol/protocol.ts";
 import { invalid, readPublished } from "./published-data.ts";
@@ -89,7 +89,7 @@ export class ClientPublications {
     permission.catch(() => {});
     if (before) await before;
     await permission;
-    const reading = readPublished(options, event, data);
+    const reading = answerOf(() => readPublished(options, event, data), "publish", host);
     const read = reading instanceof Promise ? await reading : reading;
     // The client may have left, changed its user or its rights meanwhile.
     for (;;) {

@@ -70,6 +70,25 @@ describe("The option contract", () => {
     for (const channel of ["free", "other"]) assert.equal((await peer.ask(say("any", 1, channel)))[0].status, "ok");
   });
 
+  it("refuses a publication whose schema takes longer than timeout, and answers the next one", async () => {
+    const stalls = v.pipeAsync(
+      v.string(),
+      v.checkAsync((text) => text === "stall" ? new Promise(() => {}) : Promise.resolve(true)),
+    );
+    const { join, clock } = createChannels({ a: { authorize: () => true, schema: { said: stalls } } }, { timeout: 1_000 });
+    const [peer, reader] = [join("mika"), join("yuki")];
+    await reader.ask({ type: "subscribe", channel: "a" });
+    assert.deepEqual(await peer.ask(say("said", "stall", "a"), { ...say("said", "hi", "a"), uid: 2 }), []);
+    clock.advance(999);
+    assert.deepEqual(await peer.take(), []);
+    clock.advance(1);
+    assert.deepEqual((await peer.take()).map(({ uid, status, error }) => [uid, status, error?.code]), [
+      [1, "error", "SERVICE_UNAVAILABLE"],
+      [2, "ok", undefined],
+    ]);
+    assert.deepEqual((await reader.take()).map(({ data }) => data), ["hi"]);
+  });
+
   it("leaves events to the schema of the declaration", async () => {
     const { join } = createChannels({ "room:{id}": { authorize: () => true, schema: { said: Name } } }, { contract });
     const answers = await join().ask(say("said", { name: "mika" }), say("moved", { to: "here" }));
