@@ -7,6 +7,7 @@ import { MemoryEngine } from "../engines/memory-engine.ts";
 import type { ResolvedOptions } from "../application/options.ts";
 import { ResumableStreams } from "../streams/resumable.ts";
 import type { Streams } from "../streams/streams.ts";
+import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** The operations that other nodes request of this one. */
@@ -55,7 +56,7 @@ export class Backplane {
     // Not in the constructor: Workers forbid random numbers in module scope.
     const random = crypto.randomUUID();
     this.#node = this.#name === undefined ? random : `${this.#name}-${random.slice(-12)}`;
-    const { now, deadlines, report } = this.#local;
+    const { now, deadlines, refresh, report } = this.#local;
     engine.start({
       node: this.#node,
       now,
@@ -66,7 +67,11 @@ export class Backplane {
       received: (message, age) => this.cluster.received(message, age),
       // Not forwarded: applications read `engine.status`, and the engine reports its failures.
       status: () => {},
-      report,
+      report: (error) => {
+        report(error);
+        // Some were revoked, and nothing says whose rights.
+        if (WebSocketError.from(error)?.code === "ORDERS_LOST") refresh({});
+      },
     });
     return engine;
   }

@@ -5,7 +5,7 @@ import type { ErrorCode } from "./errors.ts";
 type NamedCode<Code> = Code extends string ? string extends Code ? never : Code : never;
 
 /** Codes of errors that the server alone sees: of its engine, and of its questions to clients. */
-type LocalCode = "DISCONNECTED" | "ENGINE_FAILED" | "TIMEOUT";
+type LocalCode = "DISCONNECTED" | "ENGINE_FAILED" | "ORDERS_LOST" | "TIMEOUT";
 
 /** What each error code of a message means (PROTOCOL.md §5). */
 export const ERROR_MEANINGS: Readonly<Record<Exclude<NamedCode<ErrorCode>, LocalCode>, string>> = {

@@ -1,5 +1,13 @@
 /** A broker in memory: what Redis is to the engine over Redis, with links that can be cut and a time of its own. */
-import type { Broker, BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../engines/broker/broker.ts";
+import type {
+  Broker,
+  BrokerListener,
+  BrokerPage,
+  BrokerSession,
+  KeptOrders,
+  Seal,
+  SessionOptions,
+} from "../engines/broker/broker.ts";
 import type { HistoryOptions, Position, PublishOnce } from "../engines/engine.ts";
 import { PublishedIds } from "../engines/published-ids.ts";
 import { MemoryAnswers } from "../once/memory-answers.ts";
@@ -272,8 +280,11 @@ class MemorySession implements BrokerSession {
     });
   }
 
-  kept(since: number): Promise<string[]> {
-    return this.#ask(() => this.#space.orders.filter(({ time }) => time >= since).map(({ envelope }) => envelope));
+  kept(since: number): Promise<KeptOrders> {
+    return this.#ask(() => {
+      const envelopes = this.#space.orders.filter(({ time }) => time >= since).map(({ envelope }) => envelope);
+      return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
+    });
   }
 
   beat(): Promise<boolean> {

@@ -7,6 +7,7 @@ import { WebSocketController } from "../../src/controller/controller.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
 import { Proxy } from "../support/proxy.ts";
@@ -27,12 +28,14 @@ const BROKERS = {
     program: "redis-server",
     start: () => BrokerProcess.redis(),
     attack: attackRedis,
+    keeps: 10_000,
     engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST }),
   },
   NATS: {
     program: "nats-server",
     start: () => BrokerProcess.nats(),
     attack: attackNats,
+    keeps: 1_000,
     engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { storage: "memory" }, ...FAST }),
   },
 };
@@ -43,7 +46,7 @@ async function pass(): Promise<void> {
   await until(() => performance.now() - start > 2 * AUTHENTICATION);
 }
 
-for (const [name, { program, start, attack, engine }] of Object.entries(BROKERS)) {
+for (const [name, { program, start, attack, keeps, engine }] of Object.entries(BROKERS)) {
   describe(`An order over ${name}`, { skip: lacks(program) }, () => {
     let broker: BrokerProcess;
     let attacker: Attacker;
@@ -166,6 +169,39 @@ for (const [name, { program, start, attack, engine }] of Object.entries(BROKERS)
       await until(() => asked.length > 0);
       assert.deepEqual(asked, ["ann"]);
     });
+
+    it(
+      "is reported as lost by a node that missed more than the broker keeps, and all its clients are asked about",
+      TIMEOUT,
+      async () => {
+        const asked: string[] = [];
+        const options: WebSocketControllerOptions = {
+          authenticate: () => null,
+          revalidate: ({ accountability }) => {
+            asked.push(accountability.user!); // All have one.
+            return { accountability };
+          },
+        };
+        const [a, b] = [await create(), await create(0, options)];
+        b.join("ann");
+        b.join("bob");
+        const order = (user: string) => JSON.stringify({ type: "disconnect", filter: { user }, code: 4403, reason: "" });
+        const give = (count: number) =>
+          Promise.all(Array.from({ length: count }, (_, number) => a.controller.engine.order!(order(`user ${number}`))));
+        await b.cut();
+        await give(keeps - 1);
+        await b.heal();
+        await a.controller.disconnect({ user: "nobody" });
+        const lost = () => b.errors.filter((error) => WebSocketError.from(error)?.code === "ORDERS_LOST").length;
+        assert.deepEqual([lost(), asked], [0, []]);
+        await b.cut();
+        await give(keeps);
+        await b.heal();
+        await until(() => asked.length >= 2);
+        assert.deepEqual(asked.sort(), ["ann", "bob"]);
+        assert.equal(lost(), 1);
+      },
+    );
 
     it("that was captured ends nobody, on a node that heard it or one that started later", TIMEOUT, async () => {
       const [a, b] = [await create(), await create()];

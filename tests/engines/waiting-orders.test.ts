@@ -5,7 +5,7 @@ import { Orders } from "../../src/engines/broker/orders.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 
 /** Orders of a node whose broker is away until the test says so. */
-function create() {
+function create({ isWhole = true } = {}) {
   const sent: string[] = [];
   const reported: unknown[] = [];
   const link = {
@@ -14,7 +14,7 @@ function create() {
     now: () => 0,
     call: (_action: string, call: (session: object) => unknown) =>
       Promise.resolve(call({
-        kept: () => [],
+        kept: () => ({ envelopes: [], isWhole }),
         keep(envelope: string) {
           if (link.status !== "ready") throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot keep: lost");
           sent.push(envelope.replace(/^\d+ /, ""));
@@ -25,10 +25,16 @@ function create() {
     /** How many it takes until it is away again. */
     left: Infinity,
   };
-  const host = { node: "a", deadlines: { now: () => 0 }, report: (error: unknown) => reported.push(error), received() {} };
+  const clock = { time: 0 };
+  const host = {
+    node: "a",
+    deadlines: { now: () => clock.time },
+    report: (error: unknown) => reported.push(error),
+    received() {},
+  };
   const seal = (body: string) => body;
   const orders = new Orders({ host, link, unnoticed: 0, seal, open: () => null, malformed() {} } as never); // All that it reads.
-  return { orders, link, sent, reported };
+  return { orders, link, sent, reported, clock };
 }
 
 const messageOf = (error: Error) => error.message;
@@ -66,5 +72,27 @@ describe("Orders that wait for the broker", () => {
     Object.assign(link, { status: "ready", left: Infinity });
     await orders.resume();
     assert.deepEqual(sent, given);
+  });
+});
+
+describe("Orders that were missed", () => {
+  const codesOf = (reported: unknown[]) => reported.map((error) => WebSocketError.from(error)?.code);
+
+  it("are reported as lost when the broker may have deleted some", async () => {
+    const { orders, reported } = create({ isWhole: false });
+    await orders.resume();
+    assert.deepEqual(codesOf(reported), ["ORDERS_LOST"]);
+  });
+
+  it("are reported as lost when the node was cut off for longer than the broker keeps them", async () => {
+    const { orders, reported, clock } = create();
+    orders.ended();
+    clock.time += 24 * 3_600_000 - 60_000;
+    await orders.resume();
+    assert.deepEqual(codesOf(reported), []);
+    orders.ended();
+    clock.time += 24 * 3_600_000 - 59_999;
+    await orders.resume();
+    assert.deepEqual(codesOf(reported), ["ORDERS_LOST"]);
   });
 });

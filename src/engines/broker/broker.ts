@@ -18,6 +18,13 @@ export interface BrokerPage {
   readonly hasMore?: boolean;
 }
 
+/** The orders that a broker has stored since a time. */
+export interface KeptOrders {
+  readonly envelopes: readonly string[];
+  /** Whether there were no others. `false` if as many are stored as the broker keeps: it may have deleted older ones. */
+  readonly isWhole: boolean;
+}
+
 /** Receives what a session reads from the broker. Envelopes are unverified until they are opened. */
 export interface BrokerListener {
   /**
@@ -95,8 +102,8 @@ export interface BrokerSession {
   send(envelope: string): Promise<void>;
   /** Sends an order to all nodes and stores it. @param number counts this node's orders, from 0. */
   keep(envelope: string, number: number): Promise<void>;
-  /** Returns the stored orders. @param since ms of the broker's clock. */
-  kept(since: number): Promise<string[]>;
+  /** Reads the stored orders. @param since ms of the broker's clock. */
+  kept(since: number): Promise<KeptOrders>;
   /**
    * Renews this node's lease, and checks that the connection works and nothing is lost. Resolves with `false` when the lease had
    * expired or the members have to be announced again.

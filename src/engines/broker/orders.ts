@@ -29,6 +29,9 @@ const [MAX_WAITING, MAX_OBEYED] = [1_000, 10_000];
 /** Overlap when missed orders are read after a session has ended, in ms: for orders in flight, and for steps of the broker's clock. */
 const SLACK = 60_000;
 
+/** How long a broker keeps an order, in ms. */
+const KEPT = 24 * 60 * 60_000;
+
 /**
  * Orders to all nodes, such as to disconnect a user. The broker stores them, and a node that was disconnected reads those it missed.
  * An order carries its age when it was sealed, and its envelope the time of sealing: a late order or a replayed copy does not affect
@@ -94,7 +97,9 @@ export class Orders {
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
     const missed = this.#now() - this.#heard + this.#slack;
-    for (const envelope of await link.call("read the orders", (session) => session.kept(link.now() - missed))) {
+    const { envelopes, isWhole } = await link.call("read the orders", (session) => session.kept(link.now() - missed));
+    if (!isWhole || missed > KEPT) host.report(new WebSocketError("engine", "ORDERS_LOST", LOST));
+    for (const envelope of envelopes) {
       const opened = await open(envelope);
       if (opened) this.received(opened, link.now() - opened.time);
     }
@@ -122,6 +127,9 @@ export class Orders {
 /** Why an order was not sent now. */
 const WAITS = "the broker is away, it is sent when the broker is back";
 const FULL = `the broker is away and ${MAX_WAITING} orders wait for it, give this one again when it is back`;
+const LOST =
+  "Cannot read all orders of other nodes: more were given than the broker keeps, or earlier than it keeps them, while " +
+  "this node was cut off; give them again unless the option revalidate is set, or restart this node";
 
 const unavailable = ({ reason }: Reconnection, why: string): WebSocketError =>
   new WebSocketError(

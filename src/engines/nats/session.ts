@@ -8,6 +8,7 @@ import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } f
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
 import { NatsOnce } from "./once.ts";
+import { ORDER_KEYS, orderKey, ordersSince } from "./orders.ts";
 import { Unkept } from "./unkept.ts";
 
 /** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
@@ -15,9 +16,6 @@ const KEPT = 24 * 60 * 60_000;
 
 /** Maximum number of entries that one read of a bucket returns: members of a channel, or nodes. */
 const MAX_ENTRIES = 1_000_000;
-
-/** Orders stored per node. */
-const MAX_ORDERS = 1_000;
 
 /** Session with NATS, over one connection. */
 export class NatsSession implements BrokerSession {
@@ -167,14 +165,12 @@ export class NatsSession implements BrokerSession {
 
   async keep(envelope: string, number: number): Promise<void> {
     await this.send(envelope);
-    // In the bucket of the nodes, whose keys have no dot.
-    const key = `order.${this.#options.node}.${number % MAX_ORDERS}`;
+    const key = orderKey(this.#options.node, number);
     await this.#inBucket(() => this.#jetstream.publish(`$KV.${this.#nodesBucket}.${key}`, envelope));
   }
 
-  async kept(since: number): Promise<string[]> {
-    const orders = await this.#entries(this.#nodesBucket, "order.*.*");
-    return orders.filter(({ time, text }) => time >= since && text !== "").map(({ text }) => text);
+  async kept(since: number): ReturnType<BrokerSession["kept"]> {
+    return ordersSince(since, await this.#entries(this.#nodesBucket, ORDER_KEYS));
   }
 
   async beat(): Promise<boolean> {

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
-import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../broker/broker.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, KeptOrders, Seal, SessionOptions } from "../broker/broker.ts";
 import type { KnownPositions } from "../broker/known-positions.ts";
 import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./answers.ts";
 import { CallQueue } from "./call-queue.ts";
@@ -18,6 +18,9 @@ export interface PostgresMemory {
 
 /** No such table, schema or function. */
 const MISSING = ["42P01", "3F000", "42883"];
+
+/** Orders that one read returns: see calls.ts. */
+const MAX_ORDERS = 10_000;
 
 /** Beats between two removals of all that has expired. */
 const SWEEP_PERIOD = 20;
@@ -202,8 +205,9 @@ export class PostgresSession implements BrokerSession {
     await this.#run("keep", envelope);
   }
 
-  kept(since: number): Promise<string[]> {
-    return this.#call(Strings, "kept", Math.max(0, Math.floor(since)));
+  async kept(since: number): Promise<KeptOrders> {
+    const envelopes = await this.#call(Strings, "kept", Math.max(0, Math.floor(since)));
+    return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
   }
 
   async beat(): Promise<boolean> {

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { Awaitable, HistoryOptions, Position, PublishOnce } from "../engine.ts";
-import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions } from "../broker/broker.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, KeptOrders, Seal, SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeName } from "../broker/channel-name.ts";
 import { Orders, Page, Published, Strings, Tops } from "./answers.ts";
 import type { RedisConnection, RedisServer } from "./client.ts";
@@ -220,10 +220,11 @@ export class RedisSession implements BrokerSession {
     await this.#evaluate(scripts.KEEP, [`${this.#prefix}orders`], [`${this.#subjects}all`, envelope, `${MAX_ORDERS}`, `${KEPT}`]);
   }
 
-  async kept(since: number): Promise<string[]> {
+  async kept(since: number): Promise<KeptOrders> {
     const first = `${Math.max(0, Math.floor(since))}`;
     const orders = await this.#commands.command("XRANGE", `${this.#prefix}orders`, first, "+", "COUNT", `${MAX_ORDERS}`);
-    return v.parse(Orders, orders).map(([, [, envelope]]) => envelope);
+    const envelopes = v.parse(Orders, orders).map(([, [, envelope]]) => envelope);
+    return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
   }
 
   async beat(): Promise<boolean> {
