@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { describe, it } from "node:test";
 import { inspect } from "node:util";
 import fc from "fast-check";
@@ -246,6 +247,55 @@ describe("Authenticator, on an error that quotes the credentials", () => {
       url: new URL("https://example.com"),
     });
     for (const error of [plain, coded]) assert.equal(await thrown(error), error);
+  });
+
+  it("leaves it out where it is percent-encoded, in a form, in JSON or in base64", async () => {
+    const token = 'pa+ss/wörd==?&"x 1%2Fb';
+    const url = new URL("https://idp.example/userinfo?a=1");
+    url.searchParams.set("token", token);
+    const escaped = encodeURIComponent(token);
+    const lower = escaped.replace(/%../g, (each) => each.toLowerCase());
+    for (const each of [escaped, lower, encodeURI(token), decodeURIComponent('pa+ss/wörd==?&"x 1%2Fb'), JSON.stringify(token)]) {
+      const redacted = await thrown(new Error(`Cannot get /u?${each}&b=2`), { token }) as Error;
+      assert.match(redacted.message, /^Cannot get \/u\?"?\[redacted\]"?&b=2$/);
+    }
+    assert.equal(
+      (await thrown(new Error(`GET ${url}`), { token }) as Error).message,
+      "GET https://idp.example/userinfo?a=1&token=[redacted]",
+    );
+    // In an address that is a parameter of another one, and with needless escapes.
+    for (const each of [`https://a.example/?next=${encodeURIComponent(url.href)}`, `%70${escaped.slice(1)}`]) {
+      assert.equal((await thrown(new Error(`GET ${each}`), { token }) as Error).message, HIDDEN);
+      assert.equal((await thrown(new Error("Down", { cause: { url: each } }), { token }) as Error).cause, undefined);
+    }
+  });
+
+  it("leaves it out in base64 of any text around it", async () => {
+    const around = fc.string({ maxLength: 8 });
+    const secret = fc.string({ minLength: 8, maxLength: 40, unit: "grapheme" });
+    await assertProperty(
+      fc.asyncProperty(around, secret, around, fc.constantFrom("base64", "base64url"), async (before, password, after, form) => {
+        const bytes = [before, password, after].map((text) => Buffer.from(text));
+        const text = Buffer.concat(bytes).toString(form as BufferEncoding);
+        const { message } = await thrown(new Error(`Basic ${text}`), { password }) as Error;
+        // What is left are the characters at its edges, which are of its neighbours too.
+        assert.ok(message === HIDDEN || message.includes("[redacted]"), message);
+        assert.ok(
+          message === HIDDEN || message.length <= "Basic [redacted]".length + (bytes[0]!.length + bytes[2]!.length) * 4 / 3 + 8,
+          message,
+        );
+      }),
+    );
+  });
+
+  it("searches a long text or for a long secret in a bounded time, and shows neither", async () => {
+    const token = `${"a".repeat(60_000)}b`;
+    for (const text of [token, `${"a".repeat(59_000)}c`.repeat(20)]) {
+      assert.equal((await thrown(new Error(text), { token }) as Error).message, HIDDEN);
+    }
+    const password = `${"a".repeat(4_000)}b`;
+    assert.equal((await thrown(new Error(`of ${password}`), { password }) as Error).message, "of [redacted]");
+    assert.equal((await thrown(new Error("c".repeat(100_001)), { password }) as Error).message, HIDDEN);
   });
 
   it("leaves out the longer one first, so that nothing of it is left where another is a part of it", async () => {
