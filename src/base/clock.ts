@@ -140,6 +140,7 @@ export class Deadlines {
   /** Of a clock whose timers end with their request: one for each item. */
   readonly #own = new Map<HeapItem, unknown>();
   #isDismissing = false;
+  #isEnding = false;
 
   /**
    * Created by the controller.
@@ -200,7 +201,13 @@ export class Deadlines {
       this.#up(index);
       this.#down(last.heapIndex);
     }
-    if (this.#heap.length === 0 && !this.#clock.mayRunOut) this.#disarm();
+    if (this.#heap.length === 0 && (this.#isEnding || !this.#clock.mayRunOut)) this.#disarm();
+  }
+
+  /** From now on no timer is left to run out: it would keep the owner in memory until then. */
+  end(): void {
+    this.#isEnding = true;
+    if (this.#heap.length === 0) this.#disarm();
   }
 
   /** Calls the items that are due: at most {@link MAX_WOKEN}, and the others with the next timer. */

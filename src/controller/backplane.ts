@@ -137,8 +137,12 @@ export class Backplane {
   }
 
   async close(): Promise<void> {
-    await this.streams?.resumable?.close();
-    if (this.#node !== undefined) await this.#engine?.close();
+    try {
+      await this.streams?.resumable?.close();
+      if (this.#node !== undefined) await this.#engine?.close();
+    } finally {
+      this.#local.deadlines.end();
+    }
   }
 
   /** The owner of a channel of the engine. */

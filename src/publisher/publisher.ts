@@ -178,6 +178,7 @@ export class Publisher<C = Contract> {
       if (this.#deadlines) await this.#engine.close();
     } finally {
       clearInterval(this.#alive);
+      this.#deadlines?.end();
     }
   }
 

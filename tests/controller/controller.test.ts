@@ -197,6 +197,19 @@ describe("WebSocketController.close", () => {
     assert.deepEqual([controller.clients().size, clock.timers], [0, 0]);
   });
 
+  it("leaves no timer, not even one that may run out: it would keep the controller in memory", async () => {
+    const clock = Object.assign(new TestClock(), { mayRunOut: true });
+    const controller = new WebSocketController({ authenticate: () => null, logger: false, clock });
+    const { connection } = open(controller);
+    const closed = controller.close();
+    connection.closed(1001, "", true);
+    await closed;
+    assert.equal(clock.timers, 0);
+    // A connection that opens after it has a deadline until it is gone.
+    open(controller).connection.closed(1001, "", true);
+    assert.equal(clock.timers, 0);
+  });
+
   it("closes with the code and reason it is given, the first time it is called", async () => {
     const { controller } = observe();
     const { transport, connection } = open(controller);
