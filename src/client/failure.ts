@@ -56,9 +56,8 @@ const CODES: Record<number, string> = {
   4408: "AUTH_TIMEOUT",
 };
 
-function codeOf({ code, status = code }: CloseInfo): string {
-  return CODES[status] ?? (code >= 4400 && code < 4500 ? "CLOSED" : "NOT_CONNECTED");
-}
+const codeOf = ({ code, status = code }: CloseInfo): string =>
+  CODES[status] ?? (code >= 4400 && code < 4500 ? "CLOSED" : "NOT_CONNECTED");
 
 /**
  * Creates the error of a client that is not connected.

@@ -26,15 +26,13 @@ const withoutProto = (key: string, value: unknown): unknown => key === "__proto_
 
 function isDeep(text: string): boolean {
   let depth = 0;
-  let quoted = false;
-  for (let i = 0; i < text.length; i++) {
+  let isQuoted = false;
+  for (let i = 0; i < text.length && depth <= MAX_DEPTH; i++) {
     const char = text.charCodeAt(i);
-    if (char === 0x22 /* " */) quoted = !quoted;
-    else if (quoted) {
-      if (char === 0x5c /* \ */) i++;
-    } else if ((char | 0x20) === 0x7b /* { and [ */) {
-      if (++depth > MAX_DEPTH) return true;
-    } else if ((char | 0x20) === 0x7d /* } and ] */) depth--;
+    if (char === 0x22 /* " */) isQuoted = !isQuoted;
+    else if (char === 0x5c /* \, in JSON only within quotes */) i++;
+    else if (!isQuoted && (char === 0x5b /* [ */ || char === 0x7b /* { */)) depth++;
+    else if (!isQuoted && (char === 0x5d /* ] */ || char === 0x7d /* } */)) depth--;
   }
-  return false;
+  return depth > MAX_DEPTH;
 }
