@@ -30,7 +30,7 @@ import type {
 import { disposeBy, type Disposes, type DisposesAsync } from "./dispose.ts";
 import { createEmitter } from "./emitter.ts";
 import { checkToken } from "./encode.ts";
-import { ClientError, errorOf } from "./error.ts";
+import { ClientError, errorOf, isUnread } from "./error.ts";
 import type { ClientEvents, ClientStatus } from "./events.ts";
 import { checkMs, type ClientOptions, resolveOptions } from "./options.ts";
 import { resolveUrl } from "./platform.ts";
@@ -248,21 +248,13 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     const { type, uid, status } = message;
     if (type === "ping") return connector.send({ type: "pong", uid } as WebSocketMessage); // JSON drops an undefined `uid`.
     if (type === "pong") return subscriptions.pong(message["channels"]);
-    if (type === "auth") {
-      subscriptions.receive(message);
-      const refused = answers.get(uid);
-      if (refused) void client.send(refused);
-      else if (!requests.settle(message)) connector.auth(message);
-      return;
-    }
-    if (streams?.receive(message) || subscriptions.receive(message) || requests.settle(message)) return;
-    if (status === "error" && message["error"]) {
-      // An error that answers no request of ours.
-      const error = errorOf(message);
-      // A server that asks for a pause discarded what it received meanwhile, `subscribe` included.
-      if (connector.heed(error)) subscriptions.askAll();
-      return emit("error", { error });
-    }
+    if (type === "server") connector.heed(errorOf(message));
+    const answer = answers.get(uid);
+    if (answer && isUnread(message)) return void client.send(answer);
+    if (streams?.receive(message) || subscriptions.receive(message) && type !== "auth" || requests.settle(message)) return;
+    if (type === "auth") return connector.auth(message);
+    // An error that answers no request of ours.
+    if (status === "error" && message["error"]) return emit("error", { error: errorOf(message) });
     // A late reply to a request that timed out or was aborted.
     if (status !== undefined && typeof uid === "string" && prefix && uid.startsWith(prefix)) return;
     emit("message", { message });

@@ -30,8 +30,8 @@ export interface Connector {
   readonly offer: Pace["offer"];
   /** Handles an answer to `auth`, or the notice that the credentials have expired. */
   auth(message: WebSocketMessage): void;
-  /** Applies the error's `retry_after`, and returns it in ms. */
-  heed(error: ClientError): number;
+  /** Waits if the error asks for it. */
+  heed(error: ClientError): void;
   /** Closes for good. Resolves when the connection is gone. */
   close(code: number, reason: string): Promise<void>;
 }
@@ -117,13 +117,24 @@ export function createConnector(
   /** Starts the timeout for being admitted. */
   const startTimeout = () => timer(timeout ? () => fail(1006, socket ? "No answer" : "No token") : undefined, timeout);
 
+  /** What failed before does not count any more. */
+  const forget = () => {
+    attempts = refusals = 0;
+    isProbing = wasRefused = mustRenew = false;
+    authUid =
+      reported =
+      credentialsError =
+      lastClose =
+      error =
+        undefined;
+  };
+
   const wake = (isEarly: boolean) => {
     if (status === "open") socket?.probe();
     else if (status === "closed") {
       stopListening = onWake(() => wake(false), sleep);
-      attempt = attempts = refusals = 0;
-      wasRefused = mustRenew = false;
-      error = lastClose = reported = undefined;
+      attempt = 0;
+      forget();
       void connect();
     } else if (status === "waiting") {
       const rest = isEarly ? 0 : notBefore - now();
@@ -216,14 +227,7 @@ export function createConnector(
   const admitted = () => {
     const isNew = status !== "open";
     timer();
-    authUid =
-      reported =
-      credentialsError =
-      lastClose =
-      error =
-        undefined;
-    isProbing = wasRefused = mustRenew = false;
-    attempts = refusals = 0;
+    forget();
     isReady = true;
     if (isNew) {
       openSince = now();
@@ -261,9 +265,11 @@ export function createConnector(
 
   const heed = (why: ClientError) => {
     const ms = retryAfter(why);
-    if (ms) pace.pause(ms);
+    if (!ms) return;
     notBefore = Math.max(notBefore, now() + ms);
-    return ms;
+    pace.pause(ms);
+    // What the server has received meanwhile was discarded, `subscribe` included.
+    subscriptions.askAll();
   };
 
   const fail = (code: number, reason: string) => {
@@ -336,14 +342,13 @@ export function createConnector(
 
   /** An admitted connection, or the last one, has ended. */
   const interrupt = (close: ClientClose) => {
-    const { code, reason, isFinal } = close;
-    subscriptions.lost();
+    const { code, reason } = close;
     streams?.lost();
     const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
     const lost = new ClientError("DISCONNECTED", why, { close });
     // After 1009 any of them may be the message that was too big, so none is sent again.
     requests.lost(lost, code !== 1009, /^drained\b/.test(reason), whyClosed());
-    if (isFinal && error) subscriptions.interrupt(error);
+    subscriptions.lost(isClosed() ? error : undefined);
   };
 
   return {

@@ -1,3 +1,5 @@
+import type { WebSocketMessage } from "../protocol/protocol.ts";
+
 /** Brands the errors of every copy of the package. */
 const BRAND = Symbol.for("noroshi.client-error");
 
@@ -22,7 +24,7 @@ export class ClientError extends Error {
   readonly details: Record<string, unknown>;
 
   static {
-    Object.assign(this.prototype, { [BRAND]: true });
+    (this.prototype as { [BRAND]?: true })[BRAND] = true; // Not declared: symbols are no part of the public type.
   }
 
   /** Recognises errors of other copies of the package. A subclass recognises only its own. */
@@ -52,6 +54,10 @@ export function retryAfter({ details: { retry_after } }: ClientError): number {
 
 /** The same in a close reason, such as `retry=1500` (PROTOCOL.md §6). */
 export const retryIn = (reason: string): number => Math.min(Number(/\bretry=(\d+)/.exec(reason)?.[1] ?? 0), MAX_RETRY_AFTER);
+
+/** Whether the credentials had expired, so that the server has not handled what this answers (PROTOCOL.md §2.6). */
+export const isUnread = (message: WebSocketMessage): boolean =>
+  message.type === "auth" && errorOf(message).code === "TOKEN_EXPIRED";
 
 /** Reads the error of a message, whatever the server put there. */
 export function errorOf({ error }: Record<string, unknown>): ClientError {

@@ -1,7 +1,7 @@
 import type { MessageUid } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { encode } from "./encode.ts";
-import { ClientError, errorOf } from "./error.ts";
+import { ClientError, errorOf, isUnread } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
 
@@ -51,7 +51,7 @@ export interface Requests {
   add(message: object, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
   /** Rejects a request that was not sent yet. Returns whether there is one. */
   drop(uid: unknown, error: unknown): boolean;
-  /** Settles the request that the message answers, or queues it again if the token had expired. Returns whether there is one. */
+  /** Settles the request that the message answers, or queues it again if the server has not handled it. Returns whether there is one. */
   settle(message: WebSocketMessage): boolean;
   /** Sends in order until the server accepts no more. */
   flush(): void;
@@ -135,17 +135,13 @@ export function createRequests(
     },
     settle(message) {
       const item = pending.get(message.uid);
-      const { type, status } = message;
+      const { status } = message;
       if (!item || status === undefined) return false;
-      if (status === "ok") item.settle(message);
-      else {
-        const error = errorOf(message);
-        // The server handled nothing that arrived after the token expired, so the request is safe to send again.
-        if (type === "auth" && error.code === "TOKEN_EXPIRED") {
-          queue.add(item);
-          sort();
-        } else item.fail(error);
-      }
+      if (isUnread(message)) {
+        queue.add(item);
+        sort();
+      } else if (status === "ok") item.settle(message);
+      else item.fail(errorOf(message));
       return true;
     },
     flush() {

@@ -3,7 +3,7 @@ import { backoffDelay } from "./backoff.ts";
 import { disposeBy } from "./dispose.ts";
 import { guard } from "./emitter.ts";
 import { encode } from "./encode.ts";
-import { type ClientError, errorOf, retryAfter } from "./error.ts";
+import { type ClientError, errorOf, isUnread, retryAfter } from "./error.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
 import { createReading } from "./reading.ts";
@@ -24,32 +24,31 @@ type Item = SubscriptionInit | Publication;
 
 /** What the collection needs from one subscription. */
 interface Entry extends OpenSubscription {
-  readonly uid: string;
   /** The server has answered the last `subscribe`. `undefined`: it was not asked on this connection, or has refused. */
   isLive?: boolean | undefined;
-  /** The `subscribe` message, with the current position. */
+  /** The `subscribe` message, with the current position, or the `unsubscribe` message of one that has ended. */
   text(): string;
   /** Handles a message of the subscription. */
   receive(message: WebSocketMessage): void;
   /** The server has reached this position: asks for what is missing. */
-  reached(position: Position): void;
+  reached(at: Position | undefined): void;
   /** The server refuses or ends the subscription: it is asked for again later, or ends with the error. */
   refused(error: ClientError): void;
   /** Ends the subscription; iterators receive the error, if any. */
   end(error?: ClientError): void;
-  /** The client is closed: an iteration fails, since it would wait forever; callbacks stay. */
-  interrupt(error: ClientError): void;
+  /** The connection is lost. If the client is closed, an iteration fails, since it would wait forever; callbacks stay. */
+  lost(whyClosed: ClientError | undefined): void;
 }
 
 /** A client's subscriptions, with their recovery after lost connections, lost messages and slow iterators. */
 export interface Subscriptions {
   /** Whether a pong could reveal missed publications. */
   haveHistory(): boolean;
-  /** How many `subscribe` messages of this connection are unanswered. */
+  /** How many messages of this connection are unanswered. */
   unanswered(): number;
   /** @throws {TypeError} for options that JSON cannot encode. */
   add(channel: string, options: SubscribeOptions): OpenSubscription;
-  /** Queues all that are not live; on a new connection that is every one. */
+  /** Queues all messages that are not answered; on a new connection that is every `subscribe`. */
   askAll(): void;
   /** Sends as many queued messages as the server accepts now. */
   flush(): void;
@@ -57,12 +56,14 @@ export interface Subscriptions {
   receive(message: WebSocketMessage): boolean;
   /** The pong lists the positions the server has reached. */
   pong(channels: unknown): void;
-  /** The connection is lost. */
-  lost(): void;
+  /**
+   * The connection is lost.
+   *
+   * @param whyClosed why the client is closed, if it is: iterations fail, subscriptions with callbacks stay
+   */
+  lost(whyClosed: ClientError | undefined): void;
   /** The application closes the client. */
   end(): void;
-  /** The client is closed: iterations fail, subscriptions with callbacks stay. */
-  interrupt(error: ClientError): void;
 }
 
 /**
@@ -78,19 +79,19 @@ export function createSubscriptions(
   whyClosed: () => ClientError | undefined,
   report: (error: unknown) => void,
 ): Subscriptions {
+  /** By `uid`; also those that have ended, until the server has answered. */
   const entries = new Map<unknown, Entry>();
-  /** Queued messages by `uid`, in order: the `subscribe` of a subscription, or, without one, an `unsubscribe`. */
-  const queue = new Map<unknown, Entry | undefined>();
+  /** Those with a message to send, in order. */
+  const queue = new Set<Entry>();
   /** A copy: a callback may subscribe and unsubscribe. */
   const all = () => [...entries.values()];
 
   const flush = () => {
-    for (const [uid, entry] of queue) {
-      const text = entry ? entry.text() : JSON.stringify({ type: "unsubscribe", uid });
-      // Deferred until `subscribe()` has returned.
-      if (!offer(text, (error) => void Promise.resolve().then(() => entry?.refused(error)), !!entry)) return;
-      queue.delete(uid);
-      if (entry) entry.isLive ??= false;
+    for (const entry of queue) {
+      // A refusal is deferred until `subscribe()` has returned. An `unsubscribe` counts as a `subscribe` until it is answered.
+      if (!offer(entry.text(), (error) => void Promise.resolve().then(() => entry.refused(error)), true)) return;
+      queue.delete(entry);
+      entry.isLive ??= false;
     }
   };
 
@@ -126,14 +127,14 @@ export function createSubscriptions(
     const ask = () => {
       // What still arrives is dropped: it follows a hole, and the answer to this `subscribe` repeats it.
       entry.isLive &&= false;
-      queue.set(uid, entry);
+      queue.add(entry);
       flush();
     };
 
-    /** Interrupts the subscription if the client is closed. */
+    /** Nothing comes if the client is closed. */
     const check = () => {
       const why = whyClosed();
-      if (why) entry.interrupt(why);
+      if (why) entry.lost(why);
     };
 
     const call = <Args extends unknown[]>(callback: ((...args: Args) => unknown) | undefined, ...args: Args) => {
@@ -192,54 +193,59 @@ export function createSubscriptions(
 
     const entry: Entry = {
       channel,
-      uid,
       get position() {
         return position;
       },
       get present() {
         return [...members.values()];
       },
-      text: () => JSON.stringify({ ...request, recover: position }),
+      text: () => JSON.stringify(reading.hasEnded ? { type: "unsubscribe", uid } : { ...request, recover: position }),
       receive(message) {
         const { type, status, event, reason } = message;
-        if (status === "error") entry.refused(errorOf(message));
+        if (isUnread(message)) {
+          // The server goes on with the one before, if there is one.
+          entry.isLive = false;
+          queue.add(entry);
+        } else if (status === "error") entry.refused(errorOf(message));
         else if (event === "unsubscribe") entry.refused(errorOf({ error: { code: reason, message: "Ended by the server" } }));
+        else if (reading.hasEnded) return;
         else if (type === "presence") changePresence(event, message["members"]);
         else if (event === "init") begin(message);
         else if (typeof event === "string" && entry.isLive) publication(event, message);
       },
       refused(error) {
         entry.isLive = undefined;
-        if (error.code === "TOKEN_EXPIRED") return; // Asked for again after the next `auth`.
-        if (!TRANSIENT.test(error.code)) return entry.end(error);
+        if (reading.hasEnded || !TRANSIENT.test(error.code)) return entry.end(error);
         timer(() => {
           if (!entry.isLive) ask();
         }, retryAfter(error) + backoffDelay(failures++, options));
       },
-      reached({ epoch, offset }) {
+      reached(at) {
         // With an event filter the offsets have holes.
-        if (!position || !entry.isLive || isBehind || only) return;
-        if (epoch !== position.epoch || !(offset <= position.offset)) ask();
+        if (!at?.epoch || !position || !entry.isLive || isBehind || only) return;
+        if (at.epoch !== position.epoch || !(at.offset <= position.offset)) ask();
       },
       end(error) {
         timer();
         entries.delete(uid);
-        queue.delete(uid);
+        queue.delete(entry);
         if (error) call(onError, error); // Not after the end.
         reading.end(error);
       },
-      interrupt(error) {
+      lost(whyClosed) {
+        entry.isLive = undefined;
+        if (reading.hasEnded || whyClosed && keepsItems) return entry.end(whyClosed);
+        if (!whyClosed) return;
         timer();
-        if (keepsItems) entry.end(error);
-        else call(onError, error);
+        call(onError, whyClosed);
       },
       unsubscribe() {
         if (reading.hasEnded) return;
         items.length = 0;
         entry.end();
         if (entry.isLive === undefined) return;
-        queue.set(uid, undefined);
-        flush();
+        entries.set(uid, entry);
+        ask();
       },
       [Symbol.asyncIterator]() {
         if (hasIterator && !reading.hasEnded) throw new TypeError("Cannot iterate twice: subscribe again");
@@ -258,13 +264,13 @@ export function createSubscriptions(
 
   return {
     haveHistory: () => all().some(({ position }) => position),
-    unanswered: () => all().filter(({ isLive, uid }) => isLive === false && !queue.has(uid)).length,
+    unanswered: () => all().filter((entry) => entry.isLive === false && !queue.has(entry)).length,
     add,
     askAll() {
       for (const entry of all()) {
         if (entry.isLive) continue;
-        queue.delete(entry.uid); // Keeps the order of subscribing.
-        queue.set(entry.uid, entry);
+        queue.delete(entry); // Keeps the order of subscribing.
+        queue.add(entry);
       }
       flush();
     },
@@ -278,20 +284,14 @@ export function createSubscriptions(
       return true;
     },
     pong(channels) {
-      for (const entry of all()) {
-        const at = (channels as Record<string, Position> | undefined)?.[entry.channel];
-        if (at?.epoch) entry.reached(at);
-      }
+      for (const entry of all()) entry.reached((channels as Record<string, Position> | undefined)?.[entry.channel]);
     },
-    lost() {
+    lost(whyClosed) {
       queue.clear();
-      for (const entry of all()) entry.isLive = undefined;
+      for (const entry of all()) entry.lost(whyClosed);
     },
     end() {
       for (const entry of all()) entry.end();
-    },
-    interrupt(error) {
-      for (const entry of all()) entry.interrupt(error);
     },
   };
 }

@@ -144,8 +144,8 @@ describe("A client whose token has expired", () => {
     const tokens = [Promise.resolve("first"), stall.promise];
     const { client, admit, sockets, take } = connectFake({ token: () => tokens.shift() });
     const socket = await admit();
-    const subscription = client.subscribe("news", { onEvent: () => {} });
-    socket.take();
+    client.subscribe("news", { onEvent: () => {} });
+    const [{ uid: news }] = socket.take();
     // Sent before the server's message has arrived: it answers that the token has expired.
     const crossing = client.request("say", { text: "crossing" });
     const [{ uid }] = socket.take();
@@ -160,7 +160,7 @@ describe("A client whose token has expired", () => {
     assert.deepEqual([auth.type, auth.access_token], ["auth", "second"]);
     socket.receive({ type: "auth", status: "ok", uid: auth.uid });
     assert.deepEqual(socket.take().map(({ type, uid }) => [type, uid]), [
-      ["subscribe", (subscription as unknown as { uid: string }).uid],
+      ["subscribe", news],
       ["say", uid],
       ["later", undefined],
     ]);
@@ -213,6 +213,42 @@ describe("A client whose token has expired", () => {
     const [auth] = socket.take();
     socket.receive({ type: "auth", status: "ok", uid: auth.uid });
     assert.deepEqual(socket.take().map(({ uid }) => uid), [unknown.uid]);
+  });
+
+  it("unsubscribes after the next auth from what it could not unsubscribe from, or asked for again in vain", async () => {
+    const { client, admit } = connectFake({ token: () => "again" });
+    const socket = await admit();
+    const asked = client.subscribe("asked", { onEvent: () => {} });
+    const left = client.subscribe("left", { onEvent: () => {} });
+    const gone = client.subscribe("gone", { onEvent: () => {} });
+    const uids = socket.take().map(({ uid }) => uid);
+    for (const [i, channel] of ["asked", "left", "gone"].entries()) {
+      socket.receive({ type: "subscription", event: "init", channel, uid: uids[i], epoch: "e", offset: 1 });
+    }
+    gone.unsubscribe();
+    socket.receive({ type: "subscription", event: "unsubscribe", uid: uids[2] });
+    // The pong shows that something was lost: the client asks for it, and the server goes on with the subscription until it answers.
+    socket.receive({ type: "pong", channels: { asked: { epoch: "e", offset: 2 } } });
+    left.unsubscribe();
+    assert.deepEqual(socket.take().map(({ type, uid }) => [type, uid]), [
+      ["unsubscribe", uids[2]],
+      ["subscribe", uids[0]],
+      ["unsubscribe", uids[1]],
+    ]);
+    socket.receive(refusal("TOKEN_EXPIRED"));
+    for (const uid of [uids[0], uids[1]]) socket.receive(refusal("TOKEN_EXPIRED", uid));
+    asked.unsubscribe();
+    await turn();
+    const [auth, ...others] = socket.take();
+    assert.deepEqual(others, []);
+    socket.receive({ type: "auth", status: "ok", uid: auth.uid });
+    assert.deepEqual(
+      new Set(socket.take().map(({ type, uid }) => `${type} ${uid}`)),
+      new Set([`unsubscribe ${uids[0]}`, `unsubscribe ${uids[1]}`]),
+    );
+    for (const uid of [uids[0], uids[1]]) socket.receive({ type: "subscription", event: "unsubscribe", uid });
+    socket.receive({ type: "auth", status: "ok", uid: auth.uid });
+    assert.deepEqual(socket.take(), []);
   });
 
   it("connects anew when it cannot be renewed in time", async () => {
