@@ -322,7 +322,8 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
         if (message.type !== type || !/^ask:/.test(uid as string)) return;
         const answer = (rest: object) => {
           if (answers.size > 63) answers.clear(); // As many questions may be open.
-          const message = { type, uid, ...rest } as WebSocketMessage; // The `uid` is that of the question.
+          // The `uid` is that of the question, and last: a rate limit that discards the answer says so by it (PROTOCOL.md §3.3).
+          const message = { type, ...rest, uid } as WebSocketMessage;
           answers.set(uid, message);
           return client.send(message);
         };

@@ -55,9 +55,13 @@ export function retryAfter({ details: { retry_after } }: ClientError): number {
 /** The same in a close reason, such as `retry=1500` (PROTOCOL.md §6). */
 export const retryIn = (reason: string): number => Math.min(Number(/\bretry=(\d+)/.exec(reason)?.[1] ?? 0), MAX_RETRY_AFTER);
 
-/** Whether the credentials had expired, so that the server has not handled what this answers (PROTOCOL.md §2.6). */
+/**
+ * Whether the server has not handled the message that this one answers, so that it is safe to send again: the credentials had expired, or
+ * a rate limit discarded it (PROTOCOL.md §2.6, 3.3).
+ */
 export const isUnread = (message: WebSocketMessage): boolean =>
-  message.type === "auth" && errorOf(message).code === "TOKEN_EXPIRED";
+  message.type === "auth" && errorOf(message).code === "TOKEN_EXPIRED" ||
+  message.type === "server" && retryAfter(errorOf(message)) > 0;
 
 /** Reads the error of a message, whatever the server put there. */
 export function errorOf({ error }: Record<string, unknown>): ClientError {

@@ -19,11 +19,12 @@ export const FLOOD = "Too many messages waiting";
  */
 export function receive(owner: Connection, data: string | ArrayBuffer | ArrayBufferView, now: number): void {
   const { options: { maxPayload }, rateGate } = owner.host;
-  if (typeof data === "string" ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
+  const isText = typeof data === "string";
+  if (isText ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
     return owner.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
   }
-  if (rateGate && !rateGate.lets(owner, typeof data === "string" ? byteLength(data) : data.byteLength, now)) return;
-  const text = typeof data === "string" ? data : textOf(data);
+  if (rateGate && !rateGate.lets(owner, isText ? byteLength(data) : data.byteLength, now, isText ? data : "")) return;
+  const text = isText ? data : textOf(data);
   if (!owner.pipeline?.isHeld || isAnswered(owner, text)) pass(owner, text);
   else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
 }

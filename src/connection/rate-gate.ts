@@ -4,7 +4,7 @@ import type { ClientKey } from "../application/client-key.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { RequestLimit } from "../application/extension.ts";
 import { MAX_EXCESS, type RateLimit, RateLimiter } from "../base/limits.ts";
-import { type AnnouncedLimits, encode } from "../protocol/protocol.ts";
+import type { AnnouncedLimits } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** Cost of one recovery, snapshot or list of members, in messages. */
@@ -12,6 +12,12 @@ const ASK_COST = 2;
 
 /** Bytes sent in answer that cost one message. On Bun, sending 100 publications of 130 bytes takes as long as ten echoes. */
 const BYTES_A_MESSAGE = 16_384;
+
+/** Characters that are looked at for the `uid` of a message that is not read. */
+const TAIL = 200;
+
+/** A `uid` as the last field: an integer of at most 15 digits, or printable ASCII without escapes (PROTOCOL.md 3.3). */
+const LAST_UID = /^[,{ ]"uid": ?("[ !#-[\]-~]{1,64}"|0|-?[1-9]\d{0,14}) ?\}$/;
 
 /** Messages of a client beyond the limit. */
 export interface Flood {
@@ -43,8 +49,9 @@ export class RateGate implements RequestLimit {
    * Whether a message of this size is accepted. If not, the client receives an error with the time to wait, or is closed.
    *
    * @param now the time, in ms of the monotonic clock, which the caller has read already.
+   * @param text the message, if it is text. It is answered by its `uid` if that is its last field.
    */
-  lets(owner: Limited, bytes: number, now: number): boolean {
+  lets(owner: Limited, bytes: number, now: number, text = ""): boolean {
     const wait = this.#limiter.take(this.#keyOf(owner.client), bytes, now);
     if (wait === 0) {
       if (owner.flood && owner.flood.excess > 0) owner.flood.excess--;
@@ -54,12 +61,14 @@ export class RateGate implements RequestLimit {
     const flood = owner.flood ??= { excess: 0, notifiedUntil: 0 };
     if (++flood.excess > MAX_EXCESS || owner.isPending) {
       owner.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
-    } else if (now >= flood.notifiedUntil) {
-      // Sent once for each wait, not for each message: answers were 43 % of the cost of a flood.
-      flood.notifiedUntil = now + wait;
-      const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: wait };
-      owner.transmit(encode({ type: "server", status: "error", error }));
+      return false;
     }
+    // Without a `uid` it is sent once for each wait. Of answers with one a client gets at most `MAX_EXCESS` more than messages through.
+    const uid = lastUid(text);
+    if (uid === undefined && now < flood.notifiedUntil) return false;
+    flood.notifiedUntil = now + wait;
+    const error = `{"code":"REQUESTS_EXCEEDED","message":"Too many messages","retry_after":${wait}}`;
+    owner.transmit(`{"type":"server","status":"error",${uid === undefined ? "" : `"uid":${uid},`}"error":${error}}`);
     return false;
   }
 
@@ -90,6 +99,16 @@ export class RateGate implements RequestLimit {
   spend(client: WebSocketClient, bytes: number): void {
     this.#limiter.charge(answersKey(this.#keyOf(client)), this.#now(), bytes / BYTES_A_MESSAGE);
   }
+}
+
+/**
+ * The `uid`, as JSON, of a message that ends with it. The message is not read: in JSON only a field of its own can stand there. None for
+ * what belongs to a running stream, whose request has the same `uid`.
+ */
+function lastUid(text: string): string | undefined {
+  const tail = text.slice(-TAIL);
+  const at = tail.lastIndexOf('"uid":');
+  return at < 1 || tail.includes('"stream.') ? undefined : LAST_UID.exec(tail.slice(at - 1))?.[1];
 }
 
 /** The key of a second bucket, for requests and the bytes sent in answer: as large as the one for messages, but separate. */

@@ -316,6 +316,70 @@ describe("client.send", () => {
     assert.deepEqual(socket.take(), [subscribe, { type: "n", n: 1 }, { type: "n", n: 2 }]);
   });
 
+  it("sends again what the rate limit discarded, in order and after the wait, and nothing else", async () => {
+    const { client, clock, admit, take } = connectFake();
+    const socket = await admit();
+    const outcomes: unknown[] = [];
+    const requests = ["a", "b", "c"].map((text) => client.request("say", { text }).then((data) => outcomes.push(data)));
+    const stream = client.stream("ask", { prompt: "Hi" });
+    const sent = socket.take().filter(({ type }) => type !== "ping");
+    const [a, b, c, ask] = sent;
+    assert.deepEqual(sent.map((message) => Object.keys(message).at(-1)), ["uid", "uid", "uid", "uid"]);
+    const discard = (uid: unknown, retry_after = 3_000) =>
+      socket.receive({ type: "server", status: "error", uid, error: { code: "REQUESTS_EXCEEDED", message: "", retry_after } });
+    for (const { uid } of [c, a, ask]) discard(uid);
+    socket.receive({ type: "say", status: "ok", uid: b.uid, data: "b" });
+    clock.advance(2_999);
+    assert.deepEqual(socket.take(), []);
+    clock.advance(1);
+    assert.deepEqual(socket.take().filter(({ type }) => type !== "ping"), [a, c, ask]);
+    for (const { uid, text } of [a, c]) socket.receive({ type: "say", status: "ok", uid, data: text });
+    socket.receive({ type: "ask", status: "ok", uid: ask.uid, data: "done" });
+    await Promise.all(requests);
+    assert.deepEqual([outcomes, await stream.result, take("error")], [["b", "a", "c"], "done", []]);
+    // Of a request that is not waited for any more.
+    discard(a.uid);
+    assert.deepEqual(take("error").map(({ error }) => error.code), ["REQUESTS_EXCEEDED"]);
+    // Any other error of the server is the answer.
+    const broken = client.request("say", {});
+    clock.advance(3_000);
+    const { uid } = socket.take().find(({ type }) => type === "say");
+    socket.receive({ type: "server", status: "error", uid, error: { code: "INVALID_PAYLOAD", message: "" } });
+    await assert.rejects(broken, { code: "INVALID_PAYLOAD" });
+  });
+
+  it("rejects what the rate limit discards for too long, as never sent", async () => {
+    const { client, clock, admit } = connectFake();
+    const socket = await admit();
+    const request = client.request("say", {}, { timeout: 2_000 });
+    const { uid } = socket.take().find(({ type }) => type === "say");
+    socket.receive({
+      type: "server",
+      status: "error",
+      uid,
+      error: { code: "REQUESTS_EXCEEDED", message: "", retry_after: 3_000 },
+    });
+    clock.advance(2_000);
+    await assert.rejects(request, { code: "TIMEOUT", message: "Not sent in time: told to wait" });
+    clock.advance(60_000);
+    assert.deepEqual(socket.take().filter(({ type }) => type === "say"), []);
+  });
+
+  it("sends a discarded answer to a question again", async () => {
+    const { client, clock, admit } = connectFake();
+    const socket = await admit();
+    client.handle("confirm", ({ n }) => n);
+    socket.receive({ type: "confirm", uid: "ask:1", n: 1 });
+    for (let turns = 0; turns < 4; turns++) await turn();
+    const [answer] = socket.take().filter(({ type }) => type === "confirm");
+    assert.equal(Object.keys(answer).at(-1), "uid");
+    const error = { code: "REQUESTS_EXCEEDED", message: "", retry_after: 1_000 };
+    socket.receive({ type: "server", status: "error", uid: "ask:1", error });
+    assert.deepEqual(socket.take(), []);
+    clock.advance(1_000);
+    assert.deepEqual(socket.take(), [answer]);
+  });
+
   it("throws for what JSON cannot hold", async () => {
     const { client } = connectFake();
     await assert.rejects(client.send({ type: "n", n: 1n }), TypeError);

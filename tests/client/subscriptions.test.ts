@@ -475,6 +475,30 @@ describe("A subscription whose reader is slow", () => {
     assert.deepEqual(socket.take(), []);
   });
 
+  it("is asked for again, or ended again, once when the rate limit has discarded that", async () => {
+    const { client, clock, admit, take } = connectFake();
+    const socket = await admit();
+    const { told } = record(client);
+    const { subscription } = record(client);
+    const [first, second] = socket.take();
+    begin(socket, second.uid);
+    subscription.unsubscribe();
+    const [ended] = socket.take();
+    assert.deepEqual(ended, { type: "unsubscribe", uid: second.uid });
+    const error = { code: "REQUESTS_EXCEEDED", message: "", retry_after: 3_000 };
+    for (const { uid } of [first, ended]) socket.receive({ type: "server", status: "error", uid, error });
+    publish(socket, second.uid, 1);
+    clock.advance(2_999);
+    assert.deepEqual(socket.take(), []);
+    clock.advance(1);
+    assert.deepEqual(socket.take(), [first, ended]);
+    socket.receive({ type: "subscription", event: "unsubscribe", uid: second.uid });
+    begin(socket, first.uid);
+    clock.advance(20_000);
+    assert.deepEqual(socket.take().filter(({ type }) => type !== "ping"), []);
+    assert.deepEqual([told, take("error")], [[["init", undefined, undefined]], []]);
+  });
+
   it("is told of a gap where there is no history", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();

@@ -44,6 +44,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
         client,
         proxy,
         errors,
+        id,
         /** What the server says once the client has been answered: what was sent before has been handled. */
         async read() {
           return await post(`/read/${id}`) as { handled: number[]; closes: number[]; limited: number };
@@ -199,6 +200,26 @@ for (const runtime of ["node", "bun", "deno"] as const) {
           else assert.match(outcome, /^(OUTBOX_FULL|MESSAGE_TOO_BIG)$/, message);
         }
       }
+    });
+
+    it("has all handled, once, though another client uses up the limit that they share", { timeout: 300_000 }, async () => {
+      await using paced = await pace({ hold: 0, rateLimit: { burst: 20, messages: 5 } });
+      const { client, errors, read, id } = paced;
+      // By then it knows what is left of the limit, which is not so for long.
+      assert.equal(await client.request("n", { n: 0 }), 0);
+      const other = await Wire.open(server.port, `/${id}`);
+      for (const n of numbers(30)) other.send({ type: "n", n: -1 - n, uid: n });
+      for (let left = 30; left > 0; left--) await other.next();
+      const init = new Promise((resolve) => client.subscribe("room:1", { onInit: ({ data }) => resolve(data) }));
+      const ns = numbers(10).map((n) => n + 1);
+      assert.deepEqual(await Promise.all(ns.map((n) => client.request("n", { n }, { timeout: 120_000 }))), ns);
+      assert.equal(await init, "room:1");
+      other.reset();
+      const { handled, limited } = await read();
+      assert.deepEqual(handled.filter((n) => n >= 0).sort((a, b) => a - b), [0, ...ns]);
+      assert.ok(limited > 0);
+      assert.deepEqual(errors.filter((error) => (error as { code: string }).code !== "REQUESTS_EXCEEDED"), []);
+      assert.equal(client.status, "open");
     });
 
     it("holds back what a client sends that takes no notice, or closes it with 4529", { timeout: 300_000 }, async () => {

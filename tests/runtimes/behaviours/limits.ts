@@ -21,6 +21,28 @@ export const limits: Behaviour[] = [
     },
   },
   {
+    title: "a message over the rate is answered by the uid that it ends with, however many are",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/limited");
+      for (let uid = 0; uid < 5; uid++) assert.equal((await wire.ask({ type: "ping", uid })).uid, uid);
+      wire.write(frames(
+        { type: "echo", text: "a", uid: 5 },
+        { type: "echo", text: "b", uid: "six" },
+        { uid: 7, type: "echo", text: "read to its end only" },
+        { type: "echo", data: { uid: 8 } },
+        { type: "stream.cancel", uid: 9 },
+        { type: "echo", uid: 10 },
+      ));
+      for (const uid of [5, "six", 10]) {
+        const { type, status, error, ...rest } = await wire.next();
+        assert.deepEqual([type, status, error.code, error.retry_after], ["server", "error", "REQUESTS_EXCEEDED", 1_000]);
+        assert.deepEqual(rest, { uid });
+      }
+      await server.control("limited", "advance", { ms: 1_000 });
+      assert.equal((await wire.ask({ type: "ping", uid: 11 })).uid, 11);
+    },
+  },
+  {
     title: "bytes over the rate are answered REQUESTS_EXCEEDED",
     async run(server) {
       const wire = await Wire.open(server.port, "/limited");
@@ -118,7 +140,7 @@ export const limits: Behaviour[] = [
       // Its own message was the last but one.
       assert.equal((await wire.ask({ type: "ping", uid: 1 })).type, "pong");
       const { error: { code }, ...rest } = await wire.ask({ type: "ping", uid: 2 });
-      assert.deepEqual([code, rest.uid], ["REQUESTS_EXCEEDED", undefined]);
+      assert.deepEqual([code, rest.type, rest.uid], ["REQUESTS_EXCEEDED", "server", 2]);
       assert.equal((await server.control("capped", "stats")).limited, 2);
     },
   })),

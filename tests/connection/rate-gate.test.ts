@@ -1,0 +1,76 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { WebSocketClient } from "../../src/application/websocket-client.ts";
+import type { Connection } from "../../src/connection/connection.ts";
+import { RateGate } from "../../src/connection/rate-gate.ts";
+
+/** A connection that has used up its limit of one message a second. */
+function exhausted() {
+  const gate = new RateGate({ messages: 1, burst: 1, bytes: 1e9, burstBytes: 1e9 }, () => 0, () => "key");
+  const sent: string[] = [];
+  const owner = {
+    client: {} as WebSocketClient,
+    isPending: false,
+    flood: undefined,
+    transmit: (text: string) => sent.push(text) > 0,
+    close: () => assert.fail("It may go on"),
+  } as Pick<Connection, "client" | "isPending" | "flood" | "close"> & { transmit(text: string): boolean };
+  gate.lets(owner as Connection, 1, 0);
+  return {
+    /** The answers to a message that is refused. */
+    answers(text: string, now = 0): unknown[] {
+      assert.equal(gate.lets(owner as Connection, text.length, now, text), false);
+      return sent.splice(0).map((answer) => JSON.parse(answer));
+    },
+  };
+}
+
+const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: 1_000 };
+const refusal = { type: "server", status: "error", error };
+
+describe("RateGate.lets", () => {
+  it("answers each refused message by the uid that it ends with", () => {
+    const { answers } = exhausted();
+    for (const uid of [0, 7, -7, 999_999_999_999_999, "a", " !#[]~", "k3f9.once", "x".repeat(64)]) {
+      for (
+        const text of [
+          JSON.stringify({ type: "say", text: "x".repeat(500), uid }),
+          `{"type": "say", "uid": ${JSON.stringify(uid)}}`,
+        ]
+      ) {
+        assert.deepEqual(answers(text), [{ ...refusal, uid }], text);
+      }
+    }
+  });
+
+  it("reads no uid where another field, or another object, ends the message, and where it belongs to a running stream", () => {
+    const texts = [
+      "",
+      '{"type":"say"}',
+      '"uid":7}',
+      '{"uid":7,"type":"say"}',
+      '{"type":"say","data":{"uid":7}}',
+      '[{"type":"say","uid":7}]',
+      '{"type":"say","uid":null}',
+      '{"type":"say","uid":{}}',
+      '{"type":"say","uid":07}',
+      '{"type":"say","uid":-0}',
+      '{"type":"say","uid":1234567890123456}',
+      '{"type":"say","uid":1e5}',
+      '{"type":"say","uid":""}',
+      '{"type":"say","uid":"é"}',
+      '{"type":"say","uid":"\\u0061"}',
+      `{"type":"say","uid":"${"x".repeat(65)}"}`,
+      '{"type":"say","text":",\\"uid\\":7}"}',
+      '{"type":"say","a\\"uid":7}',
+      '{"type":"stream.cancel","uid":7}',
+      JSON.stringify({ type: "stream.cancel", uid: "x".repeat(64) }),
+      '{"uid":7',
+    ];
+    const { answers } = exhausted();
+    assert.deepEqual(answers("first"), [refusal]);
+    // Without a uid it says so once for each wait.
+    for (const text of texts) assert.deepEqual(answers(text), [], text);
+    for (const text of texts) assert.deepEqual(exhausted().answers(text), [refusal], text);
+  });
+});
