@@ -63,6 +63,17 @@ describe("maxSubscriptionsPerUser", () => {
     }
   });
 
+  it("gives the room of each back when a client ends its subscriptions one by one", async () => {
+    const { join } = create({ maxSubscriptionsPerUser: 3 });
+    const [first, second] = [join("ann"), join("ann")];
+    await first.ask(subscribe("a", { uid: 1 }), subscribe("b", { uid: 2 }), subscribe("c", { uid: 3 }));
+    for (const uid of [1, 2, 3]) {
+      assert.equal((await second.ask(subscribe("d", { uid })))[0].error.code, "LIMIT_EXCEEDED");
+      await first.ask({ type: "unsubscribe", uid });
+      assert.equal((await second.ask(subscribe("d", { uid })))[0].event, "init");
+    }
+  });
+
   it("counts one that takes the place of another once, and one under way too", async () => {
     const { join } = create({ maxSubscriptionsPerUser: 1 });
     const peer = join("ann");

@@ -77,6 +77,20 @@ describe("Channels: presence", () => {
     assert.deepEqual(await told(watcher), ["-ann"]);
   });
 
+  it("tells of a user who comes back after leaving, while others stayed", async () => {
+    const { join, channels } = createChannels({ room });
+    const ann = join("ann");
+    await ann.ask(subscribe({ presence: true }));
+    const bob = join("bob");
+    for (const _ of [1, 2]) {
+      await bob.ask(subscribe());
+      await bob.ask({ type: "unsubscribe" });
+    }
+    await bob.ask(subscribe());
+    assert.deepEqual(await told(ann), ["+bob", "-bob", "+bob", "-bob", "+bob"]);
+    assert.deepEqual(await channels.presence("room"), [{ user: "ann" }, { user: "bob" }]);
+  });
+
   it("counts who is nobody by the connection", async () => {
     const { join, channels } = createChannels({ room });
     const [one, two] = [join(), join()];
