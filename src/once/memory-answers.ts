@@ -1,10 +1,13 @@
 import type { AnswerStore } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 
+/** Stored in place of an answer that is not kept. */
+export const LOST: string = JSON.stringify({ isLost: true });
+
 /** Maximum number of answers, and of their characters. */
 const [MAX_ANSWERS, MAX_LENGTH] = [100_000, 2 ** 25];
 
-/** Answers in the memory of this node. */
+/** Answers in the memory of this node. When they are too long together, the longer ones are replaced: a few users must not fill it. */
 export class MemoryAnswers implements AnswerStore {
   /** In the order of their expiry. */
   readonly #answers = new Map<string, { readonly text: string; readonly until: number }>();
@@ -25,7 +28,7 @@ export class MemoryAnswers implements AnswerStore {
     }
     const known = this.#answers.get(key);
     if (known) return known.text;
-    if (this.#answers.size >= MAX_ANSWERS || this.#length >= MAX_LENGTH) {
+    if (this.#answers.size >= MAX_ANSWERS) {
       throw new WebSocketError("server", "LIMIT_EXCEEDED", "Too many answers are kept, try again later");
     }
     this.settle(key, text, ttl);
@@ -36,6 +39,18 @@ export class MemoryAnswers implements AnswerStore {
     this.#delete(key);
     this.#answers.set(key, { text, until: this.#now() + ttl });
     this.#length += key.length + text.length;
+    if (this.#length > MAX_LENGTH) this.#shorten();
+  }
+
+  /** Replaces the oldest of those that are not shorter than the average, until half of the room is free. */
+  #shorten(): void {
+    const average = this.#length / this.#answers.size;
+    for (const [key, { text, until }] of this.#answers) {
+      if (this.#length <= MAX_LENGTH / 2) return;
+      if (key.length + text.length < average) continue;
+      this.#answers.set(key, { text: LOST, until });
+      this.#length -= text.length - LOST.length;
+    }
   }
 
   #delete(key: string): void {

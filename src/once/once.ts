@@ -17,7 +17,7 @@ import { checkMs } from "../base/clock.ts";
 import { IdQuota } from "../channels/id-quota.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { MemoryAnswers } from "./memory-answers.ts";
+import { LOST, MemoryAnswers } from "./memory-answers.ts";
 
 export type { Once, OnceAnswer, OnceHost } from "../application/once.ts";
 
@@ -71,9 +71,6 @@ interface Asked {
   /** The user, or the address of a client without one. */
   readonly account: string;
 }
-
-/** Stored in place of an answer that is not kept. */
-const LOST = JSON.stringify({ isLost: true });
 
 /** Time between two looks at a request that another node runs, in ms: the first, and the longest. */
 const [FIRST_LOOK, LAST_LOOK] = [50, 1_000];

@@ -275,6 +275,16 @@ describe("answerOnce", () => {
     assert.equal(answers.at(() => 1_000).claim("more", "", 1_000), null);
   });
 
+  it("replaces the longer answers when all of them are too long, and goes on with those of other users", () => {
+    const answers = new MemoryAnswers().at(() => 0);
+    answers.claim("short", "{}", 1_000);
+    const text = JSON.stringify("x".repeat(2 ** 16));
+    for (let number = 0; number < 600; number++) assert.equal(answers.claim(`long ${number}`, text, 1_000), null);
+    assert.equal(answers.claim("short", "", 1_000), "{}");
+    assert.deepEqual(JSON.parse(answers.claim("long 0", "", 1_000)!), { isLost: true });
+    assert.equal(answers.claim("long 599", "", 1_000), text);
+  });
+
   it("throws for an option out of range", () => {
     const cases = [{ window: 0 }, { patience: Infinity }, { maxPerUser: 0 }, { maxLength: 1.5 }, { maxLengthPerUser: 0 }, {
       max: 1,
