@@ -166,20 +166,25 @@ export class AskedClients<Reply> {
   add(node: string, { replies = [], failed = [] }: AskAnswers): void {
     for (const { uid, code } of failed) this.#missing.push(uid === undefined ? { node, code } : { node, uid, code });
     for (const { uid, user, data } of replies) {
-      this.#reading.push(this.#read({ node, uid, user, data: data === undefined ? undefined : JSON.parse(data) }));
+      this.#reading.push(this.#read({ node, uid, user }, data));
     }
   }
 
-  /** Validates a reply, at once: one after the other would add up. Never rejects. */
-  async #read(reply: AskReply): Promise<void> {
+  /**
+   * Validates a reply, at once: one after the other would add up. Never rejects.
+   *
+   * @param text of another node, which may be another version of this one
+   */
+  async #read(from: Pick<AskReply, "node" | "uid" | "user">, text: string | undefined): Promise<void> {
     const schema = this.#schema;
-    const { node, uid } = reply;
+    const { node, uid } = from;
     const { type, timeout } = this.request;
     const late = new WebSocketError(type, "TIMEOUT", `Cannot validate the answer to "${type}" within ${timeout} ms`);
     try {
-      const parsed = schema && await within(this.#host.deadlines, timeout, () => parse(schema, reply.data), () => late);
+      const data: unknown = text === undefined ? undefined : JSON.parse(text);
+      const parsed = schema && await within(this.#host.deadlines, timeout, () => parse(schema, data), () => late);
       if (parsed?.success === false) this.#missing.push({ node, uid, code: "INVALID_PAYLOAD" });
-      else this.#replies.push({ ...reply, data: (parsed ? parsed.output : reply.data) as Reply }); // As the schema says, or unchecked.
+      else this.#replies.push({ ...from, data: (parsed ? parsed.output : data) as Reply }); // As the schema says, or unchecked.
     } catch (error) {
       this.#missing.push({ node, uid, code: error === late ? "TIMEOUT" : "INTERNAL_ERROR" });
       this.#host.report(error);

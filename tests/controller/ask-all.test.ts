@@ -105,6 +105,20 @@ describe("controller.askAll", () => {
     assert.deepEqual(missing, [{ node: b!.engine.host.node, code: "TIMEOUT" }]);
   });
 
+  it("lists a client whose answer is not JSON by the time that it comes from its node", async () => {
+    const { nodes: [a, b] } = createNodes(2);
+    const yuki = b!.join("yuki");
+    const errors: unknown[] = [];
+    a!.controller.on("error", ({ error }) => void errors.push(error));
+    const asked = a!.controller.askAll("ready?", {}, {}, { timeout: 5_000 });
+    await turn();
+    const { host } = a!.engine;
+    a!.engine.host = { ...host, received: (message) => host.received(message.replace('"data":"1"', '"data":"{"')) };
+    answerAll([yuki], () => 1);
+    assert.deepEqual(byUser(await asked), { replies: [], missing: [[yuki.client.uid, "INTERNAL_ERROR"]] });
+    assert.match(String(errors), /SyntaxError/);
+  });
+
   it("asks no more than 1,000 clients of a node, and takes no reply over 16 KiB", async () => {
     const { controller } = observe();
     const peers = Array.from({ length: 1_000 }, () => open(controller));
