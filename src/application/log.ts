@@ -278,7 +278,7 @@ export const reporter = (
 };
 
 /** The place where the error was created. Its message would not do: it may contain input, and differ each time. */
-function placeOf(error: unknown): string {
+export function placeOf(error: unknown): string {
   try {
     if (!(error instanceof Error)) return typeof error;
     return cut(`${error.name} ${framesOf(error, 1)[0] ?? ""}`, MAX_FRAME);

@@ -1,6 +1,6 @@
 import type { Observer, Publishing } from "../application/observer.ts";
 import { describeCause } from "../base/describe-cause.ts";
-import { errorRecord, escapeControls } from "../application/log.ts";
+import { errorRecord, escapeControls, placeOf } from "../application/log.ts";
 import { isThenable } from "../base/guard.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
@@ -82,7 +82,8 @@ export class Collector {
     reported: (error, client) => {
       const now = this.#node.now();
       const summary = clean(describeCause(error, new Error("An error without a message")));
-      this.errors.add(now, summary, () => {
+      // By their place: a client may choose what is in a text, and fill the list with it.
+      this.errors.add(now, placeOf(error), () => {
         const [{ code, error: described }, text] = errorRecord(error, client);
         return {
           kind: "error",

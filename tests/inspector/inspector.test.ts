@@ -364,6 +364,21 @@ describe("inspector", () => {
     assert.match(error!.stack!, /inspector\.test/);
   });
 
+  it("keeps an error though a client has others reported again and again, with texts that it chooses", async () => {
+    const { app, controller } = createNode();
+    controller.on("error", () => {});
+    controller.handle("find", v.object({ id: v.number() }), ({ message: { id } }) => {
+      throw new Error(`There is no order ${id}`);
+    });
+    await using t = testkit({ app, controller });
+    const ann = await t.connect({ path: "/websocket", token: "ann" });
+    await assert.rejects(ann.request("fail"), { code: "INTERNAL_ERROR" });
+    for (let id = 0; id < 300; id++) await assert.rejects(ann.request("find", { id }), { code: "INTERNAL_ERROR" });
+    const [errors] = await look(await t.connect(PAGE), "errors");
+    assert.ok(errors!.data.rows.some(({ text }) => text === "Error: the handler broke"));
+    assert.ok(errors!.data.rows.some(({ text, count }) => text.startsWith("Error: There is no order") && count > 1));
+  });
+
   it("lists streams until they end, and open channels with their history and members", async () => {
     const { app, controller, channels } = createNode();
     await using t = testkit({ app, controller });
