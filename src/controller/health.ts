@@ -21,7 +21,7 @@ export interface Health {
  * ```
  */
 export function health(...controllers: Pick<WebSocketController, "status" | "engine">[]): Health {
-  if (controllers.length === 0 || !controllers.every((controller) => typeof controller?.status === "string")) {
+  if (controllers.length === 0 || !controllers.every((controller) => controller?.engine && controller.status)) {
     throw new TypeError("Cannot create the probes: pass the controller, such as health(controller)");
   }
   const answer = (status: string, code: 200 | 503) =>

@@ -152,8 +152,11 @@ const MAX_TRIES = 4;
  */
 export function shard<Stub extends { fetch(request: Request): Promise<Response> }>(
   namespace: ShardNamespace<Stub>,
-  { name, shards, key = keyOf }: ShardOptions,
+  { name, shards, key = keyOf, ...rest }: ShardOptions,
 ): Shards<Stub> {
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined) throw new TypeError(`Cannot shard: unknown option "${unknown}", use name, shards or key`);
+  if (typeof key !== "function") throw new TypeError("Cannot shard: key must be a function of the request");
   if (typeof name !== "string" || name === "" || name.includes("#")) {
     throw new TypeError('Cannot shard: name must be a string without "#", such as "main"');
   }

@@ -83,7 +83,8 @@ export class Streams implements CallKeeper {
     if (resumable && isRequest(declared) && declared.stream?.input) {
       throw new TypeError(`Cannot handle "${type}": a stream with input cannot be resumed, leave out resumable`);
     }
-    return resumable ? this.#resumable().add(type, handler as AnyHandler, resumable) : handler; // Called with its own payload.
+    if (!resumable || typeof handler !== "function") return handler; // Refused by whoever registers it, if it is no function.
+    return this.#resumable().add(type, handler as AnyHandler, resumable); // Called with its own payload.
   }
 
   /** Number of items sent since the start. */

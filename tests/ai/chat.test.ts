@@ -202,6 +202,7 @@ describe("createChatTransport and handleChat", () => {
       });
     }
     assert.throws(() => handleChat(new WebSocketController(), () => new ReadableStream(), { ttl: -1 }), TypeError);
+    assert.throws(() => handleChat(new WebSocketController(), 1 as never), /^TypeError: .*must be a function/);
     await t.close();
   });
 });

@@ -52,7 +52,7 @@ describe("health", () => {
   });
 
   it("throws TypeError without a controller", () => {
-    for (const given of [[], [undefined], [{}], [null]]) {
+    for (const given of [[], [undefined], [{}], [null], [{ status: "running" }]]) {
       assert.throws(() => health(...given as never[]), {
         name: "TypeError",
         message: "Cannot create the probes: pass the controller, such as health(controller)",

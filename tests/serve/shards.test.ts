@@ -32,6 +32,15 @@ function asUpgrade(request: Request): Request {
 }
 
 describe("shard", () => {
+  it("throws for an unknown option, and for a key that is no function", () => {
+    for (const options of [{ kye: () => "" }, { key: "user" }]) {
+      assert.throws(
+        () => shard(namespaceOf(), { name: "main", shards: 2, ...options } as ShardOptions),
+        /^TypeError: Cannot shard/,
+      );
+    }
+  });
+
   it("spreads upgrades evenly over the relays", async () => {
     const namespace = namespaceOf();
     const { fetch } = shard(namespace, { name: "main", shards: 16 });
