@@ -193,6 +193,18 @@ describe("Channels: hibernation", () => {
     assert.equal(controller.stats().clients, 1);
   });
 
+  it("keeps the data of members, and tells of them only whoever has asked", async () => {
+    const object = createObject({ "*": { authorize: () => true, presence: { data: "client" } } });
+    await object.connect("ann").ask(subscribe("a", { presence: true, data: { at: 1 } }));
+    await object.connect("bob").ask(subscribe("a", { data: { at: 2 } }));
+    const { peers: [ann, bob], channels } = object.evict();
+    for (const peer of [ann, bob]) await peer!.take();
+    assert.deepEqual(await channels.presence("a"), [{ user: "ann", data: { at: 1 } }, { user: "bob", data: { at: 2 } }]);
+    ann!.leave(true);
+    assert.deepEqual(await bob!.take(), []);
+    assert.deepEqual(await channels.presence("a"), [{ user: "bob", data: { at: 2 } }]);
+  });
+
   it("tells a client who is there that was not told of a change", async () => {
     const object = createObject({ "*": { authorize: () => true, presence: true } }, { slowConsumer: "drop" });
     const ann = object.connect("ann");
