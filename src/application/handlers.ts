@@ -78,7 +78,7 @@ export interface HandlersHost {
 }
 
 /** Handles messages of an extension, including invalid ones, and answers them itself. */
-type Taker = (client: WebSocketClient, message: WebSocketMessage) => void;
+type ExtensionHandler = (client: WebSocketClient, message: WebSocketMessage) => void;
 
 interface Registered {
   readonly schema: CheckedSchema;
@@ -98,7 +98,7 @@ const RESERVED = new Set(["auth", "ping", "pong", ...STREAM_TYPES]);
 /** Dispatches messages through the application's middleware to its listeners and handlers. */
 export class Handlers {
   readonly #handlers = new Map<string, Registered>();
-  readonly #takers = new Map<string, Taker>();
+  readonly #extensions = new Map<string, ExtensionHandler>();
   readonly #middleware: Middleware[] = [];
   readonly running: Running = new Running();
   /** Set by `#call` while an idempotent request is looked up, before its handler starts. */
@@ -114,7 +114,7 @@ export class Handlers {
       throw new TypeError("Cannot handle: the type must be a string of 1 to 64 characters");
     }
     if (RESERVED.has(type)) throw new TypeError(`Cannot handle "${type}": the controller answers it itself`);
-    if (this.#handlers.has(type) || this.#takers.has(type)) {
+    if (this.#handlers.has(type) || this.#extensions.has(type)) {
       throw new TypeError(`Cannot handle "${type}": it has a handler already`);
     }
     const schema = isRequest(declared) ? declared.payload ?? NOTHING : declared;
@@ -135,12 +135,12 @@ export class Handlers {
     this.#host.observed.types.add(type);
   }
 
-  /** Passes messages of these types to an extension, unvalidated and after the listeners. The taker must not throw. */
-  reserve(types: readonly string[], taker: Taker): void {
+  /** Passes messages of these types to an extension, unvalidated and after the listeners. The handler must not throw. */
+  reserve(types: readonly string[], handler: ExtensionHandler): void {
     for (const type of types) {
       if (this.#handlers.has(type)) throw new TypeError(`Cannot take "${type}": it has a handler already`);
     }
-    for (const type of types) this.#takers.set(type, taker);
+    for (const type of types) this.#extensions.set(type, handler);
   }
 
   use(middleware: Middleware): void {
@@ -234,11 +234,11 @@ export class Handlers {
     // Everything below may throw: a listener may have defined a getter on the message.
     try {
       const registered = this.#handlers.get(message.type);
-      const taker = registered ? undefined : this.#takers.get(message.type);
+      const extension = registered ? undefined : this.#extensions.get(message.type);
       // A listener may have closed the client.
-      if (hasListener && (registered || taker) && connectionOf(client).isSuspended) return undefined;
+      if (hasListener && (registered || extension) && connectionOf(client).isSuspended) return undefined;
       if (!registered) {
-        if (taker) taker(client, message);
+        if (extension) extension(client, message);
         else if (!hasListener) {
           client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
         }

@@ -63,7 +63,7 @@ export interface ClientConnection extends Recipient, AskedConnection {
   /** Starts sending frames one at a time if `stopAndWait` is `"collection"` and applies; returns whether that is new. */
   step(): boolean;
   /** Defers the heartbeat: data waits for the client to read, which has a deadline of its own. */
-  spare(): void;
+  deferHeartbeat(): void;
   /** @param cause @default {"server"} */
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
   /** `outbound` is absent if nothing is checked against a contract. */

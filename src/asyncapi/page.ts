@@ -189,7 +189,7 @@ ${this.#fields(schema, depth + 1, around)}${
       : typeof type === "string"
       ? type
       : "any";
-    const limits = LIMITS.filter(([keyword]) => keyword in schema && !isOfNumbers(schema[keyword])).map(([keyword, sign]) =>
+    const limits = LIMITS.filter(([keyword]) => keyword in schema && !isIntegerBound(schema[keyword])).map(([keyword, sign]) =>
       `${sign} ${String(schema[keyword])}`
     );
     return [
@@ -245,7 +245,7 @@ const LIMITS = [
 ] as const;
 
 /** The bounds of numbers that JSON keeps unchanged say nothing of the value. */
-const isOfNumbers = (bound: unknown): boolean => typeof bound === "number" && Math.abs(bound) === Number.MAX_SAFE_INTEGER;
+const isIntegerBound = (bound: unknown): boolean => typeof bound === "number" && Math.abs(bound) === Number.MAX_SAFE_INTEGER;
 
 /** Text with the code in it that backticks mark. */
 const textOf = (text: string): unknown[] =>

@@ -168,7 +168,7 @@ export class Backlog implements Timed {
       return connection.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     }
     // Reading may take longer than a heartbeat, so this deadline replaces the heartbeat's.
-    connection.spare();
+    connection.deferHeartbeat();
     this.#isPolling = true;
     this.#host.deadlines.set(this, this.#period);
     this.#period = Math.min(2 * this.#period, MAX_PERIOD);

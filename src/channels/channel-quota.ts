@@ -38,7 +38,7 @@ export class ChannelQuota {
   }
 
   /** Records a channel without subscribers on this node. Returns 0, or the ms to wait before another new name is allowed. */
-  bringUp(key: string, channel: string): number {
+  recordName(key: string, channel: string): number {
     const { maxNewChannelsPerMinute } = this.#limits;
     if (maxNewChannelsPerMinute === Infinity) return 0;
     const now = this.#now();

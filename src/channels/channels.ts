@@ -175,7 +175,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       table: this.#table,
       maxSubscriptions,
       quota,
-      newName: (client, name) => this.#channels.has(name) ? 0 : quota.bringUp(host.keyOf(client), name),
+      newName: (client, name) => this.#channels.has(name) ? 0 : quota.recordName(host.keyOf(client), name),
       channel: (name, options) => this.#channel(name, options),
       ids: new IdQuota(maxIdsPerUser, idWindow, host.monotonic),
       publish: (channel, options, event, data, id, parent) =>

@@ -234,7 +234,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     return this.transport.socket;
   }
 
-  spare(): void {
+  deferHeartbeat(): void {
     this.receivedAt = Math.floor(this.host.monotonic());
     this.transport.ask?.();
   }

@@ -194,7 +194,7 @@ export class ClientCalls implements StreamOwner, Timed {
     const isMoving = unreadBytes < this.#unread || this.#connection.isSuspended;
     this.#unread = unreadBytes;
     // Reading may take longer than a heartbeat.
-    if (unreadBytes > this.#budget) this.#connection.spare();
+    if (unreadBytes > this.#budget) this.#connection.deferHeartbeat();
     const { streamTimeout } = this.#host.options;
     let isWaiting = false;
     for (const [call, stream] of [...this.#calls]) {

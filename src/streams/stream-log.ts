@@ -49,10 +49,10 @@ export class StreamLog {
   #isClosed = false;
   /** The member that stands for the readers of this node. */
   #member: string | undefined;
-  /** What that member says. */
-  #said = { at: 0, stop: false };
+  /** What that member has announced. */
+  #announced = { at: 0, stop: false };
   /** Characters read since. */
-  #unsaid = 0;
+  #unannounced = 0;
 
   constructor(id: string, channel: string, kind: StreamKind, host: StreamLogHost) {
     this.id = id;
@@ -149,9 +149,9 @@ export class StreamLog {
       this.reached = at;
       return this.run.changed();
     }
-    if (!this.#member || at <= this.#said.at) return;
-    this.#unsaid += size;
-    if (at - this.#said.at >= this.kind.history.size / 4 || this.#unsaid >= MAX_KEPT / 16) this.#say({ at });
+    if (!this.#member || at <= this.#announced.at) return;
+    this.#unannounced += size;
+    if (at - this.#announced.at >= this.kind.history.size / 4 || this.#unannounced >= MAX_KEPT / 16) this.#announce({ at });
   }
 
   /** Reads what follows an item. @param position that of the last record that the reader has seen. */
@@ -192,7 +192,7 @@ export class StreamLog {
 
   stop(reason: WebSocketError): void {
     if (this.run) this.run.stop(reason);
-    else this.#say({ stop: true });
+    else this.#announce({ stop: true });
   }
 
   // Called by the engine
@@ -220,7 +220,7 @@ export class StreamLog {
   #meet({ user, data }: Member): void {
     if (user === RUN) this.#isRemote = !this.run;
     else if (user !== this.#member && data !== undefined) {
-      const { at, stop } = JSON.parse(data); // Written by `#say`.
+      const { at, stop } = JSON.parse(data); // Written by `#announce`.
       this.#others.add(user);
       this.reached = Math.max(this.reached, at);
       if (stop) this.run?.stop(new WebSocketError(this.type, "CANCELLED", "The client has cancelled it"));
@@ -236,7 +236,7 @@ export class StreamLog {
       for (const member of await engine.members(this.channel)) this.#meet(member);
       if (this.run) return;
       this.#member = crypto.randomUUID();
-      this.#say({});
+      this.#announce({});
     } catch (error) {
       if (this.#isOpen) engine.unsubscribe(this.channel);
       this.#isOpen = false;
@@ -248,12 +248,12 @@ export class StreamLog {
   }
 
   /** Reports the readers of this node to the node of the generator. */
-  #say(change: Partial<{ at: number; stop: boolean }>): void {
-    this.#said = { ...this.#said, ...change };
-    this.#unsaid = 0;
+  #announce(change: Partial<{ at: number; stop: boolean }>): void {
+    this.#announced = { ...this.#announced, ...change };
+    this.#unannounced = 0;
     const { channel } = this;
     const user = this.#member;
-    if (user) void this.#quietly((engine) => engine.join(channel, { user, data: JSON.stringify(this.#said) }));
+    if (user) void this.#quietly((engine) => engine.join(channel, { user, data: JSON.stringify(this.#announced) }));
   }
 
   /** An engine that is unavailable remembers members, and announces them later. */

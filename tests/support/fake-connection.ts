@@ -48,7 +48,7 @@ export class FakeConnection implements ClientConnection {
     this.refused.push(uid);
   }
 
-  spare(): void {}
+  deferHeartbeat(): void {}
 
   close(...args: unknown[]): void {
     this.closes.push(args);

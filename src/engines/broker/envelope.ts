@@ -5,7 +5,7 @@ import { chain } from "./broker.ts";
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { type SigningKey, signingKey } from "./signature.ts";
-import { Singles } from "./singles.ts";
+import { SingleUseNodes } from "./single-use-nodes.ts";
 
 /** Why an envelope was dropped. */
 export type DropReason =
@@ -109,10 +109,10 @@ export class Envelopes {
 
   /**
    * Makes an envelope that may arrive after later ones of this node: that of a transaction, which may commit at any later time. Its node
-   * sends nothing else: see {@link Singles}.
+   * sends nothing else: see {@link SingleUseNodes}.
    */
   sealSingle(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
-    return this.#seal(kind, scope, body, Singles.name(), 1, event, traceparent);
+    return this.#seal(kind, scope, body, SingleUseNodes.name(), 1, event, traceparent);
   }
 
   #seal(
@@ -186,8 +186,8 @@ export class Envelopes {
   }
 
   #isNew({ kind, node, number, time }: Pick<Opened, "kind" | "node" | "number" | "time">): boolean | null {
-    if (!Singles.has(node)) return this.guard.accept(kind, node, number);
-    return this.guard.singles.look(node, time, this.#options.now()) === "genuine";
+    if (!SingleUseNodes.has(node)) return this.guard.accept(kind, node, number);
+    return this.guard.singleUse.look(node, time, this.#options.now()) === "genuine";
   }
 
   #isGenuine(signature: string, text: string): Awaitable<boolean> {

@@ -1,5 +1,5 @@
 import type { Position } from "../engine.ts";
-import { Singles } from "./singles.ts";
+import { SingleUseNodes } from "./single-use-nodes.ts";
 
 /** The fields of a stored publication that show whether it is a copy. */
 export interface LedgerEntry {
@@ -27,7 +27,7 @@ export class Ledger {
   /** By offset: number and node of the publication, or why the entry is not one. */
   readonly #entries = new Map<number, string>();
   readonly #numbers = new Map<string, number>();
-  readonly #singles = new Singles();
+  readonly #singleUse = new SingleUseNodes();
   #offset = 0;
   #sealed = -Infinity;
 
@@ -42,7 +42,7 @@ export class Ledger {
 
   /** Publications and nodes recorded. */
   get size(): number {
-    return this.#entries.size + this.#singles.size;
+    return this.#entries.size + this.#singleUse.size;
   }
 
   /** Judges an entry, and records it if it is new. */
@@ -54,7 +54,7 @@ export class Ledger {
     if (known !== undefined) return known === name ? "genuine" : "missing";
     if (offset <= this.#offset) return "missing";
     this.#offset = offset;
-    const verdict = Singles.has(node) ? this.#singles.look(node, entry.sealed, entry.taken) : this.#lookInOrder(entry);
+    const verdict = SingleUseNodes.has(node) ? this.#singleUse.look(node, entry.sealed, entry.taken) : this.#lookInOrder(entry);
     this.#entries.set(offset, verdict === "genuine" ? name : verdict);
     return verdict;
   }

@@ -1,5 +1,5 @@
 import { ENVELOPE_KINDS, type EnvelopeKind } from "./envelope-kind.ts";
-import { Singles } from "./singles.ts";
+import { SingleUseNodes } from "./single-use-nodes.ts";
 
 /** A node's last number of each kind of envelope. */
 export type EnvelopeNumbers = Readonly<Record<EnvelopeKind, number>>;
@@ -46,7 +46,7 @@ class Received {
  */
 export class ReplayGuard {
   /** Those whose envelope has arrived. */
-  readonly singles: Singles = new Singles();
+  readonly singleUse: SingleUseNodes = new SingleUseNodes();
   readonly #node: string;
   readonly #own = ofEach(() => 0);
   /** The numbers of this node that came back from the broker. */

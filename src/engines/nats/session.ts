@@ -9,7 +9,7 @@ import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
 import { NatsOnce } from "./once.ts";
 import { ORDER_KEYS, orderKey, ordersSince } from "./orders.ts";
-import { Unkept } from "./unkept.ts";
+import { UndeclaredHistories } from "./undeclared-histories.ts";
 
 /** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
 const KEPT = 24 * 60 * 60_000;
@@ -35,7 +35,7 @@ export class NatsSession implements BrokerSession {
   readonly #subscriptions = new Map<string, Subscription>();
   /** The state of each bucket at the last beat. */
   readonly #buckets = new Map<string, StreamInfo>();
-  readonly #unkept: Unkept = new Unkept({
+  readonly #undeclared: UndeclaredHistories = new UndeclaredHistories({
     watch: (channel, added) => {
       const subscription = this.#subscribe(this.#subject(channel, "publication"), added);
       return () => subscription.unsubscribe();
@@ -141,7 +141,7 @@ export class NatsSession implements BrokerSession {
     const envelope = typeof sealed === "string" ? sealed : await sealed;
     if (once) await this.#once.publish(channel, envelope, once);
     else this.#connection.publish(this.#subject(channel, "event"), envelope);
-    await (this.#unkept.afterPublish(channel) ?? this.#arrive());
+    await (this.#undeclared.afterPublish(channel) ?? this.#arrive());
     return null;
   }
 
@@ -174,7 +174,7 @@ export class NatsSession implements BrokerSession {
   }
 
   async beat(): Promise<boolean> {
-    this.#unkept.round();
+    this.#undeclared.round();
     const checks = new Map([...this.#buckets].map(([bucket, known]) => [bucket, this.#verify(bucket, known)]));
     const renew = async () => {
       // The beat adds an entry to this bucket: written before the check, it could stand in for one that was lost.
@@ -256,7 +256,7 @@ export class NatsSession implements BrokerSession {
       return;
     }
     for (const subscription of [this.#own, ...this.#subscriptions.values()]) subscription?.unsubscribe();
-    this.#unkept.close();
+    this.#undeclared.close();
   }
 
   /** Resolves when the server has received what was published. One flush at a time: calls meanwhile share the next, as each is a write. */

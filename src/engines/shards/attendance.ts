@@ -14,7 +14,7 @@ interface MemberRow {
 const MEMBERS_A_PAGE = 2_000;
 
 /** Maximum number of changes that are stored for relays. Beyond it the earlier ones are dropped. */
-const MAX_UNTOLD = 10_000;
+const MAX_PENDING = 10_000;
 
 /**
  * The members on all objects, in a table of the home object. A user on several objects is one member, with the newest data.
@@ -24,22 +24,22 @@ const MAX_UNTOLD = 10_000;
 export class Attendance {
   readonly #sql: Sql;
   readonly #members: string;
-  readonly #untold: string;
+  readonly #pending: string;
   readonly #changed: Changed;
   #newest = 0;
-  /** Number of untold changes, or more: one of the same member counts again. */
-  #untoldCount = 0;
+  /** Number of pending changes, or more: one of the same member counts again. */
+  #pendingCount = 0;
 
   constructor(sql: Sql, prefix: string, changed: Changed) {
     const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
     this.#sql = sql;
     this.#members = table("attendance");
-    this.#untold = table("untold");
+    this.#pending = table("untold"); // Its name in objects that exist.
     this.#changed = changed;
   }
 
   start(): void {
-    const [members, untold] = [this.#members, this.#untold];
+    const [members, pending] = [this.#members, this.#pending];
     rowsOf(
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${members}
@@ -48,10 +48,10 @@ export class Attendance {
     rowsOf(this.#sql, `CREATE INDEX IF NOT EXISTS ${members.slice(0, -1)}_relay" ON ${members} (relay)`);
     rowsOf(
       this.#sql,
-      `CREATE TABLE IF NOT EXISTS ${untold} (channel TEXT, user TEXT, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
+      `CREATE TABLE IF NOT EXISTS ${pending} (channel TEXT, user TEXT, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
     );
     this.#newest = rowsOf<{ place: number | null }>(this.#sql, `SELECT MAX(place) AS place FROM ${members}`)[0]?.place ?? 0;
-    this.#untoldCount = this.untold().length;
+    this.#pendingCount = this.pending().length;
   }
 
   /** @param place of data that has one; it is not newer than it was. Returns the place. */
@@ -134,14 +134,14 @@ export class Attendance {
   }
 
   /** The changes that some relays may not know of. */
-  untold(): { channel: string; user: string }[] {
-    return rowsOf(this.#sql, `SELECT channel, user FROM ${this.#untold}`);
+  pending(): { channel: string; user: string }[] {
+    return rowsOf(this.#sql, `SELECT channel, user FROM ${this.#pending}`);
   }
 
   /** All relays know of all changes. */
-  told(): void {
-    rowsOf(this.#sql, `DELETE FROM ${this.#untold}`);
-    this.#untoldCount = 0;
+  confirmAll(): void {
+    rowsOf(this.#sql, `DELETE FROM ${this.#pending}`);
+    this.#pendingCount = 0;
   }
 
   #put(relay: string, channel: string, user: string, data: string | null, place: number): void {
@@ -167,8 +167,8 @@ export class Attendance {
     if (is ? was && was.data === is.data : !was) return;
     const isTold = this.#changed(channel, is ? [is] : [], is ? [] : [user]);
     if (!isTold) return;
-    if (++this.#untoldCount > MAX_UNTOLD) this.told();
-    rowsOf(this.#sql, `INSERT OR IGNORE INTO ${this.#untold} VALUES (?, ?)`, channel, user);
+    if (++this.#pendingCount > MAX_PENDING) this.confirmAll();
+    rowsOf(this.#sql, `INSERT OR IGNORE INTO ${this.#pending} VALUES (?, ?)`, channel, user);
   }
 }
 

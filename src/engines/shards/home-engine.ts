@@ -245,7 +245,7 @@ export class HomeEngine implements Engine, Timed {
   due(): void {
     if (!this.#store.hasPending) return;
     if (!this.#fanOut?.isIdle) return this.#host?.deadlines.set(this, TIDY_PERIOD);
-    this.#attendance.told();
+    this.#attendance.confirmAll();
     this.#store.hasPending = false;
   }
 
@@ -373,7 +373,7 @@ export class HomeEngine implements Engine, Timed {
     const host = this.#host!; // Called by the start.
     host.deadlines.set(this, TIDY_PERIOD);
     this.#push(null, this.#store.relays.keys());
-    for (const { channel, user } of this.#attendance.untold()) {
+    for (const { channel, user } of this.#attendance.pending()) {
       const [item] = this.#attendance.itemsOf([`${channel}\n${user}`]);
       this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One for one change.
     }

@@ -170,7 +170,7 @@ export class RelayEngine implements Engine {
     if (!this.#channels.delete(channel) || this.status === "closed") return;
     this.#store.forget(channel);
     this.#announced.forget(channel);
-    this.#tellGone({ type: "unsubscribe", channel }).catch(() => {}); // Told later.
+    this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // Announced later.
   }
 
   async publish(
@@ -333,7 +333,7 @@ export class RelayEngine implements Engine {
     const member = this.#joining;
     const announcements = [
       ...joined.map((each) => this.#announceJoin(channel, each, member)),
-      ...left.map((user) => this.#tellGone({ type: "leave", channel, user })),
+      ...left.map((user) => this.#announceGone({ type: "leave", channel, user })),
     ];
     const announcing = this.#announcing = Promise.all(announcements);
     announcing.catch(() => this.#resync.request());
@@ -359,11 +359,11 @@ export class RelayEngine implements Engine {
     for (const channel of this.#store.channels()) {
       if (this.#channels.has(channel)) continue;
       this.#store.forget(channel);
-      this.#tellGone({ type: "unsubscribe", channel }).catch(() => {}); // Told later.
+      this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // Announced later.
     }
   }
 
-  async #tellGone(operation: Extract<Operation, { type: "unsubscribe" | "leave" }>): Promise<void> {
+  async #announceGone(operation: Extract<Operation, { type: "unsubscribe" | "leave" }>): Promise<void> {
     await this.#resync.follow(() => this.#run(operation.type, () => operation));
   }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Unkept } from "../../src/engines/nats/unkept.ts";
+import { UndeclaredHistories } from "../../src/engines/nats/undeclared-histories.ts";
 import { turn } from "../support/waiting.ts";
 
 /** Histories that begin when the test says so. */
@@ -9,7 +9,7 @@ function create() {
   const watchers = new Map<string, Set<() => void>>();
   const answers: (() => void)[] = [];
   const ended: string[] = [];
-  const unkept = new Unkept({
+  const undeclared = new UndeclaredHistories({
     watch(channel, added) {
       const own = () => added();
       watchers.set(channel, (watchers.get(channel) ?? new Set()).add(own));
@@ -24,7 +24,7 @@ function create() {
     failed: (error) => assert.fail(String(error)),
   });
   return {
-    unkept,
+    undeclared,
     ended,
     add(channel: string) {
       histories.add(channel);
@@ -40,20 +40,20 @@ function create() {
 
 describe("Publications without a history", () => {
   it("end one that is there, each time", async () => {
-    const { unkept, ended, add, answer, watched } = create();
+    const { undeclared, ended, add, answer, watched } = create();
     for (let count = 1; count <= 3; count++) {
       add("room");
-      void unkept.afterPublish("room");
+      void undeclared.afterPublish("room");
       await answer();
       assert.deepEqual([ended.length, watched("room")], [count, 0]);
     }
   });
 
   it("ask once where there is none, and end one that has begun since", async () => {
-    const { unkept, ended, add, answer, watched } = create();
-    void unkept.afterPublish("room");
+    const { undeclared, ended, add, answer, watched } = create();
+    void undeclared.afterPublish("room");
     await answer();
-    assert.equal(unkept.afterPublish("room"), undefined);
+    assert.equal(undeclared.afterPublish("room"), undefined);
     assert.equal(watched("room"), 1);
     add("room");
     await answer();
@@ -61,36 +61,36 @@ describe("Publications without a history", () => {
   });
 
   it("leave one alone that lacks nothing", async () => {
-    const { unkept, ended, add, answer } = create();
-    void unkept.afterPublish("room");
+    const { undeclared, ended, add, answer } = create();
+    void undeclared.afterPublish("room");
     await answer();
     add("room");
     assert.deepEqual(ended, []);
-    void unkept.afterPublish("room");
+    void undeclared.afterPublish("room");
     assert.deepEqual(ended, ["room"]);
   });
 
   it("ask again where one has begun while they asked", async () => {
-    const { unkept, ended, add, answer, watched } = create();
-    void unkept.afterPublish("room");
+    const { undeclared, ended, add, answer, watched } = create();
+    void undeclared.afterPublish("room");
     add("room");
     await answer();
     assert.equal(watched("room"), 0);
-    void unkept.afterPublish("room");
+    void undeclared.afterPublish("room");
     assert.deepEqual(ended, ["room"]);
   });
 
   it("watch no channel that nothing is published to any more", async () => {
-    const { unkept, answer, watched } = create();
-    void unkept.afterPublish("room");
+    const { undeclared, answer, watched } = create();
+    void undeclared.afterPublish("room");
     await answer();
-    unkept.round();
+    undeclared.round();
     assert.equal(watched("room"), 1);
-    unkept.round();
+    undeclared.round();
     assert.equal(watched("room"), 0);
-    void unkept.afterPublish("room");
+    void undeclared.afterPublish("room");
     await answer();
-    unkept.close();
+    undeclared.close();
     assert.equal(watched("room"), 0);
   });
 });

@@ -8,7 +8,7 @@ const MAX_AGE = 3_600_000;
 const MAX_NODES = 50_000;
 
 /** Nodes that send one envelope, which a transaction commits at any later time. Each is accepted once. */
-export class Singles {
+export class SingleUseNodes {
   readonly #times = new Map<string, number>();
   /** The latest sealing of a forgotten node: an older envelope may be a copy. */
   #forgotten = -Infinity;

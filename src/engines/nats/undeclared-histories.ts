@@ -1,8 +1,8 @@
 /** Maximum number of watched channels. */
 const MAX_CHANNELS = 10_000;
 
-/** What `Unkept` needs from its session. */
-export interface UnkeptHost {
+/** What `UndeclaredHistories` needs from its session. */
+export interface UndeclaredHistoriesHost {
   /** Calls back for each addition to the channel's history. Returns a function that stops this. */
   watch(channel: string, added: () => void): () => void;
   /** Ends the history of a channel; `false` when there is none. */
@@ -23,11 +23,11 @@ interface Watched {
  * publications, and a client must not recover from them. After one request per channel it watches for new histories, because a request
  * per publication would double the cost.
  */
-export class Unkept {
-  readonly #host: UnkeptHost;
+export class UndeclaredHistories {
+  readonly #host: UndeclaredHistoriesHost;
   readonly #watched = new Map<string, Watched>();
 
-  constructor(host: UnkeptHost) {
+  constructor(host: UndeclaredHistoriesHost) {
     this.#host = host;
   }
 
