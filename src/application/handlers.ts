@@ -158,6 +158,7 @@ export class Handlers {
    * the client may be dispatched, so that none overtakes one whose middleware or schema awaits. It never rejects.
    */
   dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
+    if (this.running.refuses(client, message)) return undefined;
     if (this.#middleware.length === 0) {
       const call = this.#validate(client, message);
       if (isThenable(call)) return call.then((validated) => (void this.#call(validated), this.#takeEntered()));

@@ -1,8 +1,14 @@
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
+
+/** Answers a message that is not handled, if it has to be answered. Returns whether it is not handled. */
+type Refuse = (message: WebSocketMessage) => boolean;
 
 /** The clients whose requests have a handler under way, and how many. */
 export class Running {
   readonly #counts = new Map<WebSocketClient, number>();
+  /** What refuses the messages of a client that is about to be closed. Created by the first one. */
+  #refusals: WeakMap<WebSocketClient, Refuse> | undefined;
 
   /** Number of the client's handlers under way. */
   of(client: WebSocketClient): number {
@@ -17,5 +23,15 @@ export class Running {
       if (count > 0) this.#counts.set(client, count);
       else this.#counts.delete(client);
     };
+  }
+
+  /** Starts nothing more for the client but what `refuse` does not refuse. */
+  stop(client: WebSocketClient, refuse: Refuse): void {
+    (this.#refusals ??= new WeakMap()).set(client, refuse);
+  }
+
+  /** Whether the message is not handled, because its client was stopped. */
+  refuses(client: WebSocketClient, message: WebSocketMessage): boolean {
+    return this.#refusals?.get(client)?.(message) ?? false;
   }
 }

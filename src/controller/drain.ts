@@ -5,7 +5,10 @@ import type { StreamsOfClients } from "../connection/connection-host.ts";
 import type { Connections } from "../connection/connections.ts";
 import type { Extension } from "../application/extension.ts";
 import { guard } from "../base/guard.ts";
+import { errorFor } from "../application/envelope.ts";
+import { isOnce } from "../application/once.ts";
 import { questionsOf } from "../application/websocket-client.ts";
+import type { WebSocketMessage } from "../protocol/protocol.ts";
 
 /** Options of {@link WebSocketController.drain}. */
 export interface DrainOptions {
@@ -13,7 +16,8 @@ export interface DrainOptions {
    * Time until the node is gone, in ms; the clients are closed evenly over it, or all at once with `0`. Where members of channels keep their
    * place on other nodes, the clients are closed earlier by 1.2 times the longest `presence.grace`, but over half of the window at least.
    * Streams that have not ended after three quarters of that time are ended over the last one with SERVICE_UNAVAILABLE; a client of a
-   * resumable stream continues it on another node, until the window is over.
+   * resumable stream continues it on another node, until the window is over. A client that always has a request under way then has no
+   * further one handled, and is closed after the answers to the others.
    *
    * @default {0}
    */
@@ -75,7 +79,7 @@ const TICK = 50;
 /** Part of the window that the grace period of members takes: a fifth more, for the close handshakes and the end of the server. */
 const GRACE_SHARE = 1.2;
 
-/** Part of the time over which the clients are closed, at its end, in which streams are ended one by one. */
+/** Part of the time over which the clients are closed, at its end, in which busy clients are stopped one by one. */
 const ENDING_SHARE = 1 / 4;
 
 /** Upper bound of `retryAfter`, in ms: that of the client. */
@@ -101,10 +105,10 @@ export class Drain implements Timed {
   /** Connections at the start. */
   readonly #total: number;
   readonly #stops: (() => unknown)[] = [];
-  /** Clients whose streams are ended. */
-  readonly #ending = new Set<Connection>();
-  /** Clients that read streams when the first of those were ended. */
-  #streaming: number | undefined;
+  /** Clients whose streams are ended, and whose further requests are not handled. */
+  readonly #stopped = new Set<Connection>();
+  /** Clients that had something under way when the first of them was stopped. */
+  #busy: number | undefined;
   /** Called once no stream is to be continued elsewhere. */
   #handedOver: (() => void) | undefined;
   #hasStopped = false;
@@ -148,10 +152,10 @@ export class Drain implements Timed {
     const elapsed = this.#host.monotonic() - this.#startedAt;
     const share = this.#span > 0 ? Math.min(1, elapsed / this.#span) : 1;
     const live = this.#live();
-    if (share >= 1 - ENDING_SHARE) this.#endStreams(live, (1 - share) / ENDING_SHARE);
+    if (share >= 1 - ENDING_SHARE) this.#stopClients(live, (1 - share) / ENDING_SHARE);
     let surplus = live.length - Math.floor(this.#total * (1 - share));
-    // Their streams have ended: they leave before those that could still be served.
-    for (const connection of this.#ending) if (this.#leaves(connection)) surplus--;
+    // They leave before those that could still be served.
+    for (const connection of this.#stopped) if (this.#leaves(connection)) surplus--;
     for (const connection of live) {
       if (surplus <= 0) break;
       if (this.#leaves(connection)) surplus--;
@@ -169,17 +173,17 @@ export class Drain implements Timed {
     return true;
   }
 
-  /** Ends the streams of the clients whose turn it is. @param rest of the time to do so, from 1 to 0. */
-  #endStreams(live: readonly Connection[], rest: number): void {
-    const streaming = live.filter((connection) => !this.#ending.has(connection) && isStreaming(connection));
-    this.#streaming ??= streaming.length;
-    for (const connection of streaming.slice(0, streaming.length - Math.floor(this.#streaming * rest))) {
-      this.#ending.add(connection);
+  /** Ends the streams of the clients whose turn it is, and starts no further request of them. @param rest of the time, from 1 to 0. */
+  #stopClients(live: readonly Connection[], rest: number): void {
+    const busy = live.filter((connection) => !this.#stopped.has(connection) && isBusy(connection));
+    this.#busy ??= busy.length;
+    for (const connection of busy.slice(0, busy.length - Math.floor(this.#busy * rest))) {
+      this.#stopped.add(connection);
+      connection.host.handlers.running.stop(connection.client, (message) => refuses(connection, message));
     }
-    // Also those that the client has started since.
-    for (const connection of this.#ending) {
-      if (!isLive(connection)) this.#ending.delete(connection);
-      else if (isStreaming(connection)) this.#host.streams.end(connection.client);
+    for (const connection of this.#stopped) {
+      if (!isLive(connection)) this.#stopped.delete(connection);
+      else if (isStreaming(connection)) this.#host.streams.end(connection.client); // Also one that was about to start.
     }
   }
 
@@ -249,6 +253,20 @@ function isStreaming({ client, host: { streams } }: Connection): boolean {
 export function isBusy({ client, host: { extension, handlers, streams }, pipeline }: Connection): boolean {
   const isRunning = handlers.running.of(client) > streams.of(client).portable;
   return !!pipeline?.isHeld || isRunning || !!extension?.isBusy(client) || !!questionsOf(client)?.size;
+}
+
+/**
+ * Refuses a message of a client that is about to be closed, unless the server waits for something of that client itself. A message
+ * that `drained` will ask for again gets no answer, and neither does an idempotent one, which clients send again anyway.
+ */
+function refuses(connection: Connection, message: WebSocketMessage): boolean {
+  const { client, hasDropped, host: { bus, streams } } = connection;
+  if (questionsOf(client)?.size) return false;
+  const willSayDrained = !hasDropped && !bus.has("message") && streams.of(client).portable === 0;
+  if (message.uid === undefined || !willSayDrained && !isOnce(message)) {
+    connection.transmit(errorFor(message, "SERVICE_UNAVAILABLE", "The server is going away").toMessage());
+  }
+  return true;
 }
 
 /** `drained` promises that no request without an answer was handled (PROTOCOL.md §6). What a `message` listener does is not known. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Hono } from "hono";
 import * as v from "valibot";
 import { Channels } from "../../src/channels/channels.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
@@ -173,6 +174,86 @@ describe("WebSocketController.drain", () => {
     clock.advance(50);
     assert.deepEqual(transport.take().map(({ data }) => data), ["worked false"]);
     assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+  });
+
+  for (const window of [8_000, 0]) {
+    it(`closes a client whose requests overlap, within a window of ${window} ms and the time of one request`, async () => {
+      const { clock, controller, opened } = create(1);
+      const running: { endsAt: number; stall: Stall }[] = [];
+      let handled = 0;
+      controller.handle("work", v.object({}), async () => {
+        handled++;
+        const stall = new Stall();
+        running.push({ endsAt: clock.now() + 600, stall });
+        await stall.promise;
+      });
+      const [{ connection, transport }] = opened as [typeof opened[0]];
+      let uid = 0;
+      /** Sends a request every 50 ms, each of which takes 600 ms. */
+      const pass = async (ms: number) => {
+        for (const end = clock.now() + ms; clock.now() < end; clock.advance(50)) {
+          if (transport.closes.length === 0) connection.message(`{"type":"work","uid":${++uid}}`);
+          while (running.length > 0 && running[0]!.endsAt <= clock.now()) running.shift()!.stall.resolve();
+          await turn();
+        }
+      };
+      await pass(1_000);
+      const before = handled;
+      const drained = controller.drain({ window, timeout: window + 10_000 });
+      await pass(window * 3 / 4 - 50);
+      assert.equal(handled - before, window === 0 ? 0 : uid - before);
+      await pass(window / 4 + 800);
+      assert.deepEqual(transport.closes, [DRAINED]);
+      assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+      // Those that were not handled are sent again: `drained` says so.
+      assert.ok(handled < uid, `${handled} of ${uid} requests`);
+      assert.deepEqual(transport.take().map(({ status }) => status), Array.from({ length: handled }, () => "ok"));
+    });
+  }
+
+  it("answers a request that it does not handle any more only if it would be lost without an answer", async () => {
+    const work = '{"type":"work"}', request = '{"type":"work","uid":1}', idempotent = '{"type":"work","uid":"a.once"}';
+    /** The codes of the answers to those, from a client that has a request under way and no window. */
+    const codes = async (options: WebSocketControllerOptions, prepare: (created: ReturnType<typeof create>) => unknown) => {
+      const created = create(1, options);
+      const { clock, controller, opened: [first] } = created;
+      const { connection, transport } = first!;
+      const done = new Stall();
+      let handled = 0;
+      controller.handle("slow", v.object({}), () => done.promise);
+      controller.handle("work", v.object({}), () => void handled++);
+      connection.message('{"type":"slow"}');
+      await prepare(created);
+      const drained = controller.drain();
+      transport.take();
+      for (const text of [work, request, idempotent]) connection.message(text);
+      await turn();
+      const answers = transport.take().map(({ uid, status, error }) => [
+        uid,
+        (error as { code: string } | undefined)?.code ?? status,
+      ]).filter(([, code]) => code !== "MESSAGES_DROPPED");
+      done.resolve();
+      await controller.close();
+      await drained;
+      clock.advance(1_000);
+      return { handled, answers };
+    };
+    const refused = "SERVICE_UNAVAILABLE";
+    assert.deepEqual(await codes({}, () => {}), { handled: 0, answers: [[undefined, refused]] });
+    // `drained` will not be said.
+    const both = [[undefined, refused], [1, refused]];
+    assert.deepEqual(await codes({}, ({ controller }) => controller.on("message", () => {})), { handled: 0, answers: both });
+    assert.deepEqual(
+      await codes({ slowConsumer: "drop" }, ({ opened: [first] }) => {
+        first!.transport.sends = false;
+        first!.client.send("dropped");
+        first!.transport.sends = true;
+      }),
+      { handled: 0, answers: both },
+    );
+    // The server waits for the client anyway.
+    const asked = await codes({}, ({ opened: [first] }) => void first!.client.ask("confirm").catch(() => {}));
+    assert.equal(asked.handled, 3);
   });
 
   it("waits for an authentication, a middleware and the answer to a question", async () => {
@@ -468,6 +549,38 @@ describe("WebSocketController.drain, of one node of two", () => {
     ]);
     assert.deepEqual(changes.filter((change) => change.startsWith("leave")), []);
     assert.equal((await chats[1]!.channels.presence("room:1")).length, 5);
+    await t.close();
+  });
+
+  it("fails no request of a client whose requests overlap", async () => {
+    const handled: string[] = [];
+    const controllers: WebSocketController[] = [];
+    const t = testkit((node) => {
+      const controller = controllers[node] = new WebSocketController({ mode: "public", logger: false, rateLimit: false });
+      controller.handle("work", v.object({ n: v.number() }), async ({ message: { n } }) => {
+        handled.push(`${n} on ${node}`);
+        await new Promise<void>((resolve) => t.clock.setTimeout(resolve, 600));
+        return n;
+      });
+      return new Hono().get("/websocket", controller.upgrade);
+    }, { nodes: 2 });
+    const client = await t.connect(); // To the first node, and then to one after the other.
+    const answers: Promise<unknown>[] = [];
+    const send = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        const n = answers.length;
+        answers.push(client.request("work", { n }).catch((error) => `${n}: ${error.code}`));
+        await t.advance(50);
+      }
+    };
+    await send(20);
+    const drained = controllers[0]!.drain({ window: 2_000 });
+    await send(80);
+    await t.advance(2_000);
+    assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+    assert.deepEqual(await Promise.all(answers), answers.map((_, n) => n));
+    assert.equal(handled.length, answers.length); // None twice.
+    assert.ok(handled.at(-1)!.endsWith("on 1"));
     await t.close();
   });
 });
