@@ -46,10 +46,15 @@ export class HttpConnections {
     }
   }
 
-  /** As {@link drain}, and new connections are ended at once. */
-  stop(): void {
+  /** As {@link drain}, and new connections are ended at once, others once the body of their request has not come for `bodyTimeout` ms. */
+  stop(bodyTimeout: number): void {
     this.#isStopped = true;
     this.drain();
+    setTimeout(() => {
+      for (const [socket, response] of this.#open) {
+        if (response && response !== UPGRADING && !response.req.complete) socket.destroy();
+      }
+    }, bodyTimeout).unref();
   }
 
   /** Ends all connections at once. */

@@ -7,24 +7,20 @@
 import type { IncomingMessage, Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { CloseCode } from "../protocol/close.ts";
-import { Connections } from "../connection/connections.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { type DrainOptions, type DrainResult, resolveDrain } from "../controller/drain.ts";
 import { guard } from "../base/guard.ts";
 import { WRITE_OBJECT } from "../controller/upgrade-refusal.ts";
 import { HttpConnections } from "./http-connections.ts";
+import { listenBun } from "./listen-bun.ts";
+import type { Listening, ServableApp } from "./listening.ts";
 import { consoleLogger, errorRecord } from "../application/log.ts";
-import { websocket } from "../runtimes/bun.ts";
 import { missingPackage } from "../base/missing-package.ts";
 import { HOST, type Host, routesOf, startRoutes } from "../runtimes/runtime.ts";
 import { loadWs } from "../runtimes/ws.ts";
 import { drainOnTermination } from "./termination.ts";
 
-/** Any app with Hono's `fetch`. */
-export interface ServableApp {
-  /** Answers a request. */
-  fetch(request: Request, env?: unknown): Response | Promise<Response>;
-}
+export type { ServableApp };
 
 /** Options of {@link serve}. */
 export interface ServeOptions {
@@ -65,19 +61,6 @@ export interface RunningServer {
   close(): Promise<void>;
   /** Ends the server and its controllers as SIGTERM does, but not the process. Resolves when both have ended. */
   drain(): Promise<DrainResult>;
-}
-
-/** A listening server of any runtime. */
-interface Listening {
-  port: number;
-  /** Open WebSocket connections of this server. */
-  connections: Connections;
-  /** Ends idle connections, and each other one after its response. The server still accepts connections. */
-  drain(): void;
-  /** Stops accepting, ends idle connections, and resolves when no request or socket is open. */
-  stop(): Promise<void>;
-  /** Ends open requests and sockets, as far as the runtime can. */
-  kill(): void;
 }
 
 /**
@@ -134,10 +117,19 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
 }
 
 async function closeServer(listening: Listening, timeout: number): Promise<void> {
-  const closing = Promise.all([listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"), listening.stop()]);
+  const closing = Promise.all([
+    listening.connections.closeAll(CloseCode.GOING_AWAY, "Going away"),
+    listening.stop(bodyTimeout(timeout)),
+  ]);
   await settledIn(timeout, closing);
   listening.kill();
 }
+
+/** Maximum time for the rest of a request's body while the server stops, in ms. */
+const BODY_TIMEOUT = 10_000;
+
+/** @param rest time in which the server should stop, in ms. */
+const bodyTimeout = (rest: number): number => Math.min(BODY_TIMEOUT, rest / 2);
 
 /** Time for the controllers to end after `timeout`, in ms. */
 const LAST_WAIT = 1_000;
@@ -150,8 +142,9 @@ async function drainServer(
 ): Promise<DrainResult> {
   listening.drain();
   const { connections } = listening;
+  const end = performance.now() + options.timeout;
   let stopped: Promise<void> | undefined;
-  const stop = () => stopped ??= connections.emptied().then(() => listening.stop());
+  const stop = () => stopped ??= connections.emptied().then(() => listening.stop(bodyTimeout(end - performance.now())));
   const controllers = new Set([...routesOf(app).map(({ controller }) => controller), ...connections.controllers]);
   const stopping = settledIn(options.timeout, stop().then(() => true));
   stopping.catch(() => {}); // Awaited below, unless a controller has reported it.
@@ -239,11 +232,11 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
     port: (server.address() as AddressInfo).port, // A TCP server, not a pipe.
     connections,
     drain: () => http.drain(),
-    stop: () =>
+    stop: (bodyTimeout) =>
       new Promise((resolve) => {
         stopAccepting();
         server.close(() => resolve());
-        http.stop();
+        http.stop(bodyTimeout);
       }),
     kill() {
       http.destroy();
@@ -299,84 +292,3 @@ function keepAccepting(server: Server): () => void {
 
 /** Node's default backlog. */
 const BACKLOG = 511;
-
-/** The part of Bun's server that this file uses. */
-interface BunServer {
-  readonly port: number;
-  /** Includes silent responses and unfinished request bodies. */
-  readonly pendingRequests: number;
-  readonly pendingWebSockets: number;
-  closeIdleConnections(): void;
-  /** Sets the idle timeout of the request's connection, in seconds. */
-  timeout(request: Request, seconds: number): void;
-  reload(options: BunServeOptions): void;
-  stop(closeActive: boolean): Promise<void>;
-}
-
-interface BunServeOptions {
-  port: number;
-  hostname: string;
-  websocket: typeof websocket & { readonly maxPayloadLength: number };
-  fetch(request: Request, server: BunServer): Response | Promise<Response>;
-}
-
-/** Bun's maximum idle timeout, in seconds. */
-const MAX_IDLE_TIME = 255;
-
-/** Default `maxPayload` of a controller, in bytes. */
-const MAX_PAYLOAD = 65_536;
-
-/** How often open requests are counted, in ms: Bun has no event for the last one. */
-const DRAIN_PERIOD = 20;
-
-function listenBun(app: ServableApp, port: number, hostname: string): Promise<Listening> {
-  // `listener` has checked that it exists.
-  const { Bun } = globalThis as unknown as { Bun: { serve(options: BunServeOptions): BunServer } };
-  const connections = new Connections();
-  let maxPayloadLength = MAX_PAYLOAD;
-  let isDraining = false;
-  // Raised on demand: Bun has one limit for all sockets of a server, and buffers that much of an unfinished message for each.
-  const allowPayload = (bytes: number) => {
-    if (bytes <= maxPayloadLength || isDraining) return;
-    maxPayloadLength = bytes;
-    server.reload(options());
-  };
-  const host: Host = { connections, allowPayload };
-  const finish = (response: Response) => {
-    // Bun ends the connection either way, but does not announce it.
-    if (isDraining) response.headers.set("connection", "close");
-    return response;
-  };
-  const options = (): BunServeOptions => ({
-    port,
-    hostname,
-    websocket: { ...websocket, maxPayloadLength },
-    fetch(request, server) {
-      // Bun ends a silent connection after 10 s by default. A response may stay silent for longer.
-      server.timeout(request, MAX_IDLE_TIME);
-      // hono/bun reads `server` too.
-      const response = app.fetch(request, { server, request, [HOST]: host });
-      return response instanceof Promise ? response.then(finish) : finish(response);
-    },
-  });
-  const server = Bun.serve(options());
-  return Promise.resolve({
-    port: server.port,
-    connections,
-    drain() {
-      isDraining = true;
-      server.closeIdleConnections();
-    },
-    async stop() {
-      isDraining = true;
-      let isStopped = false;
-      const stopped = server.stop(false).then(() => isStopped = true);
-      // `stop(false)` also waits for connections that have sent half a request; `pendingRequests` does not count those.
-      while (!isStopped && server.pendingRequests + server.pendingWebSockets > 0) {
-        await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, DRAIN_PERIOD))]);
-      }
-      await server.stop(true);
-    },
-    kill: () => void server.stop(true),
-  });
-}

@@ -297,6 +297,28 @@ describe("serve ends half a request, and lets a response be quiet for longer", {
   }
 });
 
+describe("serve, told to terminate, ends a request whose body does not come after ten seconds", { concurrency: true }, () => {
+  for (const runtime of ["bun", "deno", "node"] as const) {
+    it(`on ${runtime}`, { timeout: 300_000 }, async () => {
+      const servers = new HeldServers(runtime);
+      after(() => servers.kill());
+      const port = await servers.port("FIRST");
+      const head = (name: string) => `POST /body/${name} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n`;
+      const half = await connected(port, `${head("a")}\r\nx`);
+      const upgrade = await connected(port, `${head("b")}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nx`);
+      // Its body has come, and it is under way for longer than the others.
+      const posted = response(port, "/held/c", undefined, "a body");
+      await Promise.all(["a", "b", "c"].map((name) => servers.held(name)));
+      servers.signal("SIGTERM");
+      if (runtime !== "bun") await Promise.all([half, upgrade].map(closed)); // Bun ends none of them alone.
+      servers.release("c");
+      assert.equal((await posted).body, "released");
+      await Promise.all([half, upgrade].map(closed));
+      assert.equal(await servers.exited, 0);
+    });
+  }
+});
+
 /** Sends the bytes on a connection of its own, which a test may leave open. */
 async function connected(port: number, bytes?: string): Promise<Socket> {
   const socket = connect(port, "127.0.0.1");
