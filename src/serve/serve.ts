@@ -15,6 +15,7 @@ import { HttpConnections } from "./http-connections.ts";
 import { listenBun } from "./listen-bun.ts";
 import type { Listening, ServableApp } from "./listening.ts";
 import { consoleLogger, errorRecord } from "../application/log.ts";
+import { isCount, isFunction } from "../application/option-checks.ts";
 import { missingPackage } from "../base/missing-package.ts";
 import { HOST, type Host, routesOf, startRoutes } from "../runtimes/runtime.ts";
 import { loadWs } from "../runtimes/ws.ts";
@@ -66,7 +67,7 @@ export interface RunningServer {
 /**
  * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
  *
- * Rejects if the address is taken, if `onListen` throws, with the command that installs a missing package, or in a Worker with what
+ * Rejects with a TypeError for an unknown option or a value out of range, and if the address is taken, if `onListen` throws, with the command that installs a missing package, or in a Worker with what
  * to write there.
  *
  * @example
@@ -76,7 +77,7 @@ export interface RunningServer {
  */
 export async function serve(app: ServableApp, options: ServeOptions = {}): Promise<RunningServer> {
   const { port = 3000, hostname = "0.0.0.0", signal, onListen, handleSignals = true } = options;
-  if ("drainTimeout" in options) throw new TypeError('Cannot serve: write "drain: { timeout }" in place of "drainTimeout"');
+  checkServe(options);
   const drainOptions = resolveDrain('Cannot serve: option "drain": ', options.drain ?? {});
   const listening = await listener()(app, port, hostname);
   startRoutes(app);
@@ -114,6 +115,31 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   // The server is up already, so a later rejection is logged.
   guard(() => result, log);
   return server;
+}
+
+/** For each option its check, and the remedy in the error message. */
+const CHECKS: { readonly [Name in keyof ServeOptions]-?: readonly [(value: unknown) => boolean, string] } = {
+  port: [(value) => isCount(value) && (value as number) <= 65_535, "a whole number from 0 to 65535, such as 3000"],
+  hostname: [(value) => typeof value === "string" && value !== "", 'an address, such as "127.0.0.1"'],
+  signal: [(value) => value instanceof EventTarget, "an AbortSignal"],
+  onListen: [(value) => value === false || isFunction(value), "a function or false"],
+  drain: [() => true, ""], // See `resolveDrain`.
+  handleSignals: [(value) => typeof value === "boolean", "true or false"],
+};
+
+/** Names that other servers have for an option. */
+const RENAMED: Readonly<Record<string, string>> = { drainTimeout: "drain: { timeout }", host: "hostname" };
+
+/** @throws {TypeError} for an unknown option or a value out of range. */
+function checkServe(options: ServeOptions): void {
+  for (const [name, value] of Object.entries(options)) {
+    const check = Object.hasOwn(CHECKS, name) ? CHECKS[name as keyof ServeOptions] : undefined;
+    if (!check && Object.hasOwn(RENAMED, name)) {
+      throw new TypeError(`Cannot serve: write "${RENAMED[name]}" in place of "${name}"`);
+    }
+    if (!check) throw new TypeError(`Cannot serve: unknown option "${name}", use one of ${Object.keys(CHECKS).join(", ")}`);
+    if (value !== undefined && !check[0](value)) throw new TypeError(`Cannot serve: option "${name}" must be ${check[1]}`);
+  }
 }
 
 async function closeServer(listening: Listening, timeout: number): Promise<void> {

@@ -148,7 +148,7 @@ describe("serve", () => {
     assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are under way"]);
   });
 
-  it("throws TypeError that says what to write for a bad drain", async () => {
+  it("throws TypeError that says what to write for an unknown option or a bad value", async () => {
     const cases: [options: object, message: RegExp][] = [
       [{ drain: { window: -1 } }, /^Cannot serve: option "drain": option "window" must be 0 or .*, such as 30_000$/],
       [
@@ -157,10 +157,28 @@ describe("serve", () => {
       ],
       [{ drain: 30_000 }, /^Cannot serve: option "drain": pass an object, such as \{ window: 30_000, timeout: 45_000 \}$/],
       [{ drainTimeout: 500 }, /^Cannot serve: write "drain: \{ timeout \}" in place of "drainTimeout"$/],
+      // It would listen on all addresses.
+      [{ host: "127.0.0.1" }, /^Cannot serve: write "hostname" in place of "host"$/],
+      [
+        { hostName: "127.0.0.1" },
+        /^Cannot serve: unknown option "hostName", use one of port, hostname, signal, onListen, drain, handleSignals$/,
+      ],
+      [{ toString: 1 }, /^Cannot serve: unknown option "toString"/],
+      [{ port: "3000" }, /^Cannot serve: option "port" must be a whole number from 0 to 65535, such as 3000$/],
+      [{ port: 65_536 }, /option "port" must be/],
+      [{ hostname: "" }, /^Cannot serve: option "hostname" must be an address, such as "127.0.0.1"$/],
+      [{ signal: "SIGTERM" }, /^Cannot serve: option "signal" must be an AbortSignal$/],
+      [{ onListen: true }, /^Cannot serve: option "onListen" must be a function or false$/],
+      [{ handleSignals: "no" }, /^Cannot serve: option "handleSignals" must be true or false$/],
     ];
+    const before = signalListeners();
     for (const [options, message] of cases) {
-      await assert.rejects(serve(app, { ...OPTIONS, ...options }), { name: "TypeError", message });
+      const serving = serve(app, { ...OPTIONS, ...options });
+      serving.then((server) => server.close(), () => {}); // If the option is accepted.
+      await assert.rejects(serving, { name: "TypeError", message });
     }
+    assert.deepEqual(signalListeners(), before);
+    await (await serve(app, { ...OPTIONS, signal: undefined, drain: undefined } as object)).close();
   });
 
   it("serves, and logs it, when what onListen began fails later", async () => {
