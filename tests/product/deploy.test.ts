@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { request } from "node:https";
-import type { AddressInfo, LookupFunction } from "node:net";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -19,18 +19,14 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { endAll, findNode, install, start, type Tools, unpackPackage } from "../docs/projects.ts";
-import { Caddy } from "../runtimes/caddy.ts";
-import { Nginx } from "../runtimes/nginx.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { environmentOf, type Image, playDockerfile } from "./dockerfile.ts";
+import { type Front, SITE, startFront, toThisMachine } from "./front.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const recipes = join(root, "examples/deploy");
 const recipe = (name: string) => readFileSync(join(recipes, name), "utf8");
 const modules = join(root, "node_modules");
-
-/** Name of the site in the files. */
-const SITE = "chat.example.com";
 
 /** What a reader has installed before, by the first word of a Dockerfile's name. */
 const INSTALLS = {
@@ -324,40 +320,6 @@ class Container {
     return code;
   }
 }
-
-/** A proxy in front of nodes. */
-interface Front {
-  readonly port: number;
-  readonly certificate: string;
-  stop(): Promise<void>;
-}
-
-/** Starts a proxy with its file of the recipes, in front of nodes with these ports. */
-async function startFront(proxy: "nginx" | "Caddy", nodes: readonly number[]): Promise<Front> {
-  const port = await freePort();
-  const addressed = (text: string) => text.replaceAll(/\bchat-(\d):3000\b/g, (_, node) => `127.0.0.1:${nodes[node - 1]}`);
-  if (proxy === "Caddy") {
-    const caddy = new Caddy();
-    await caddy.start(addressed(recipe("Caddyfile")).replace(`${SITE} {`, `${SITE}:${port} {`));
-    return { port, certificate: caddy.certificate, stop: () => caddy.stop() };
-  }
-  const nginx = new Nginx();
-  nginx.createCertificate(SITE, "certificates");
-  const http = await freePort();
-  await nginx.startWith(
-    addressed(recipe("nginx.conf")).replace("listen 80;", `listen 127.0.0.1:${http};`).replace(
-      "listen 443 ",
-      `listen 127.0.0.1:${port} `,
-    ),
-  );
-  const certificate = readFileSync(join(nginx.folder, "certificates/certificate.pem"), "utf8");
-  return { port, certificate, stop: () => nginx.stop() };
-}
-
-const toThisMachine: LookupFunction = (_name, options, callback) => {
-  if (options.all) callback(null, [{ address: "127.0.0.1", family: 4 }]);
-  else callback(null, "127.0.0.1", 4);
-};
 
 async function findServing(nodes: readonly Container[]): Promise<Container> {
   for (;;) {

@@ -322,7 +322,7 @@ events { worker_connections 32768; }
 http {
   upstream chat {
     least_conn;
-    ${ports.map((each) => `server 127.0.0.1:${each};`).join("\n    ")}
+    ${ports.map((each) => `server 127.0.0.1:${each} max_fails=0;`).join("\n    ")}
     keepalive 32;
   }
   map $http_upgrade $connection_upgrade { default upgrade; "" ""; }
