@@ -29,6 +29,9 @@ const MAX_BATCH = 65_536;
 /** Frames of one POST. A message has at least 12 characters. */
 const MAX_FRAMES = 8_192;
 
+/** Bodies of one connection that are read at once: one, and its repeat while a proxy has not given up the first. */
+const MAX_BODIES = 2;
+
 /** JSON takes up to six bytes for one of a frame (`\u0000`), and the envelope some more. */
 const maxBodyOf = (maxPayload: number): number => 6 * Math.max(maxPayload, MAX_BATCH) + 4_096;
 
@@ -55,6 +58,8 @@ interface Open {
   readonly transport: EventTransport;
   readonly secret: string;
   readonly maxBody: number;
+  /** Bodies that are being read. */
+  bodies: number;
 }
 
 /**
@@ -151,7 +156,7 @@ class FallbackRoute {
       opened: ({ host }) => this.#refusals = host.refusals,
       over: () => this.#open.delete(id),
     });
-    this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload) });
+    this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload), bodies: 0 });
     return transport;
   }
 
@@ -160,7 +165,14 @@ class FallbackRoute {
     const { connection } = transport;
     if (!connection) return this.#unknown(c, id); // The client has not read its secret yet.
     const { deadlines, options: { timeout } } = connection.host;
-    const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout });
+    // Unread: neither the rate limit nor the secret can be looked at before the body is there.
+    if (open.bodies === MAX_BODIES) {
+      return refuse(c, 429, `The connection has ${MAX_BODIES} requests under way: wait for an answer`, {
+        code: "REQUESTS_EXCEEDED",
+      });
+    }
+    open.bodies++;
+    const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout }).finally(() => open.bodies--);
     if (end === "late") return refuse(c, 408, "The body took too long");
     if (end === "broken") return refuse(c, 400, "The body is not whole");
     if (end === "large") {

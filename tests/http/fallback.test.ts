@@ -345,6 +345,37 @@ describe("fallback", () => {
     await cancel();
   });
 
+  it("reads two bodies of a connection at once, and answers others 429 without reading them", async () => {
+    const clock = new TestClock();
+    const server = start({ clock, timeout: 3_000 });
+    const { connection, next, post, cancel } = await open(server);
+    /** A POST whose body does not come to its end, and whether the server has asked for it. */
+    const postSlowly = () => {
+      const read = new Stall();
+      const body = new ReadableStream({
+        pull() {
+          read.resolve();
+          return new Promise(() => {});
+        },
+      }, { highWaterMark: 0 });
+      const init = { method: "POST", body, duplex: "half" } as RequestInit; // The types of Node have no `duplex`.
+      return { read: read.promise, answer: server.app.request(`${URL}?connection=${connection}`, init) };
+    };
+    const slow = [postSlowly(), postSlowly()];
+    for (const { read } of slow) await read;
+    const third = postSlowly();
+    const refused = await Promise.race([third.read, third.answer]);
+    assert.ok(refused instanceof Response, "the body of a third was read");
+    assert.equal(refused.status, 429);
+    assert.equal((await refused.json()).error.code, "REQUESTS_EXCEEDED");
+    assert.equal((await post({ sequence: 1 })).status, 429);
+    clock.advance(3_000);
+    for (const { answer } of slow) assert.equal((await answer).status, 408);
+    assert.equal((await post({ sequence: 1, frames: ['{"type":"ping","uid":1}'] })).status, 204);
+    assert.deepEqual((await next())?.data, { type: "pong", uid: 1 });
+    await cancel();
+  });
+
   it("answers a POST that is repeated as often as by an honest client, and then closes the connection", async () => {
     const server = start({ rateLimit: { messages: 0.001, burst: 1 } });
     const { next, post } = await open(server);
