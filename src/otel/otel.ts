@@ -51,15 +51,18 @@ export interface ObserveOptions {
  * Reports the metrics, the traces and the log of a controller. Start the SDK first: the API hands out meters and tracers that record
  * nothing until there is one. Returns a function that ends it.
  *
- * @throws {TypeError} for a controller that is observed already, or one of another copy of the package.
+ * @throws {TypeError} for a controller that is observed already, or one of another copy of the package; for an unknown option, and for
+ * one that cannot work, such as a provider in place of its tracer.
  */
 export function observe(
   controller: WebSocketController<unknown>,
-  { meter = metrics.getMeter("noroshi"), tracer = globalTracer(), logger }: ObserveOptions = {},
+  options: ObserveOptions = {},
 ): () => void {
   if (!(controller instanceof WebSocketController)) {
     throw new TypeError(`Cannot observe: pass a WebSocketController, such as createWebSocketController()${describeCopies()}`);
   }
+  checkOptions(options);
+  const { meter = metrics.getMeter("noroshi"), tracer = globalTracer(), logger } = options;
   const { name } = controller;
   const create = (node: ConnectionHost): Observer[] => [
     // First: a metric that is recorded within a span refers to it.
@@ -68,6 +71,24 @@ export function observe(
     ...logger ? [new Logs(name, logger)] : [],
   ];
   return controller.observe("OpenTelemetry", (node) => combine(create(node)) ?? {});
+}
+
+/** For each option: a method that it must have, how to get one, and whether `false` turns it off. */
+const OPTIONS: Record<keyof ObserveOptions, readonly [method: string, remedy: string, mayBeOff: boolean]> = {
+  meter: ["createHistogram", 'metrics.getMeter("noroshi") of @opentelemetry/api', true],
+  tracer: ["startSpan", 'trace.getTracer("noroshi") of @opentelemetry/api', true],
+  logger: ["emit", 'logs.getLogger("noroshi") of @opentelemetry/api-logs', false],
+};
+
+function checkOptions(options: ObserveOptions): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (!Object.hasOwn(OPTIONS, name)) {
+      throw new TypeError(`Cannot observe: unknown option "${name}", use ${Object.keys(OPTIONS).join(", ")}`);
+    }
+    const [method, remedy, mayBeOff] = OPTIONS[name as keyof ObserveOptions]; // Its own key.
+    if (value === undefined || value === false && mayBeOff || typeof Object(value)[method] === "function") continue;
+    throw new TypeError(`Cannot observe: option "${name}" has no ${method}(), pass ${remedy}${mayBeOff ? ", or false" : ""}`);
+  }
 }
 
 /** The tracer of the SDK; `false` without one: spans that nobody records would still cost. */

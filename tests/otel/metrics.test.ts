@@ -1,6 +1,7 @@
 /** `observe` of `noroshi/otel`, read with the SDK of OpenTelemetry. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { metrics, trace } from "@opentelemetry/api";
 import * as v from "valibot";
 import type { Authenticate } from "../../src/application/authentication.ts";
 import { Channels } from "../../src/channels/channels.ts";
@@ -315,6 +316,24 @@ describe("observe", () => {
         assert.doesNotMatch(String(value), /user-|role-|uid-|type-|room|event-|token-|reason-|\d/);
       }
     }
+  });
+
+  it("throws for an option that is unknown or cannot work, and names what to pass", () => {
+    const controller = new WebSocketController();
+    const rejected: [options: object, message: RegExp][] = [
+      [{ metre: false }, /unknown option "metre", use meter, tracer, logger$/],
+      [{ toString: false }, /unknown option "toString"/],
+      [{ tracer: true }, /"tracer" has no startSpan\(\), pass trace\.getTracer\("noroshi"\) of @opentelemetry\/api, or false$/],
+      [{ tracer: trace.getTracerProvider() }, /"tracer" has no startSpan\(\)/],
+      [{ tracer: null }, /"tracer" has no startSpan\(\)/],
+      [{ meter: metrics }, /"meter" has no createHistogram\(\), pass metrics\.getMeter\("noroshi"\)/],
+      [{ logger: console }, /"logger" has no emit\(\), pass logs\.getLogger\("noroshi"\) of @opentelemetry\/api-logs$/],
+      [{ logger: false }, /"logger" has no emit\(\)/],
+    ];
+    for (const [options, message] of rejected) {
+      assert.throws(() => observe(controller, options), { name: "TypeError", message }, JSON.stringify(Object.keys(options)));
+    }
+    observe(controller, { meter: false, tracer: false, logger: undefined } as object)(); // Nothing is left of the others.
   });
 
   it("observes a controller once at a time, and leaves nothing behind when it ends", async () => {
