@@ -15,9 +15,8 @@ import {
 import type { Delivering, Observer, Publishing } from "../application/observer.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import { guard, isThenable } from "../base/guard.ts";
-import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { errorTypeOf, isStream } from "./outcome.ts";
+import { errorTypeOf, isFault, isStream } from "./outcome.ts";
 
 /** Version, trace, parent and flags of W3C Trace Context §3.2. A later version may have more fields behind. */
 const TRACEPARENT = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:$|-)/;
@@ -153,11 +152,9 @@ const isSampled = (of: SpanContext): boolean => isSpanContextValid(of) && (of.tr
 
 const traceparentOf = ({ traceId, spanId }: SpanContext): string => `00-${traceId}-${spanId}-01`;
 
-/** An error that a handler shows to its client is its answer, and no fault of the server. */
 function failed(span: Span, error: unknown): void {
   span.setAttribute("error.type", errorTypeOf(error));
-  const shown = WebSocketError.from(error);
-  if (shown && shown.type !== "engine") return;
+  if (!isFault(error)) return;
   guard(() => {
     span.setStatus({ code: SpanStatusCode.ERROR });
     span.recordException(error instanceof Error ? error : String(error));

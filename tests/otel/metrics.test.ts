@@ -142,7 +142,7 @@ describe("observe", () => {
     const calls = (await metrics.series()).filter(({ name }) => name === "rpc.server.call.duration");
     assert.deepEqual(
       calls.map(({ attributes, value }) => [attributes["rpc.method"], attributes["error.type"], value]).sort(),
-      [["refuses", "FORBIDDEN", 1], ["refuses", "_OTHER", 20], ["slow", undefined, 1], ["sync", undefined, 1], [
+      [["refuses", "FORBIDDEN", 1], ["refuses", "_APPLICATION", 20], ["slow", undefined, 1], ["sync", undefined, 1], [
         "throws",
         "_OTHER",
         1,

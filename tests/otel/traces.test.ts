@@ -66,12 +66,23 @@ describe("A span of a handler", () => {
     controller.handle("refuses", v.object({}), () => {
       throw new WebSocketError("refuses", "FORBIDDEN", "No");
     });
+    controller.handle("order", v.object({}), () => {
+      throw new WebSocketError("order", "OUT_OF_STOCK", "There is none left");
+    });
+    controller.handle("engine", v.object({}), () => {
+      throw new WebSocketError("engine", "OF_AN_ENGINE", "Cannot publish");
+    });
     const codes = [];
-    for (const type of ["throws", "rejects", "refuses"]) codes.push((await say({ type }))[0].error.code);
-    assert.deepEqual(codes, ["INTERNAL_ERROR", "INTERNAL_ERROR", "FORBIDDEN"]);
+    for (const type of ["throws", "rejects", "refuses", "order", "engine"]) codes.push((await say({ type }))[0].error.code);
+    assert.deepEqual(codes, ["INTERNAL_ERROR", "INTERNAL_ERROR", "FORBIDDEN", "OUT_OF_STOCK", "OF_AN_ENGINE"]);
     assert.deepEqual(
       spans.take().map(({ name, status, exceptions, attributes }) => [name, status, exceptions, attributes["error.type"]]),
-      [["throws", "ERROR", 1, "_OTHER"], ["rejects", "ERROR", 1, "_OTHER"], ["refuses", "UNSET", 0, "FORBIDDEN"]],
+      [["throws", "ERROR", 1, "_OTHER"], ["rejects", "ERROR", 1, "_OTHER"], ["refuses", "UNSET", 0, "FORBIDDEN"], [
+        "order",
+        "UNSET",
+        0,
+        "_APPLICATION",
+      ], ["engine", "ERROR", 1, "_OTHER"]],
     );
   });
 

@@ -1,8 +1,9 @@
 /** The metrics of `noroshi/otel` on each runtime: read by the real Prometheus, they add up after clients came and went in every way. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { on, once } from "node:events";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
@@ -56,6 +57,20 @@ async function runCycles(port: number, staying: WebSocket[]): Promise<Record<str
   }
   return closes;
 }
+
+/** A test of the rules: so many calls a minute fail with this `error.type`, and the alert fires or not. */
+const alertTest = (calls: number, errorType: string, isFired: boolean): string => `
+rule_files: [${JSON.stringify(join(example, "alerts.yaml"))}]
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'rpc_server_call_duration_count{rpc_system_name="noroshi",rpc_method="order",error_type="${errorType}",instance="a"}'
+        values: "0+${calls}x30"
+    promql_expr_test:
+      - expr: count(ALERTS{alertname="NoroshiHandlerErrors",alertstate="firing"})
+        eval_time: 25m
+        exp_samples: [${isFired ? "{ value: 1 }" : ""}]
+`;
 
 /** Runs promtool, and resolves with what it prints. */
 function promtool(command: string, input = ""): Promise<string> {
@@ -165,4 +180,14 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
       assert.equal(found.status, 200, `${expr}: ${await found.text()}`);
     }
   });
+});
+
+it("The alert of handlers fires for crashes, and not for answers of the application", { skip: lacks("promtool") }, async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "noroshi-alerts-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  const file = join(folder, "alerts.test.yaml");
+  for (const [errorType, isFired] of [["_OTHER", true], ["_APPLICATION", false], ["FORBIDDEN", false]] as const) {
+    await writeFile(file, alertTest(12, errorType, isFired));
+    assert.match(await promtool(`test rules ${file}`), /SUCCESS/, errorType);
+  }
 });
