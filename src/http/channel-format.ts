@@ -9,6 +9,9 @@ import type { Answer } from "./request-transport.ts";
 /** Shortest time until an `EventSource` comes back after a close, in ms. */
 const MIN_RETRY = 1_000;
 
+/** Longest time that a close reason may name, in ms, as for the client. */
+const MAX_RETRY = 300_000;
+
 /** What the stream of a channel reports. */
 export interface ChannelListener {
   /** The channel has answered: `init`, a refusal, or the close of the connection. */
@@ -58,7 +61,8 @@ export class ChannelFormat implements EventFormat {
 
   close(code: number, reason: string): string {
     this.#listener.answered({ close: { code, reason } });
-    return closeEvent(code, reason);
+    const named = Number(/\bretry=(\d+)/.exec(reason)?.[1] ?? 0); // PROTOCOL.md §6.
+    return closeEvent(code, reason, Math.min(Math.max(named, MIN_RETRY), MAX_RETRY));
   }
 }
 

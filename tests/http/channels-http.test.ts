@@ -222,6 +222,30 @@ describe("channelsHttp", () => {
     assert.ok(Number(retry) >= 1_000 && Number(retry) < 5_000, String(retry));
   });
 
+  it("sends an EventSource away for the time that the server names, up to five minutes", async () => {
+    const closeBy = (reason: string) => (controller: WebSocketController<unknown>) =>
+      [...controller.clients()][0]!.close(1012, reason); // The stream's.
+    const drain = (controller: WebSocketController<unknown>) =>
+      controller.drain({ window: 0, timeout: 60_000, retryAfter: 60_000 });
+    const cases = [
+      [drain, "drained retry=60000", 60_000],
+      [closeBy("retry=1"), "retry=1", 1_000],
+      [closeBy("moved, retry=86400000"), "moved, retry=86400000", 300_000],
+    ] as const;
+    for (const [end, reason, shortest] of cases) {
+      const { controller, get } = start(ROOM);
+      const { next } = events(await get("room:1", STREAM));
+      await next();
+      const ended = end(controller);
+      const { retry, ...close } = (await next())!;
+      assert.deepEqual(close, { event: "close", data: JSON.stringify({ code: 1012, reason }) });
+      const longest = shortest + Math.max(4_000, shortest);
+      assert.ok(Number(retry) >= shortest && Number(retry) < longest, `${reason}: ${retry}`);
+      assert.equal(await next(), null);
+      await ended;
+    }
+  });
+
   it("lets pages of an allowed origin read and publish, and no others", async () => {
     const { app, get, post } = start(ROOM, { origins: ["https://app.example"] });
     const origin = { origin: "https://app.example" };
