@@ -173,7 +173,7 @@ class ChannelRoutes {
       const etag = `"${record.epoch}:${record.offset}:${record.publications.length}"`;
       const isFull = record.reason === "limit" && after !== undefined;
       const headers = { etag, "cache-control": isFull && !showsCredential(c) ? FOR_EVER : "private, no-cache" };
-      return { headers, ...(c.req.header("if-none-match") !== etag && { body: record }) };
+      return { headers, ...(!matches(c.req.header("if-none-match"), etag) && { body: record }) };
     });
   }
 
@@ -270,6 +270,10 @@ function refuse(c: Context, { status, code, message, retryAfter, ...details }: F
   if (retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(retryAfter / 1_000))));
   return c.json({ error: { code, message, ...details } }, status);
 }
+
+/** Whether `If-None-Match` names the answer: a list, compared weakly, or any (RFC 9110 §13.1.2). nginx makes it weak where it compresses. */
+const matches = (header: string | undefined, etag: string): boolean =>
+  header?.trim() === "*" || header?.match(/"[^"]*"/g)?.includes(etag) === true;
 
 /** Whether the answer may depend on a credential, which an answer from the cache does not check again. */
 const showsCredential = ({ req }: Context): boolean =>
