@@ -12,7 +12,6 @@
  * @module
  */
 import { type Context, Hono, type Next } from "hono";
-import { routePath } from "hono/route";
 import { isOriginPattern } from "../application/origin.ts";
 import { Channels } from "../channels/channels.ts";
 import { WebSocketController } from "../controller/controller.ts";
@@ -110,8 +109,8 @@ export function inspector(controller: WebSocketController<unknown>, options: Ins
 
 /** Whether the request is for the path of the inspector with a slash at its end. */
 function isFolder(c: Context): boolean {
-  const { path } = c.req;
-  return path.endsWith("/") && path.split("/").length === routePath(c).split("/").length;
+  const { path, routePath } = c.req; // `routePath` of `hono/route` knows only the requests of its own copy of Hono.
+  return path.endsWith("/") && path.split("/").length === routePath.split("/").length;
 }
 
 const HEADERS = {

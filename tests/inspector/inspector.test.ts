@@ -1,5 +1,6 @@
 /** The inspector on an app in memory: who may look and act, what it shows, and what it costs while nobody looks. */
 import assert from "node:assert/strict";
+import { createRequire } from "node:module";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { RegExpRouter } from "hono/router/reg-exp-router";
@@ -227,6 +228,18 @@ describe("inspector", () => {
     }
     assert.equal((await app.request("/inspector/clients/")).status, 404);
     assert.equal((await app.request("/inspector/x")).status, 404);
+  });
+
+  it("serves the page with a slash at its end in an application that requires Hono, another copy of it", async () => {
+    const required = createRequire(import.meta.url)("hono") as { Hono: typeof Hono }; // The same module.
+    assert.notEqual(required.Hono, Hono);
+    const app = new required.Hono().basePath("/ops");
+    app.route("/inspector", inspector(new WebSocketController(), { authorize: everybody }));
+    for (const path of ["/ops/inspector", "/ops/inspector/"]) {
+      const answer = await app.request(path);
+      assert.match(await answer.text(), /^<!doctype html>/i, path);
+    }
+    assert.equal((await app.request("/ops/inspector/none/")).status, 404);
   });
 
   it("sends its headers whatever the request wants to upgrade to", async () => {
