@@ -196,6 +196,10 @@ class SchemaDiff {
       const at = now.findIndex((each) => kindOf(this.#follow(each, 1)) === kindOf(this.#follow(alternative, 0)));
       if (at < 0) continue;
       this.#compareOne(alternative, now[at], path);
+      const accepts = this.#changesOf(alternative, now[at]).some(({ effect }) => effect === "widened" || effect === "changed");
+      if (!accepts && !this.#isKnown(now[at], before)) {
+        this.#add(path, "widened", `${nameOf(this.#follow(now[at], 1), shared)} changed`);
+      }
       now.splice(at, 1);
       old.splice(old.indexOf(alternative), 1);
     }
@@ -207,11 +211,41 @@ class SchemaDiff {
       if (!isCovered) this.#add(path, "narrowed", `${nameOf(this.#follow(alternative, 0), shared)} removed`);
     }
     for (const alternative of now) {
-      const isCovered = before.some((each) =>
-        this.#changesOf(each, alternative).every(({ effect }) => effect === "narrowed" || effect === "compatible")
-      );
-      if (!isCovered) this.#add(path, "widened", `${nameOf(this.#follow(alternative, 1), shared)} added`);
+      if (!this.#isKnown(alternative, before)) {
+        this.#add(path, "widened", `${nameOf(this.#follow(alternative, 1), shared)} added`);
+      }
     }
+  }
+
+  /**
+   * Whether one of the former alternatives accepts whatever this one does. Fields that it refuses are ignored, as new fields are,
+   * unless another alternative has them: then they are not new.
+   *
+   * @param all the alternatives of `before` and, of a field, those that it has in other alternatives.
+   */
+  #isKnown(alternative: unknown, before: readonly unknown[], all: readonly unknown[] = before, depth = 0): boolean {
+    const now = this.#follow(alternative, 1);
+    const [former, others] = [before, all].map((list) => list.map((each) => this.#follow(each, 0))) as [
+      JsonSchema[],
+      JsonSchema[],
+    ];
+    const possible = others.filter((each) => distinguishingOf(each, now).length === 0);
+    const known = new Set([
+      ...possible.flatMap((each) => Object.keys(fieldsOf(each))),
+      ...others.flatMap((each) => distinguishingOf(each, now)),
+    ]);
+    const fieldOf = (list: readonly JsonSchema[], name: string) =>
+      list.flatMap((each) => Object.hasOwn(fieldsOf(each), name) ? alternativesOf(this.#follow(fieldsOf(each)[name], 0)) : []);
+    const isKnownField = (each: JsonSchema, name: string): boolean => {
+      if (!Object.hasOwn(fieldsOf(each), name)) return each["additionalProperties"] !== false || !known.has(name);
+      const [own, inAll] = [fieldOf([each], name), fieldOf(possible, name)];
+      return own.length === inAll.length || depth > 4 || // Of a recursive schema.
+        alternativesOf(this.#follow(fieldsOf(now)[name], 1)).every((field) => this.#isKnown(field, own, inAll, depth + 1));
+    };
+    return former.some((each) =>
+      Object.keys(fieldsOf(now)).every((name) => isKnownField(each, name)) &&
+      this.#changesOf(each, now).every(({ effect }) => effect === "narrowed" || effect === "compatible")
+    );
   }
 
   #changesOf(before: unknown, after: unknown): SchemaChange[] {
@@ -316,6 +350,15 @@ const constantsOf = (schema: JsonSchema): string[] =>
   Object.entries(fieldsOf(schema)).flatMap(([name, field]) =>
     isSchema(field) && "const" in field ? [`${name}: ${JSON.stringify(field["const"])}`] : []
   );
+
+/** The required fields of an object whose values are others than those of another object: nothing is both. */
+function distinguishingOf(schema: JsonSchema, other: JsonSchema): string[] {
+  return [...requiredOf(schema)].filter((name) => {
+    const [field, otherField] = [fieldsOf(schema)[name], fieldsOf(other)[name]];
+    const [values, others] = [isSchema(field) && valuesOf(field), isSchema(otherField) && valuesOf(otherField)];
+    return values && others && !values.some((value) => others.includes(value));
+  });
+}
 
 /** The constants of all alternatives, which distinguish none. */
 function sharedBy([first = ANY, ...others]: readonly JsonSchema[]): readonly string[] {
