@@ -35,6 +35,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   settled(): Promise<void>;
   /** How long {@link settled} can take after the last client has gone, in ms. */
   grace(): number;
+  /** Number of the client's subscriptions. */
+  subscriptionsOf(client: WebSocketClient): number;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
   /** Counts open channels and subscriptions. */

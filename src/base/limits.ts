@@ -237,7 +237,7 @@ export class RateLimiter {
     const { messages, burst, bytes, burstBytes } = this.#limit;
     const bucket = this.#buckets.get(key);
     if (bucket) this.#refill(bucket, now);
-    const left = (amount: number) => Math.max(0, Math.floor(amount));
+    const left = (amount: number) => Math.floor(amount + ROUNDING);
     return {
       messages: { rate: messages, burst, left: left(bucket?.messages ?? burst) },
       bytes: { rate: bytes, burst: burstBytes, left: left(bucket?.bytes ?? burstBytes) },

@@ -274,6 +274,7 @@ export class Identity {
   }
 
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
+    const { user } = this.accountability;
     if (!this.#assume(accountability, expires_at ?? null)) {
       const cause = new Error("Its user has as many connections as maxConnectionsPerUser allows");
       return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, {
@@ -283,8 +284,10 @@ export class Identity {
       });
     }
     this.#failures = 0;
-    // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
     const { client, host } = this.#owner;
+    // Of another user they end. Charged before the answer, which says what is left.
+    if (user === accountability.user) host.rateGate?.renew(client, host.extension?.subscriptionsOf(client) ?? 0);
+    // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
     this.#owner.transmit(encode({
       type: "auth",
       status: "ok",

@@ -33,6 +33,7 @@ type Limited = Writable<Pick<Connection, "client" | "isPending" | "flood" | "tra
 /** Applies the option `rateLimit` to all connections of a controller. */
 export class RateGate implements RequestLimit {
   readonly #limiter: RateLimiter;
+  readonly #burst: number;
   readonly #now: () => number;
   readonly #keyOf: ClientKey;
   /** Messages refused so far. */
@@ -41,6 +42,7 @@ export class RateGate implements RequestLimit {
   /** @param now the monotonic clock, in ms. */
   constructor(rateLimit: Required<RateLimit>, now: () => number, keyOf: ClientKey) {
     this.#limiter = new RateLimiter(rateLimit);
+    this.#burst = rateLimit.burst;
     this.#now = now;
     this.#keyOf = keyOf;
   }
@@ -70,6 +72,14 @@ export class RateGate implements RequestLimit {
     const error = `{"code":"REQUESTS_EXCEEDED","message":"Too many messages","retry_after":${wait}}`;
     owner.transmit(`{"type":"server","status":"error",${uid === undefined ? "" : `"uid":${uid},`}"error":${error}}`);
     return false;
+  }
+
+  /**
+   * Charges an accepted `auth` for the subscriptions that it has authorized again, one message each. It is never refused for that: later
+   * messages wait, at most for as long as a full bucket takes.
+   */
+  renew(client: WebSocketClient, subscriptions: number): void {
+    this.#limiter.charge(this.#keyOf(client), this.#now(), subscriptions, this.#burst);
   }
 
   /** Returns what a message cost that the server has asked for. */

@@ -35,7 +35,7 @@ export interface AnnouncedBucket {
   rate: number;
   /** Capacity. */
   burst: number;
-  /** Tokens left now. */
+  /** Tokens left now; below 0 after an `auth` that cost more than there were. */
   left: number;
 }
 

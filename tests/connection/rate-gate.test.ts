@@ -3,6 +3,8 @@ import { describe, it } from "node:test";
 import type { WebSocketClient } from "../../src/application/websocket-client.ts";
 import type { Connection } from "../../src/connection/connection.ts";
 import { RateGate } from "../../src/connection/rate-gate.ts";
+import { anybody, createChannels, TestPeer } from "../support/channels-fixture.ts";
+import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 
 /** A connection that has used up its limit of one message a second. */
 function exhausted() {
@@ -72,5 +74,38 @@ describe("RateGate.lets", () => {
     // Without a uid it says so once for each wait.
     for (const text of texts) assert.deepEqual(answers(text), [], text);
     for (const text of texts) assert.deepEqual(exhausted().answers(text), [refusal], text);
+  });
+});
+
+describe("RateGate.renew", () => {
+  it("charges an auth for each subscription of the same user, to a debt of one full bucket, and says so in its answer", async () => {
+    const users = ["eve", "eve", "bob", "bob"];
+    const { controller, clock } = createChannels({ "room:*": anybody }, {
+      mode: "public",
+      rateLimit: { messages: 1, burst: 4 },
+      authenticate: () => ({ accountability: { user: users.shift()!, role: null } }),
+    });
+    const transport = new FakeTransport();
+    const identity = { accountability: { user: "eve", role: null } };
+    const connection = controller.open(transport, { ...HANDSHAKE, protocol: "noroshi.v1" }, identity);
+    const peer = new TestPeer(connection, connection.client, transport);
+    for (let uid = 0; uid < 9; uid++) {
+      await peer.ask({ type: "subscribe", channel: `room:${uid}`, uid });
+      clock.advance(1_000);
+    }
+    const lefts: unknown[] = [];
+    const auth = async () => {
+      const [answer] = await peer.ask({ type: "auth", access_token: "valid", uid: 1 });
+      lefts.push(answer.limits?.messages.left ?? answer.error.retry_after);
+    };
+    await auth();
+    await auth();
+    clock.advance(5_000);
+    await auth();
+    // The subscriptions of before end: only its message counts, in the bucket of another user.
+    clock.advance(8_000);
+    await auth();
+    await auth();
+    assert.deepEqual(lefts, [-4, 5_000, -4, 4, 3]);
   });
 });

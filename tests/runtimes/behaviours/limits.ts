@@ -145,6 +145,19 @@ export const limits: Behaviour[] = [
     },
   })),
   {
+    title: "an auth costs a message for each subscription that it asks about again, and what follows waits for that",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/capped?access_token=ann");
+      for (const uid of [1, 2, 3]) assert.equal((await wire.ask({ type: "subscribe", channel: "a", uid })).event, "init");
+      // Five cost four each, and seventeen are left of twenty.
+      for (let uid = 0; uid < 5; uid++) assert.equal((await wire.ask({ type: "auth", access_token: "ann", uid })).status, "ok");
+      const { type, error, uid } = await wire.ask({ type: "ping", uid: "too many" });
+      assert.deepEqual([type, error.code, error.retry_after, uid], ["server", "REQUESTS_EXCEEDED", 4_000, "too many"]);
+      await server.control("capped", "advance", { ms: 4_000 });
+      assert.equal((await wire.ask({ type: "ping", uid: 1 })).type, "pong");
+    },
+  },
+  {
     title: "an address from which thirty attempts failed is answered 429, and REQUESTS_EXCEEDED to a message",
     async run(server) {
       for (let i = 0; i < 30; i++) {
