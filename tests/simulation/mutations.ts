@@ -279,8 +279,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "client-not-subscribed": {
     title: "A client that is back does not subscribe again",
     file: "client/subscriptions.ts",
-    before: "for (const entry of all()) entry.isLive = undefined;",
-    after: "",
+    before: "entry.isLive = undefined;\n        if (reading.hasEnded || whyClosed",
+    after: "if (reading.hasEnded || whyClosed",
     seed: 1,
     library: 4,
   },
