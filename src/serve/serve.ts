@@ -67,8 +67,8 @@ export interface RunningServer {
 /**
  * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
  *
- * Rejects with a TypeError for an unknown option or a value out of range, and if the address is taken, if `onListen` throws, with the command that installs a missing package, or in a Worker with what
- * to write there.
+ * Rejects with a TypeError for an unknown option or a value out of range, if the address is taken, if `onListen` throws, with the command
+ * that installs a missing package, or in a Worker with what to write there.
  *
  * @example
  * ```ts
