@@ -317,6 +317,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     file: "channels/subscription.ts",
     before: "    this.#setDelayed(true);\n    return await",
     after: "    return await",
+    seed: 318,
     object: true,
     library: 4,
     size: { nodes: 1, clients: 4 },
