@@ -2,7 +2,10 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { Channels } from "../channels/channels.ts";
 import type { Clock, Timed } from "../base/clock.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
+import type { WebSocketControllerOptions } from "../application/options.ts";
 import { WebSocketController } from "../controller/controller.ts";
+import type { DrainOptions, DrainResult } from "../controller/drain.ts";
+import { CloseCode } from "../protocol/close.ts";
 import type { UpgradeHandler } from "../controller/upgrade.ts";
 import { type InspectedChannels, NodeAnswers } from "./answers.ts";
 import { Collector } from "./collector.ts";
@@ -20,6 +23,9 @@ const PERIOD = 1_000;
 /** How long a node goes on after the page was connected, or another node has asked, in periods. */
 const LEASE = 5;
 
+/** How often a drain of the page looks whether the clients have left, in ms. */
+const TICK = 50;
+
 /** How long a connection of the page may last, in ms. It comes back by itself, and is authorized again. */
 const MAX_AGE = 60_000;
 
@@ -29,6 +35,21 @@ export interface InspectionOptions {
   redact(message: WebSocketMessage): unknown;
   /** Origins beside the server's own whose pages may connect. */
   readonly origins: readonly string[];
+}
+
+/** The controller of the page. Its drain begins when the clients have left, so that one can watch them leave. */
+class PageController extends WebSocketController {
+  readonly #left: () => Promise<void>;
+
+  constructor(options: WebSocketControllerOptions, left: () => Promise<void>) {
+    super(options);
+    this.#left = left;
+  }
+
+  override async drain(options: DrainOptions = {}): Promise<DrainResult> {
+    await this.#left();
+    return await super.drain({ ...options, window: 0 });
+  }
 }
 
 /**
@@ -77,7 +98,7 @@ export class Inspection implements Timed {
     this.#questions = new NodeQuestions({ answers, deadlines, node, others, send: (note) => this.#send(note), report });
     nodes.listen(NAME, (text) => this.#receive(text));
 
-    this.#page = new WebSocketController({
+    const pageOptions: WebSocketControllerOptions = {
       name: NAME,
       origins, // Not those of the controller: their pages are clients, and have no business here.
       logger,
@@ -87,7 +108,8 @@ export class Inspection implements Timed {
       maxConnections: 100,
       maxPayload: 16_384,
       maxBufferedBytes: 8_388_608,
-    });
+    };
+    this.#page = new PageController(pageOptions, () => this.#left());
     this.#feed = new Channels(this.#page, {
       [CHANNEL]: {
         authorize: ({ action }) => action === "subscribe",
@@ -112,9 +134,11 @@ export class Inspection implements Timed {
 
   /** A period is over. */
   due(): void {
-    if (this.#controller.isClosed) {
+    if (this.#controller.isClosed || this.#hasLeft) {
       this.#stop();
-      return void this.#page.close();
+      return void (this.#controller.isClosed
+        ? this.#page.close()
+        : this.#page.close(CloseCode.SERVICE_RESTART, "Service restart"));
     }
     const isOpen = this.#page.clients().size > 0;
     this.#awaited = isOpen ? LEASE : this.#awaited - 1;
@@ -124,6 +148,23 @@ export class Inspection implements Timed {
     // Set first: an error below must not end it.
     this.#host.deadlines.set(this, PERIOD);
     this.#look(isOpen);
+  }
+
+  /** Whether the clients have left in a drain, which waits for the server and its sockets then: that of the page is one. */
+  get #hasLeft(): boolean {
+    if (this.#controller.status !== "draining") return false;
+    const { active, reserved } = this.#controller.stats();
+    return active + reserved === 0;
+  }
+
+  /** Resolves when the clients have left in a drain: at once if there is none. */
+  #left(): Promise<void> {
+    const { deadlines } = this.#host;
+    return new Promise((resolve) => {
+      const due = () => this.#controller.status === "draining" && !this.#hasLeft ? deadlines.set(timer, TICK) : resolve();
+      const timer: Timed = { deadline: 0, heapIndex: -1, due };
+      due();
+    });
   }
 
   #look(isOpen: boolean): void {

@@ -24,6 +24,7 @@ import {
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { testkit, UpgradeRefused } from "../../src/testing/testkit.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
+import { Stall } from "../support/waiting.ts";
 
 const everybody = () => true;
 
@@ -614,6 +615,33 @@ describe("inspector", () => {
     await controller.close();
     await t.advance(2_000);
     assert.equal(page.status, "closed");
+  });
+
+  it("shows a drain until the clients have left, and does not hold the server of one's own", async () => {
+    const { app, controller } = createNode();
+    const work = new Stall();
+    controller.handle("work", v.object({}), () => work.promise);
+    await using t = testkit({ app, controller });
+    const client = await t.connect({ token: "ada" });
+    const page = await t.connect({ ...PAGE, reconnect: false });
+    const answered = client.request("work");
+    await t.advance(100);
+    const closes: unknown[] = [];
+    page.on("close", ({ code }) => closes.push(code));
+    // As a server's `close`, it waits for all sockets.
+    const stop = async () => {
+      while (page.status !== "closed") await new Promise<void>((resolve) => t.clock.setTimeout(resolve, 100));
+    };
+    const drained = controller.drain({ window: 1_000, timeout: 60_000, stop });
+    await t.advance(3_000);
+    assert.equal(page.status, "open");
+    const second = await t.connect({ ...PAGE, reconnect: false });
+    work.resolve();
+    await answered;
+    await t.advance(2_000);
+    assert.deepEqual([closes, page.status, second.status], [[1012], "closed", "closed"]);
+    await assert.rejects(t.connect({ ...PAGE, reconnect: false }));
+    assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
   });
 });
 

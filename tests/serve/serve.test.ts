@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
+import * as v from "valibot";
 import { WebSocket as Client } from "ws";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { serve, type ServeOptions } from "../../src/serve/serve.ts";
 import { FAILURES } from "../support/failures.ts";
+import { inspector } from "../../src/inspector/inspector.ts";
 import { Stall } from "../support/waiting.ts";
 import { unhandledIn } from "../support/unhandled.ts";
 
@@ -146,6 +148,36 @@ describe("serve", () => {
     assert.deepEqual((await Promise.all(closes)).map(([code]) => code), [1012, 1012, 1012]);
     assert.equal(await hanging, "ended");
     assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are under way"]);
+  });
+
+  it("shows a drain in the inspector until the clients have left", async () => {
+    const controller = new WebSocketController({ mode: "public", logger: false });
+    const [work, begun] = [new Stall(), new Stall()];
+    controller.handle("work", v.object({}), () => {
+      begun.resolve();
+      return work.promise;
+    });
+    const hono = new Hono().get("/websocket", controller.upgrade).route(
+      "/inspector",
+      inspector(controller, { authorize: () => true }),
+    );
+    const server = await serve(hono, { ...OPTIONS, drain: { timeout: 600_000 } });
+    const open = async (path: string) => {
+      const socket = new Client(`ws://127.0.0.1:${server.port}${path}`);
+      const closed = once(socket, "close").then(([code]) => code);
+      await once(socket, "open");
+      return { socket, closed };
+    };
+    const client = await open("/websocket");
+    const pages = [await open("/inspector/live")];
+    client.socket.send('{"type":"work"}');
+    await begun.promise;
+    const drained = server.drain();
+    pages.push(await open("/inspector/live")); // It is refused when the page is.
+    assert.equal(pages[0]!.socket.readyState, Client.OPEN);
+    work.resolve();
+    assert.equal((await drained).isClean, true);
+    assert.deepEqual(await Promise.all([client, ...pages].map(({ closed }) => closed)), [1012, 1012, 1012]);
   });
 
   it("throws TypeError that says what to write for an unknown option or a bad value", async () => {
