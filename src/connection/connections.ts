@@ -5,8 +5,10 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** Open connections that can be closed together: those of a controller or of a server. */
 export class Connections {
-  /** The controllers of the connections so far, which a server ends with itself. */
+  /** The controllers that requests have reached so far, which a server ends with itself. */
   readonly controllers: Set<object> = new Set();
+  /** Called with each controller that is reached first from now on. */
+  onReached: ((controller: object) => void) | undefined;
   readonly #open = new Set<Connection>();
   #whenEmpty: (() => void)[] = [];
   #closing: { code: number; reason: string } | undefined;
@@ -15,9 +17,16 @@ export class Connections {
     return this.#open.size;
   }
 
+  /** A request has reached the controller. */
+  reached(controller: object): void {
+    if (this.controllers.has(controller)) return;
+    this.controllers.add(controller);
+    this.onReached?.(controller);
+  }
+
   /** Adds a connection of the controller until it closes. */
   add(connection: Connection, controller?: object): void {
-    if (controller) this.controllers.add(controller);
+    if (controller) this.reached(controller);
     this.hold(connection);
     connection.onClosed(this);
   }

@@ -1,11 +1,13 @@
+import type { Context } from "hono";
 import type { WebSocketController } from "./controller.ts";
+import { findHost } from "../runtimes/runtime.ts";
 
 /** Handlers for the probes of a service manager or a load balancer. */
 export interface Health {
   /** Liveness: answers 200 as long as the process answers, while it drains and while its broker is away, too. */
   live(): Response;
   /** Readiness: answers 200 while new clients are welcome; 503 while a controller drains or is closed, or its engine is not ready. */
-  ready(): Response;
+  ready(context?: Context): Response;
 }
 
 /**
@@ -28,7 +30,10 @@ export function health(...controllers: Pick<WebSocketController, "status" | "eng
     Response.json({ status }, { status: code, headers: { "cache-control": "no-store" } });
   return {
     live: () => answer("live", 200),
-    ready: () => {
+    ready: (context) => {
+      // A server that drains drains them now, if it has not heard of them before.
+      const connections = context && findHost(context.env, context.req.raw)?.connections;
+      for (const each of controllers) if ("drain" in each) connections?.reached?.(each); // As in the upgrade.
       const fault = controllers.map(faultOf).find((each) => each !== undefined);
       return answer(fault ?? "ready", fault === undefined ? 200 : 503);
     },

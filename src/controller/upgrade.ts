@@ -143,6 +143,7 @@ function upgrade(
   if (invalid) return refuse(invalid);
   const target = readTarget(c.req.url);
   if (!target) return refuse(invalidRequest("The request target is not a URL"));
+  server?.connections.reached?.(host.controller); // Absent on a server of an earlier version. A server that drains drains it now.
   const away = host.awayFor();
   if (away !== undefined) return refuse(leaving(away));
   if (!runtime) return refuse(noRuntime());

@@ -171,15 +171,20 @@ async function drainServer(
   const end = performance.now() + options.timeout;
   let stopped: Promise<void> | undefined;
   const stop = () => stopped ??= connections.emptied().then(() => listening.stop(bodyTimeout(end - performance.now())));
-  const controllers = new Set([...routesOf(app).map(({ controller }) => controller), ...connections.controllers]);
   const stopping = settledIn(options.timeout, stop().then(() => true));
   stopping.catch(() => {}); // Awaited below, unless a controller has reported it.
-  const results = await Promise.all([...controllers].map((each) => {
+  const drained: Promise<DrainResult | undefined>[] = [];
+  const drain = (each: object) => {
     const controller = each as Pick<WebSocketController, "close"> & Partial<Pick<WebSocketController, "drain">>; // Of any version.
     const result = controller.drain ? controller.drain({ ...options, stop }) : controller.close().then(() => NOTHING_DRAINED);
-    return settledIn(options.timeout + LAST_WAIT, result);
-  }));
-  const sum = results.reduce(sumOf, NOTHING_DRAINED);
+    drained.push(settledIn(options.timeout + LAST_WAIT, result));
+  };
+  for (const { controller } of routesOf(app)) connections.controllers.add(controller);
+  for (const controller of [...connections.controllers]) drain(controller);
+  // A handler that calls `upgrade` cannot be recognized before a request reaches it.
+  connections.onReached = drain;
+  let sum = NOTHING_DRAINED;
+  for (let at = 0; at < drained.length; at++) sum = sumOf(sum, await drained[at]);
   // A request that hangs has ended the drain of a controller, which waits for it. Without a controller it is waited for here.
   const isStopped = sum.isClean && await stopping === true;
   listening.kill();

@@ -5,6 +5,7 @@ import { Hono } from "hono";
 import * as v from "valibot";
 import { WebSocket as Client } from "ws";
 import { WebSocketController } from "../../src/controller/controller.ts";
+import { health } from "../../src/controller/health.ts";
 import { serve, type ServeOptions } from "../../src/serve/serve.ts";
 import { FAILURES } from "../support/failures.ts";
 import { inspector } from "../../src/inspector/inspector.ts";
@@ -148,6 +149,37 @@ describe("serve", () => {
     assert.deepEqual((await Promise.all(closes)).map(([code]) => code), [1012, 1012, 1012]);
     assert.equal(await hanging, "ended");
     assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are under way"]);
+  });
+
+  it("drains a controller that a wrapped route first reaches while it drains", async () => {
+    const [first, wrapped, probed] = [0, 1, 2].map(() => new WebSocketController({ mode: "public", logger: false })) as [
+      WebSocketController,
+      WebSocketController,
+      WebSocketController,
+    ];
+    const [work, begun] = [new Stall(), new Stall()];
+    first.handle("work", v.object({}), () => {
+      begun.resolve();
+      return work.promise;
+    });
+    const { ready } = health(probed);
+    const hono = new Hono().get("/websocket", first.upgrade).get("/wrapped", (c, next) => wrapped.upgrade(c, next)).get(
+      "/ready",
+      ready,
+    );
+    const server = await serve(hono, { ...OPTIONS, drain: { timeout: 600_000 } });
+    const client = new Client(`ws://127.0.0.1:${server.port}/websocket`);
+    await once(client, "open");
+    client.send('{"type":"work"}');
+    await begun.promise;
+    const drained = server.drain();
+    const refused = new Client(`ws://127.0.0.1:${server.port}/wrapped`);
+    const [error] = await once(refused, "error");
+    assert.match(String(error), /503/);
+    assert.equal((await fetch(`${server.url}ready`)).status, 503);
+    work.resolve();
+    assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+    assert.deepEqual([first, wrapped, probed].map(({ status }) => status), ["closed", "closed", "closed"]);
   });
 
   it("shows a drain in the inspector until the clients have left", async () => {
