@@ -6,12 +6,15 @@ import { serve } from "noroshi/serve";
 import process from "node:process";
 import * as v from "valibot";
 
-const { PORT = "3000", HOST = "0.0.0.0", NODE_NAME = "chat", NATS_URL, NODE_SECRET } = process.env;
+const { PORT = "3000", HOST = "0.0.0.0", NODE_NAME = "chat", NATS_URL, NODE_SECRET, CLIENT_IP_HEADER } = process.env;
 
+// Without a secret, whoever reaches the broker could publish, and disconnect clients.
+if (NATS_URL && !NODE_SECRET) throw new Error("Cannot start: NATS_URL is set, and NODE_SECRET is not");
 // Without a broker this is one node.
-const engine = NATS_URL ? natsEngine({ servers: NATS_URL, ...(NODE_SECRET && { secret: NODE_SECRET }) }) : undefined;
+const engine = NATS_URL && NODE_SECRET ? natsEngine({ servers: NATS_URL, secret: NODE_SECRET }) : undefined;
 const controller = new WebSocketController({
-  clientIp: 1, // proxies that append to X-Forwarded-For
+  // A header that the proxy sets, such as fly-client-ip, or the number of proxies that append to X-Forwarded-For.
+  clientIp: CLIENT_IP_HEADER ? ({ headers, address }) => headers.get(CLIENT_IP_HEADER) ?? address : 1,
   node: NODE_NAME,
   ...(engine && { engine }),
 });
