@@ -48,6 +48,7 @@ export type { Listener } from "./src/base/bus.ts";
 export { type CheckedContract, defineContract, type RequestDeclaration } from "./src/application/contract.ts";
 export type { PayloadSchema } from "./src/application/schema.ts";
 export type * from "./src/protocol/contract-types.ts";
+export type { JsonItemOf, JsonOf } from "./src/protocol/json-of.ts";
 export type { Clock, Deadlines, Timed } from "./src/base/clock.ts";
 export type {
   Cluster,

@@ -1,3 +1,4 @@
+import type { ConsistsOf, Digit, IsName, Letter } from "../protocol/channel-name-types.ts";
 import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
 import { Outbound, outboundChecks } from "./outbound.ts";
 import type { PayloadSchema } from "./schema.ts";
@@ -20,31 +21,41 @@ export interface RequestDeclaration<Payload extends object = object, Reply = unk
 /** A schema that the server runs. */
 type RunSchema = PayloadSchema<unknown, unknown>;
 
-/** Characters of a channel name (PROTOCOL.md §4). */
-type NameCharacter =
-  | ("A" | "B" | "C" | "D" | "E" | "F" | "G" | "H" | "I" | "J" | "K" | "L" | "M")
-  | ("N" | "O" | "P" | "Q" | "R" | "S" | "T" | "U" | "V" | "W" | "X" | "Y" | "Z")
-  | ("0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9")
-  | ("_" | "-" | "." | ":" | "/" | "@" | "=" | "+" | "~");
-
-type IsName<Name extends string> = Name extends "" ? true
-  : Name extends `${infer First}${infer Rest}` ? Uppercase<First> extends NameCharacter ? IsName<Rest> : false
-  : true; // Not a literal.
-
-/** @internal */
-type IsChannel<Name extends string> = Name extends "" ? false
-  : Name extends `${infer Head}{${infer Param}}${infer Rest}`
-    ? [IsName<Head>, IsParam<Param>, Rest extends "" ? true : IsChannel<Rest>] extends [true, true, true] ? true : false
+/** @internal Whether it may be declared, as `ChannelPattern` decides. @param Params the parameters before */
+type IsChannel<Name extends string, Params extends string = never> = Name extends `${infer Head}{${infer Param}}${infer Rest}`
+  ? [Param] extends [Params] ? false
+  : [Head extends "" ? true : IsName<Head>, IsParam<Param>] extends [true, true]
+    ? Rest extends "" ? true : Rest extends `{${string}` ? false : IsChannel<Rest, Params | Param>
+  : false
+  : Name extends "*" ? true
   : Name extends `${infer Prefix}*` ? IsName<Prefix>
   : IsName<Name>;
 
-type IsParam<Param extends string> = Param extends "" | `${string}${"-" | "." | ":" | "/" | "@" | "=" | "+" | "~"}${string}`
-  ? false
-  : IsName<Param>;
+/** @internal A letter, then letters, digits and `_`. */
+type IsParam<Param extends string> = Param extends `${infer First}${infer Rest}`
+  ? Uppercase<First> extends Letter ? ConsistsOf<Rest, Letter | Digit | "_"> : false
+  : false;
+
+/** @internal The declared name, without the names of its parameters. */
+type ShapeOf<Name extends string> = Name extends `${infer Head}{${string}}${infer Rest}` ? `${Head}{}${ShapeOf<Rest>}` : Name;
+
+/** @internal Other declared names that stand for the same channels. */
+type SameShape<Name extends string, Others extends string> = Name extends `${string}{${string}`
+  ? { [Other in Exclude<Others, Name>]: ShapeOf<Other> extends ShapeOf<Name> ? Other : never }[Exclude<Others, Name>]
+  : never;
+
+/** @internal Whether it has 1 to 64 characters. */
+type IsShort<Name extends string> = Name extends "" ? false : Rest16<Rest16<Rest16<Rest16<Name>>>> extends "" ? true : false;
+
+/** @internal What follows the first 16 characters. */
+type Rest16<Name extends string> = Rest4<Rest4<Rest4<Rest4<Name>>>>;
+
+/** @internal */
+type Rest4<Name extends string> = Name extends `${infer _A}${infer _B}${infer _C}${infer _D}${infer Rest}` ? Rest : "";
 
 /** @internal Message types of the protocol; those of channels may be handled by an application that has none. */
 type ReservedRequest<D> =
-  | ("auth" | "ping" | "pong")
+  | ("auth" | "ping" | "pong" | "stream.credit" | "stream.cancel" | "stream.input" | "stream.end")
   | (D extends { readonly channels: unknown } ? "subscribe" | "unsubscribe" | "publish" : never);
 
 /** @internal Messages that the client does not pass on. */
@@ -55,9 +66,24 @@ type IsStream<S> = [keyof S] extends [never] ? false
   : S extends { readonly [Key in keyof S]: Key extends "input" | "output" ? RunSchema : never } ? true
   : false;
 
+/** @internal Why a request, a question or a message cannot have the type; else what it is checked to be. */
+type CheckedType<What extends string, Type extends string, Reserved, Checked> = Type extends Reserved
+  ? `Cannot declare the ${What} "${Type}": the protocol uses this name, choose another`
+  : IsShort<Type> extends false ? `Cannot declare the ${What} "${Type}": a name has 1 to 64 characters`
+  : Checked;
+
+/** @internal Fields of a payload that the protocol sets, beside which it would be lost. */
+type EnvelopeField<Payload> = Payload extends unknown
+  ? keyof { [Field in keyof Payload as Field extends "type" | "uid" ? Field : never]: true }
+  : never;
+
+/** @internal */
+type CheckedPayload<Type extends string, P> = [EnvelopeField<In<P>>] extends [never] ? P
+  : `Cannot declare "${Type}": the protocol sets the field "${EnvelopeField<In<P>>}", choose another name`;
+
 /** @internal */
 type CheckedRequest<Type extends string, R> = {
-  readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? R[Key]
+  readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? CheckedPayload<Type, R[Key]>
     : `Cannot declare "${Type}": payload must be a schema of an object, such as v.object({ … })`
     : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a schema`
     : Key extends "stream" ? IsStream<R[Key]> extends true ? R[Key]
@@ -66,8 +92,8 @@ type CheckedRequest<Type extends string, R> = {
 };
 
 /** @internal */
-type CheckedMessage<Type extends string, M> = M extends TypedSchema
-  ? In<M> extends object ? M : `Cannot declare "${Type}": a message must be an object, such as v.object({ … })`
+type CheckedMessage<Type extends string, M> = M extends TypedSchema ? In<M> extends object ? CheckedPayload<Type, M>
+  : `Cannot declare "${Type}": a message must be an object, such as v.object({ … })`
   : `Cannot declare "${Type}": a message must be a schema`;
 
 /** @internal */
@@ -79,6 +105,7 @@ type CheckedQuestion<Type extends string, Q> = {
 
 type CheckedEvent<Event extends string, E> = Event extends "init" | "unsubscribe" | "join" | "leave"
   ? `Cannot declare the event "${Event}": the protocol uses this name, choose another`
+  : IsShort<Event> extends false ? `Cannot declare the event "${Event}": a name has 1 to 64 characters`
   : E extends RunSchema ? E
   : `Cannot declare the event "${Event}": it must be a schema`;
 
@@ -91,29 +118,39 @@ type CheckedChannel<Name extends string, H> = {
     : `Cannot declare the channel "${Name}": a channel has events, snapshot, query and member, not "${Key & string}"`;
 };
 
+/** @internal */
+type CheckedName<Name extends string, Channels> = IsChannel<Name> extends false
+  ? `Cannot declare the channel "${Name}": use A–Z a–z 0–9 _ - . : / @ = + ~, {name} for a parameter, and * at the end for a prefix`
+  : [SameShape<Name, keyof Channels & string>] extends [never] ? CheckedChannel<Name, Channels[Name & keyof Channels]>
+  : `Cannot declare the channel "${Name}": "${SameShape<Name, keyof Channels & string>}" has the same names, remove one`;
+
 /** The declaration itself, with the reason in the place of each entry that is wrong. */
 export type CheckedContract<D> = {
   readonly [Key in keyof D]: Key extends "requests" ? {
-      readonly [Type in keyof D[Key]]: Type extends ReservedRequest<D>
-        ? `Cannot declare the request "${Type}": the protocol uses this name, choose another`
-        : CheckedRequest<Type & string, D[Key][Type]>;
+      readonly [Type in keyof D[Key] & string]: CheckedType<
+        "request",
+        Type,
+        ReservedRequest<D>,
+        CheckedRequest<Type, D[Key][Type]>
+      >;
     }
     : Key extends "questions" ? {
-        readonly [Type in keyof D[Key]]: Type extends ReservedMessage
-          ? `Cannot declare the question "${Type}": the protocol uses this name, choose another`
-          : CheckedQuestion<Type & string, D[Key][Type]>;
+        readonly [Type in keyof D[Key] & string]: CheckedType<
+          "question",
+          Type,
+          ReservedMessage,
+          CheckedQuestion<Type, D[Key][Type]>
+        >;
       }
     : Key extends "messages" ? {
-        readonly [Type in keyof D[Key]]: Type extends ReservedMessage
-          ? `Cannot declare the message "${Type}": the protocol uses this name, choose another`
-          : CheckedMessage<Type & string, D[Key][Type]>;
+        readonly [Type in keyof D[Key] & string]: CheckedType<
+          "message",
+          Type,
+          ReservedMessage,
+          CheckedMessage<Type, D[Key][Type]>
+        >;
       }
-    : Key extends "channels" ? {
-        readonly [Name in keyof D[Key]]: IsChannel<Name & string> extends true ? CheckedChannel<Name & string, D[Key][Name]>
-          : `Cannot declare the channel "${
-            & Name
-            & string}": use A–Z a–z 0–9 _ - . : / @ = + ~, {name} for a parameter, and * at the end for a prefix`;
-      }
+    : Key extends "channels" ? { readonly [Name in keyof D[Key]]: CheckedName<Name & string, D[Key]> }
     : `Cannot declare "${Key & string}": a contract has requests, questions, messages and channels`;
 };
 

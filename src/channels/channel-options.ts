@@ -79,7 +79,8 @@ export type MemberData<Member> = unknown extends Member ? JsonValue : Member;
 export type EventSchemas = { readonly [event: string]: PayloadSchema<unknown, unknown> };
 
 /** Schemas for events of a contract. */
-export type SchemasOf<H> = H extends { readonly events: infer Events } ? {
+export type SchemasOf<H> = H extends { readonly events: infer Events }
+  ? [keyof Events] extends [never] ? { readonly [event: string]: never } : {
     readonly [Event in keyof Events]?: Events[Event] extends TypedSchema ? Events[Event]
       : PayloadSchema<unknown, Events[Event]>;
   }
@@ -99,7 +100,7 @@ export interface ChannelOptions<Name extends string = string, H = ChannelContrac
    * Events that clients may publish, each with a schema for its data. The output of the schema is published and must be JSON.
    * Absent: those of the option `contract`; without one, any event and data that `authorize` allows.
    */
-  readonly schema?: Schemas & EventSchemas;
+  readonly schema?: H extends { readonly events: unknown } ? Schemas : Schemas & EventSchemas;
   /** How many publications are kept for recovery, and how long. Absent: none, and publications have no offset. */
   readonly history?: ChannelHistoryOptions;
   /** Whether subscribers become members, which other clients can list and watch. @default {false} */

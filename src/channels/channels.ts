@@ -22,7 +22,8 @@ import { Channel, type ChannelHost } from "./channel.ts";
 import { ChannelQuota } from "./channel-quota.ts";
 import { type ChannelOptions, ChannelTable, type EventSchemas, type ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "../protocol/close.ts";
-import type { ChannelContract, ChannelName, ChannelOf, Contract, DataOf, EventOf } from "../protocol/contract-types.ts";
+import type { ChannelContract, ChannelName, ChannelOf, Contract } from "../protocol/contract-types.ts";
+import type { DataOf, EventOf, MatchingName } from "../protocol/contract-types.ts";
 import { WebSocketController } from "../controller/controller.ts";
 import type { Publishing } from "../application/observer.ts";
 import { describeCopies } from "../base/copies.ts";
@@ -50,6 +51,7 @@ export type {
   SnapshotContext,
 } from "./channel-options.ts";
 export type * from "../protocol/contract-types.ts";
+export type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 export type { HistoryQuery, HistoryReason, HistoryRecord, PublicationRecord } from "./history-record.ts";
 
 /** Channel options, by channel name or by a prefix followed by `*`: of the channels of the contract, or of any. */
@@ -69,7 +71,7 @@ export type ChannelsOf<C, Schemas> = C extends { readonly channels: unknown } ? 
 
 /** A declared channel name. A `string`, which is not known at compile time, is checked at run time only. */
 export type DeclaredName<D, Name extends string> = string extends Name ? Name
-  : [Name] extends [ChannelName<D>] ? Name
+  : [Name] extends [ChannelName<D>] ? MatchingName<D, Name>
   : ChannelName<D>;
 
 /** The declaration that a channel name matches; any declaration if the name is not known at compile time. */

@@ -1,4 +1,5 @@
 import type { ChannelContract, DataOf, EventOf } from "../protocol/contract-types.ts";
+import type { JsonItemOf } from "../protocol/json-of.ts";
 import type { Engine, HistoryOptions, HistoryPage, Position, Publication } from "../engines/engine.ts";
 
 /** Options to read a history. */
@@ -13,7 +14,7 @@ export interface HistoryQuery {
 export interface PublicationRecord<Event = string, Data = unknown> {
   /** Event name. */
   event: Event;
-  /** Published data. */
+  /** Published data, which is JSON. */
   data: Data;
   /** Offset in the history. */
   offset: number;
@@ -33,7 +34,7 @@ export type HistoryReason = "limit" | "gone" | "epoch" | "ahead" | "unreadable";
 /** Publications from a history, with the position of its end. */
 export interface HistoryRecord<H = ChannelContract> extends Position {
   /** Oldest first. If some are missing, those that are left. */
-  publications: { [Event in EventOf<H>]: PublicationRecord<Event, DataOf<H, Event>> }[EventOf<H>][];
+  publications: { [Event in EventOf<H>]: PublicationRecord<Event, JsonItemOf<DataOf<H, Event>>> }[EventOf<H>][];
   /** Whether these are all publications since `after`; without `after`, whether none of the latest ones is missing. */
   isComplete: boolean;
   /** Why publications are missing. Absent if the record is complete. */

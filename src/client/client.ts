@@ -14,7 +14,8 @@
  *
  * @module
  */
-import type { AskedType, ChannelName, ChannelOf, Contract, EventOf, ReplyOf, RequestType } from "../protocol/contract-types.ts";
+import type { AskedType, ChannelName, ChannelOf, Contract, EventOf } from "../protocol/contract-types.ts";
+import type { MatchingName, ReplyOf, RequestType } from "../protocol/contract-types.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { type Connector, createConnector } from "./connector.ts";
 import type {
@@ -43,6 +44,7 @@ import { createSubscriptions } from "./subscriptions.ts";
 export { ClientError } from "./error.ts";
 export type { ClientClose, ClientEvents, ClientStatus, Reconnecting } from "./events.ts";
 export type * from "../protocol/contract-types.ts";
+export type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 export type * from "./contract.ts";
 export type { Disposes, DisposesAsync } from "./dispose.ts";
 export type { CloseInfo } from "./failure.ts";
@@ -133,7 +135,7 @@ export interface BareClient<C = Contract> {
    * @throws {ClientError} as {@link request}
    */
   publish<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>>>(
-    channel: Name,
+    channel: MatchingName<C, Name>,
     event: Event,
     data: DataTo<ChannelOf<C, Name>, Event>,
     options?: PublishOptions,
@@ -155,7 +157,7 @@ export interface BareClient<C = Contract> {
    * @throws {TypeError} for options that JSON cannot encode
    */
   subscribe<Name extends ChannelName<C>, Event extends EventOf<ChannelOf<C, Name>> = EventOf<ChannelOf<C, Name>>>(
-    channel: Name,
+    channel: MatchingName<C, Name>,
     options?: SubscribeOptionsOf<ChannelOf<C, Name>, Event> & { event?: Event },
   ): SubscriptionOf<ChannelOf<C, Name>, Event>;
 

@@ -1,4 +1,5 @@
-import type { EventOf, In, InOf, Out, Part, QuestionOf, RequestType } from "../protocol/contract-types.ts";
+import type { EventOf, In, InOf, MessageFrom, Out, Part, QuestionOf, RequestType } from "../protocol/contract-types.ts";
+import type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { StreamOptions } from "./stream.ts";
 import type { Publication, SubscribeOptions, Subscription, SubscriptionInit } from "./subscription.ts";
@@ -32,8 +33,11 @@ export type MessageTo<C> = C extends { readonly requests: unknown }
   ? { [Type in RequestType<C>]: { type: Type } & PayloadOf<C, Type> }[RequestType<C>]
   : WebSocketMessage;
 
+/** A message of the server, as it arrives. */
+export type MessageOf<C> = JsonOf<MessageFrom<C>>;
+
 /** A question as its handler receives it, without `type` and `uid`. It is not validated; the contract is trusted. */
-export type AskedOf<C, Type extends string> = C extends { readonly questions: unknown } ? QuestionOf<C, Type>
+export type AskedOf<C, Type extends string> = C extends { readonly questions: unknown } ? JsonOf<QuestionOf<C, Type>>
   : Record<string, unknown>;
 
 /** Answer to a question. */
@@ -44,23 +48,24 @@ export type DataTo<H, Event extends string> = H extends { readonly events: infer
   ? Event extends keyof Events ? In<Events[Event]> : never
   : unknown;
 
-/** A publication of a channel. It has the output type, since the server's schema has parsed it. */
+/** A publication of a channel, as it arrives: the JSON of the output type, since the server's schema has parsed it. */
 export type PublicationOf<H, Event extends string = EventOf<H>> = H extends { readonly events: infer Events }
-  ? { [E in Event]: Publication<E, E extends keyof Events ? Out<Events[E]> : never> }[Event]
+  ? { [E in Event]: Publication<E, E extends keyof Events ? JsonItemOf<Out<Events[E]>> : never> }[Event]
   : Publication<Event>;
 
-/** Data of a channel's members. */
-export type MemberOf<H> = InOf<H, "member">;
+/** Data of a channel's members, as it arrives. */
+export type MemberOf<H> = JsonOf<InOf<H, "member">>;
 
 /** First item of a subscription to a channel. */
-export type InitOf<H> = SubscriptionInit<InOf<H, "snapshot">>;
+export type InitOf<H> = SubscriptionInit<JsonOf<InOf<H, "snapshot">>>;
 
 /** Options of a subscription to a channel, or to one of its events. */
 export type SubscribeOptionsOf<H, Event extends string> = SubscribeOptions<
   InitOf<H>,
   PublicationOf<H, Event>,
   MemberOf<H>,
-  H extends { readonly query: infer Query } ? In<Query> : Record<string, unknown>
+  H extends { readonly query: infer Query } ? In<Query> : Record<string, unknown>,
+  InOf<H, "member">
 >;
 
 /** A subscription to a channel. */

@@ -1,4 +1,5 @@
-import type { Contract, MessageFrom } from "../protocol/contract-types.ts";
+import type { Contract } from "../protocol/contract-types.ts";
+import type { MessageOf } from "./contract.ts";
 import type { CloseInfo } from "./failure.ts";
 
 /** `connecting` until the server admits the client, `waiting` before the next attempt, `closed` when the client no longer tries. */
@@ -43,7 +44,7 @@ export interface ClientEvents<C = Contract> {
   /** A reconnection is scheduled. */
   reconnecting: Reconnecting;
   /** A message from the server that answers no request and belongs to no subscription. */
-  message: { message: MessageFrom<C> };
+  message: { message: MessageOf<C> };
   /**
    * A failed attempt (once per code in an outage), an error that answers no request, or an unsent message: a {@link ClientError}.
    * Also what a listener threw; a value that is no `Error` is the `cause` of one.

@@ -31,7 +31,9 @@ import type {
   ClientStatus,
   EventOf,
   InitOf,
+  InOf,
   ItemOf,
+  MatchingName,
   Member,
   MemberOf,
   PublicationOf,
@@ -94,7 +96,7 @@ export function useSubscription<
   State = Item<ChannelOf<C, Name>, Event> | undefined,
 >(
   client: BareClient<C>,
-  channel: Name,
+  channel: MatchingName<C, Name>,
   options:
     & SubscribeOptionsOf<ChannelOf<C, Name>, Event>
     & UseSubscriptionOptions<Item<ChannelOf<C, Name>, Event>, State>
@@ -131,8 +133,8 @@ export function useSubscription<
 /** Joins a channel while the component is mounted, and returns its members. `data` is this member's data as others see it. */
 export function usePresence<C, Name extends ChannelName<C>>(
   client: BareClient<C>,
-  channel: Name,
-  options: { data?: MemberOf<ChannelOf<C, Name>>; enabled?: boolean } = {},
+  channel: MatchingName<C, Name>,
+  options: { data?: InOf<ChannelOf<C, Name>, "member">; enabled?: boolean } = {},
 ): Member<MemberOf<ChannelOf<C, Name>>>[] {
   const shown = useShown<Member[]>(client, channel, options, (show) => ({
     onPresence: ({ present }) => show(present),

@@ -48,7 +48,13 @@ export interface PresenceChange<Data = unknown> {
 }
 
 /** Options and callbacks of a subscription. Callbacks may be async; what they throw or reject with becomes an `error` event. */
-export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, Data = unknown, Query = Record<string, unknown>> {
+export interface SubscribeOptions<
+  Init = SubscriptionInit,
+  Event = Publication,
+  Data = unknown,
+  Query = Record<string, unknown>,
+  Own = Data,
+> {
   /** Receive publications of this event only. */
   event?: string;
   /** Passed to the channel's snapshot. */
@@ -58,7 +64,7 @@ export interface SubscribeOptions<Init = SubscriptionInit, Event = Publication, 
   /** Whether to receive presence; implied by `onPresence`. @default {false} */
   presence?: boolean;
   /** This member's data as others see it, if the channel accepts it from clients: at most 1,024 bytes of JSON. */
-  data?: Data;
+  data?: Own;
   /** Maximum number of items queued for iteration; `0` means the default. @default {1_000} */
   buffer?: number;
   /** Called at the start, and after each gap. */

@@ -12,7 +12,7 @@ import { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import { Connections } from "../connection/connections.ts";
 import type { AnswerOf, AskedType, HandledInputOf } from "../protocol/contract-types.ts";
-import type { Contract, HandledOf, ItemOf, MessageFrom, ReplyOf, RequestType } from "../protocol/contract-types.ts";
+import type { Contract, HandledOf, ItemTo, MessageFrom, ReplyTo, RequestType } from "../protocol/contract-types.ts";
 import { Delivery } from "../delivery/delivery.ts";
 import { type ControllerStatus, Drain, type DrainOptions, type DrainResult } from "./drain.ts";
 import type { Engine } from "../engines/engine.ts";
@@ -206,8 +206,8 @@ export class WebSocketController<C = Contract> {
   handle<
     Type extends RequestType<C>,
     Output extends HandledOf<C, Type>,
-    Reply extends ReplyOf<C, Type>,
-    Item extends ItemOf<C, Type>,
+    Reply extends ReplyTo<C, Type>,
+    Item extends ItemTo<C, Type>,
     Input extends HandledInputOf<C, Type> = never,
   >(
     type: Type,

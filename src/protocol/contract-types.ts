@@ -1,5 +1,7 @@
 /** The types that a server and its clients read from a contract. */
 import type { MessageUid } from "./errors.ts";
+import type { JsonOf } from "./json-of.ts";
+import type { Candidate, Longest, NameFault } from "./channel-name-types.ts";
 import type { WebSocketMessage } from "./protocol.ts";
 
 /** A schema of any Standard Schema library (https://standardschema.dev), reduced to its types. */
@@ -48,7 +50,7 @@ export interface ChannelContract {
 /** @internal */
 type TypesOf<Entry extends TypedSchema> = NonNullable<Entry["~standard"]["types"]>;
 
-/** Input type of a schema. Neither side runs the schema of what the server sends, so it is sent and arrives in this form. */
+/** Input type of a schema. Neither side runs the schema of what the server sends, so it is sent in this form, and arrives as its JSON. */
 export type In<Entry> = Entry extends TypedSchema ? TypesOf<Entry>["input"] : Entry;
 
 /** Output type of a schema. */
@@ -72,18 +74,24 @@ export type HandledOf<C, Type extends string> = C extends { readonly requests: i
 /** @internal */
 type AsObject<Payload> = Payload extends object ? Payload : object;
 
-/** Reply to a request type. */
-export type ReplyOf<C, Type extends string> = C extends { readonly requests: infer R } ? InOf<Part<R, Type>, "reply"> : unknown;
+/** Reply to a request type, as its handler returns it. */
+export type ReplyTo<C, Type extends string> = C extends { readonly requests: infer R } ? InOf<Part<R, Type>, "reply"> : unknown;
+
+/** Reply to a request type, as it arrives at the client. */
+export type ReplyOf<C, Type extends string> = JsonOf<ReplyTo<C, Type>>;
 
 /** Request types whose answer is a stream. */
 export type StreamType<C> = C extends { readonly requests: infer R }
   ? { [Type in keyof R & string]: R[Type] extends { readonly stream: unknown } ? Type : never }[keyof R & string]
   : string;
 
-/** Item of a stream; `never` if the request type declares none. */
-export type ItemOf<C, Type extends string> = C extends { readonly requests: infer R }
+/** Item of a stream, as its handler returns it; `never` if the request type declares none. */
+export type ItemTo<C, Type extends string> = C extends { readonly requests: infer R }
   ? Part<Part<Part<R, Type>, "stream">, "output"> extends infer Item ? Item extends undefined ? never : In<Item> : never
   : unknown;
+
+/** Item of a stream, as it arrives at the client; `never` if the request type declares none. */
+export type ItemOf<C, Type extends string> = JsonOf<ItemTo<C, Type>>;
 
 /** Item of the input as the handler of a request type receives it; `never` if the request type declares none. */
 export type HandledInputOf<C, Type extends string> = C extends { readonly requests: infer R }
@@ -98,9 +106,11 @@ export type QuestionOf<C, Type extends string> = C extends { readonly questions:
   ? Part<Part<Q, Type>, "payload"> extends infer Payload ? Payload extends undefined ? Record<string, never> : In<Payload> : never
   : object;
 
-/** Answer to a question as the server returns it: the output of its schema. */
+/** Answer to a question, as it arrives: the output of its schema. A plain type stands for no schema, and the answer is JSON. */
 export type AnswerOf<C, Type extends string> = C extends { readonly questions: infer Q }
-  ? Part<Part<Q, Type>, "reply"> extends infer Reply ? Reply extends undefined ? unknown : Out<Reply> : never
+  ? Part<Part<Q, Type>, "reply"> extends infer Reply
+    ? Reply extends undefined ? unknown : Reply extends TypedSchema ? Out<Reply> : JsonOf<Reply>
+  : never
   : unknown;
 
 /** What follows the type of a question: the payload, optional if none of its fields is required, and `Rest`. */
@@ -139,42 +149,26 @@ type ParamOf<Declared extends string> = Declared extends `${string}{${infer Para
 /** Channel names. */
 export type ChannelName<C> = C extends { readonly channels: infer H } ? NameOf<keyof H & string> : string;
 
-/** Declaration of a channel, found by its name, else by a name with parameters, else by a prefix. */
-export type ChannelOf<C, Name extends string> = C extends { readonly channels: infer H } ? Name extends keyof H ? H[Name]
-  : [Parametric<keyof H & string, Name>] extends [never] ? H[Narrowest<Prefix<keyof H & string, Name>>]
-  : H[Parametric<keyof H & string, Name>]
+/**
+ * The declaration that the server finds for a channel: of its name, else of the name with parameters that has the most other
+ * characters, else of the longest prefix. `never` without one, or if two are equally specific.
+ */
+export type ChannelOf<C, Name extends string> = C extends { readonly channels: infer H }
+  ? Name extends keyof H ? H[Name] : H[Longest<Candidate<keyof H & string, Name>>]
   : ChannelContract;
 
-/** @internal The declared prefixes of the name. */
-type Prefix<Declared extends string, Name extends string> = Declared extends `${string}*`
-  ? Name extends NameOf<Declared> ? Declared : never
-  : never;
+/** The name of a channel. Instead of one that no declaration stands for, or two that are equally specific, the reason. */
+export type MatchingName<C, Name extends string> = keyof Verdict<C, Name> extends "unknown"
+  ? `Cannot use "${Name}": no channel is declared by this name, and a parameter takes 1 or more of A–Z a–z 0–9 _ - . @ = + ~`
+  : keyof Verdict<C, Name> extends "ambiguous" ? `Cannot use "${Name}": two declarations with as many characters match it`
+  : Name;
 
-/** @internal Those that stand for no name that another of them does not stand for. */
-type Narrowest<Declared extends string, All extends string = Declared> = Declared extends unknown
-  ? [Narrower<Declared, All>] extends [never] ? Declared : never
-  : never;
-
-/** @internal */
-type Narrower<Declared extends string, All extends string> = All extends unknown
-  ? NameOf<All> extends NameOf<Declared> ? NameOf<Declared> extends NameOf<All> ? never : All : never
-  : never;
-
-/** @internal The declared names with parameters, and without `*`, that stand for the name. */
-type Parametric<Declared extends string, Name extends string> = Declared extends `${string}*` ? never
-  : Declared extends `${infer Head}{${string}}${infer Rest}`
-    ? Name extends `${Head}${infer Tail}` ? HasParts<Rest, Tail> extends true ? Declared : never : never
-  : never;
-
-/** @internal Whether the rest of a name is the value of a parameter, and then what is declared. */
-type HasParts<Declared extends string, Name extends string> = Declared extends "" ? IsPart<Name>
-  : Declared extends `${infer Literal}{${string}}${infer Rest}`
-    ? Name extends `${infer Value}${Literal}${infer Tail}` ? IsPart<Value> extends true ? HasParts<Rest, Tail> : false : false
-  : Name extends `${infer Value}${Declared}` ? IsPart<Value>
-  : false;
-
-/** @internal A parameter takes neither of the separators. */
-type IsPart<Value extends string> = Value extends "" | `${string}:${string}` | `${string}/${string}` ? false : true;
+/**
+ * @internal An object, for its keys: those of any type are no faults, so that a `Name` which is itself a type parameter passes.
+ */
+type Verdict<C, Name extends string> = [C] extends [{ readonly channels: infer H }]
+  ? [NameFault<keyof H & string, Name>] extends [never] ? { known: true } : { [Fault in NameFault<keyof H & string, Name>]: true }
+  : { known: true };
 
 /** Event names of a channel. */
 export type EventOf<H> = H extends { readonly events: infer Events } ? keyof Events & string : string;

@@ -27,7 +27,7 @@ import type { ControllerStats } from "../controller/stats.ts";
 import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
 import type { Engine, HistoryOptions, Position } from "../engines/engine.ts";
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
-import type { ChannelName, ChannelOf, Contract, DataOf, EventOf, MessageFrom } from "../protocol/contract-types.ts";
+import type { ChannelName, ChannelOf, Contract, DataOf, EventOf, MatchingName, MessageFrom } from "../protocol/contract-types.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import { CHANNEL_NAME, type WebSocketMessage } from "../protocol/protocol.ts";
@@ -38,6 +38,7 @@ export type { OrderResult } from "../controller/cluster.ts";
 export type { BroadcastFilter } from "../delivery/broadcast.ts";
 export type { Engine, HistoryOptions, Position } from "../engines/engine.ts";
 export type * from "../protocol/contract-types.ts";
+export type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 
 /** What a publisher needs to know of a channel. The declarations of `new Channels` have it, too. */
 export interface PublishedChannel {
@@ -129,7 +130,7 @@ export class Publisher<C = Contract> {
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection: the publication may or may not have been published.
    */
   publish<const Name extends ChannelName<C>, const Event extends EventOf<ChannelOf<C, Name>>>(
-    channel: Name,
+    channel: MatchingName<C, Name>,
     event: Event,
     data: DataOf<ChannelOf<C, Name>, Event>,
     options: PublishOptions = {},

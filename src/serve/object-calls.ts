@@ -16,6 +16,7 @@ import type {
   MessageFrom,
   NameOf,
 } from "../protocol/contract-types.ts";
+import type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 
 /** Arguments of `publish`: one tuple for each event of each channel, because workerd's stubs keep no type parameters. */
 export type PublishArguments<D> = D extends { readonly channels: infer H } ? {
@@ -37,7 +38,7 @@ export type HistoryOfObject<D> = D extends { readonly channels: infer H }
 
 /** A history as a stub returns it. */
 export type ObjectHistory<H> = Omit<HistoryRecord<H>, "publications"> & {
-  publications: { [Event in EventOf<H>]: PublicationRecord<Event, ObjectJson<DataOf<H, Event>>> }[EventOf<H>][];
+  publications: { [Event in EventOf<H>]: PublicationRecord<Event, ObjectJson<JsonItemOf<DataOf<H, Event>>>> }[EventOf<H>][];
 };
 
 /** `unknown` as the JSON that it is. A stub would make `never` of it, and give up on a type that names itself. */
@@ -48,7 +49,9 @@ export interface ObjectMember<D> {
   /** User id, or `uid:<id>` for a connection without a user. */
   user: string;
   /** The member's data. Absent if the channel keeps none. */
-  data?: ObjectJson<D extends { readonly channels: infer H } ? { [Name in keyof H]: InOf<H[Name], "member"> }[keyof H] : unknown>;
+  data?: ObjectJson<
+    D extends { readonly channels: infer H } ? { [Name in keyof H]: JsonOf<InOf<H[Name], "member">> }[keyof H] : unknown
+  >;
 }
 
 /** Counters of an object. */

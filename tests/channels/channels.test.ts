@@ -228,7 +228,7 @@ describe("Channels: subscribe", () => {
       assert.deepEqual(await peer.ask(subscribe(channel)), [init(channel)]);
     }
     // No name begins with nothing at all.
-    assert.throws(() => channels.publish("", "e", 1), TypeError);
+    assert.throws(() => channels.publish("" as string, "e", 1), TypeError);
   });
 });
 

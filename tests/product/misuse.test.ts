@@ -20,6 +20,9 @@ const COMPILERS = [
   { name: "the newest TypeScript", path: "typescript/bin/tsc", modules: ["ts", "cts"] },
 ];
 
+/** Files of tests/types that are compiled against the declarations of the package. */
+const SUITES = ["contract", "json-of", "channel-names"];
+
 /** Limit of a compilation, in ms: a busy machine takes many times the seconds of a free one. */
 const TIMEOUT = 300_000;
 
@@ -173,13 +176,17 @@ describe("The declarations of the package", () => {
     const emit = ["--emitDeclarationOnly", "--declarationMap", "false", "--outDir", join(own, "dist")];
     const emitted = await compile("typescript/bin/tsc", root, "-p", "tsconfig.build.json", ...emit);
     assert.equal(emitted, "");
-    // The suite is in the terms of the source, which the checks compile too.
-    const suite = (await readFile(join(root, "tests/types/contract.ts"), "utf8"))
-      .replace('"../../mod.ts"', '"noroshi"')
-      .replace('"../../src/channels/channels.ts"', '"noroshi/channels"')
-      .replace('"../../src/client/client.ts"', '"noroshi/client"')
-      .replace('"../../src/client/streams.ts"', '"noroshi/client/streams"');
-    for (const extension of ["ts", "cts"]) await writeFile(join(folder, `suite.${extension}`), suite);
+    // The suites are in the terms of the source, which the checks compile too.
+    for (const name of SUITES) {
+      const suite = (await readFile(join(root, `tests/types/${name}.ts`), "utf8"))
+        .replace('"../../mod.ts"', '"noroshi"')
+        .replace('"../../src/channels/channels.ts"', '"noroshi/channels"')
+        .replace('"../../src/client/client.ts"', '"noroshi/client"')
+        .replace('"../../src/client/react.ts"', '"noroshi/react"')
+        .replace('"../../src/client/streams.ts"', '"noroshi/client/streams"')
+        .replace('"../../src/publisher/publisher.ts"', '"noroshi/publisher"');
+      for (const extension of ["ts", "cts"]) await writeFile(join(folder, `${name}.${extension}`), suite);
+    }
   }, { timeout: TIMEOUT });
   after(() => rm(folder, { recursive: true, force: true }));
 
@@ -195,7 +202,7 @@ describe("The declarations of the package", () => {
       const titles = Object.keys(MISUSES);
       const files = titles.map((_, index) => `misuse-${index}.ts`);
       for (const [index, title] of titles.entries()) await writeFile(join(folder, files[index]!), PRELUDE + MISUSES[title]![0]);
-      const suite = modules.map((extension) => `suite.${extension}`);
+      const suite = SUITES.flatMap((name) => modules.map((extension) => `${name}.${extension}`));
       const output = await check(path, [...suite, ...files], { exactOptionalPropertyTypes: true });
       // A message goes on in lines that begin with a space.
       const errors = output.trimEnd().split(/\n(?! )/);
@@ -211,7 +218,7 @@ describe("The declarations of the package", () => {
   // The declarations themselves are checked without it in tests/product/package.test.ts.
   it("need no DOM library where they are used: that of a runtime is enough", { timeout: TIMEOUT }, async () => {
     const options = { lib: ["es2023"], types: ["node"], exactOptionalPropertyTypes: true };
-    assert.equal(await check("typescript/bin/tsc", ["suite.ts"], options), "");
+    assert.equal(await check("typescript/bin/tsc", ["contract.ts"], options), "");
   });
 });
 

@@ -350,6 +350,17 @@ export function declarations(): void {
     ...others,
   });
   new Channels(controller, {
+    // @ts-expect-error -- no such event
+    "room:*": { authorize: () => true, schema: { evil: v.string() } },
+    ...others,
+  });
+  new Channels(controller, {
+    // @ts-expect-error -- no such event, beside one
+    "room:*": { authorize: () => true, schema: { said: Said, evil: v.string() } },
+    ...others,
+  });
+  new Channels(controller, { "room:*": { authorize: () => true, schema: contract.channels["room:*"].events }, ...others });
+  new Channels(controller, {
     "room:*": room,
     ...others,
     // @ts-expect-error -- no such parameter
@@ -482,6 +493,22 @@ function withOptions() {
 export function contracts(): void {
   // @ts-expect-error -- the protocol's own
   defineContract({ requests: { ping: {} } });
+  // @ts-expect-error -- the streams' own
+  defineContract({ requests: { "stream.credit": {} } });
+  // @ts-expect-error -- a name has a character
+  defineContract({ requests: { "": {} } });
+  // @ts-expect-error -- a name has 64 characters at most
+  defineContract({ requests: { a1234567890123456789012345678901234567890123456789012345678901234: {} } });
+  defineContract({ requests: { a123456789012345678901234567890123456789012345678901234567890123: {} } });
+  // @ts-expect-error -- the protocol sets the type
+  defineContract({ requests: { say: { payload: v.object({ type: v.string() }) } } });
+  // @ts-expect-error -- the protocol sets the type
+  defineContract({ questions: { confirm: { payload: v.object({ type: v.string() }) } } });
+  // @ts-expect-error -- the protocol sets the uid
+  defineContract({ questions: { confirm: { payload: v.union([Text, v.object({ uid: v.string() })]) } } });
+  // @ts-expect-error -- the protocol sets the type
+  defineContract({ messages: { news: v.looseObject({ type: v.string() }) } });
+  defineContract({ messages: { news: v.record(v.string(), v.string()), other: v.looseObject({ text: v.string() }) } });
   // @ts-expect-error -- the channels' own
   defineContract({ requests: { publish: { payload: Text } }, channels: { wire: {} } });
   defineContract({ requests: { publish: { payload: Text } } }); // There are no channels.
@@ -523,8 +550,21 @@ export function contracts(): void {
   defineContract({ channels: { "room:{room-id}": {} } });
   // @ts-expect-error -- only at the end
   defineContract({ channels: { "room:*:said": {} } });
+  // @ts-expect-error -- parameters have something between them
+  defineContract({ channels: { "room:{id}{x}": {} } });
+  // @ts-expect-error -- a parameter begins with a letter
+  defineContract({ channels: { "{1}": {} } });
+  // @ts-expect-error -- parameters have names of their own
+  defineContract({ channels: { "{id}:{id}": {} } });
+  // @ts-expect-error -- the same names
+  defineContract({ channels: { "room:{id}": {}, "room:{room}": {} } });
+  // @ts-expect-error -- a name has a character
+  defineContract({ channels: { "": {} } });
+  defineContract({ channels: { "*": {}, "{a}": {}, "{a}*": {}, "{a}.{b}": {}, "a:{id}": {}, "b:{id}": {}, "{tenant_1}/x": {} } });
   // @ts-expect-error -- a misspelt field
   defineContract({ channels: { wire: { event: { posted: Text } } } });
+  // @ts-expect-error -- a name has a character
+  defineContract({ channels: { wire: { events: { "": Text } } } });
   // @ts-expect-error -- the protocol's own
   defineContract({ channels: { wire: { events: { init: Text } } } });
   defineContract({ channels: { wire: { events: { posted: v.objectAsync({ text: v.string() }) } } } });

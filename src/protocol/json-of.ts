@@ -1,0 +1,93 @@
+/** What JSON leaves as it is. */
+type Primitive = string | number | boolean | null;
+
+/** What JSON leaves out of an object, and what becomes `null` in an array. */
+type Omitted = undefined | symbol | ((...args: never) => unknown);
+
+/** @internal */
+interface Encodes {
+  toJSON(...args: never): unknown;
+}
+
+/** How deep {@link Changed} looks, because a recursive type has no end. What lies deeper counts as JSON. */
+type Levels = [0, 0, 0, 0, 0, 0, 0, 0];
+
+/**
+ * The type of a value after `JSON.stringify` and `JSON.parse`. A type that is JSON stays the same type. A `Date`, and anything else with
+ * `toJSON`, becomes what that returns, and a `Map` or a `Set` becomes `{}`. A field that may be `undefined` or a function becomes
+ * optional, such an item `null`. A bigint, which JSON cannot represent, becomes `never`.
+ */
+export type JsonOf<T> = unknown extends T ? T
+  // Inferred, for TypeScript would look into each branch of it for a type that it does not know yet.
+  : Changed<Exclude<T, undefined>> extends infer Is ? [Is] extends [never] ? T : EachOf<T>
+  : never;
+
+/** @internal `true` if JSON changes a value of the type, else `never`. */
+type Changed<T, Depth extends unknown[] = Levels> = unknown extends T ? never
+  : T extends Primitive ? never
+  : true extends ChangedItself<T> ? true
+  : Depth extends [unknown, ...infer Deeper] ? T extends readonly unknown[] ? Changed<ItemOf<T>, Deeper>
+      // Its fields before what they consist of: a class with methods may refer to half a library.
+    : { [K in keyof T]-?: K extends symbol ? never : ChangedItself<FieldOf<T, K>> }[keyof T] extends never
+      ? { [K in keyof T]-?: K extends symbol ? never : Changed<FieldOf<T, K>, Deeper> }[keyof T]
+    : true
+  : never;
+
+/** @internal As {@link Changed}, whatever its fields are. */
+type ChangedItself<T> = unknown extends T ? never : T extends Omitted | bigint | Encodes ? true : never;
+
+/** @internal The type of a field; without `undefined` if the field is optional. */
+type FieldOf<T, K extends keyof T> = undefined extends T[K]
+  ? Record<never, never> extends Pick<T, K> ? Exclude<T[K], undefined> : T[K]
+  : T[K];
+
+/** @internal The type of the items, without the `undefined` of optional ones in a tuple. */
+type ItemOf<T extends readonly unknown[]> = number extends T["length"] ? T[number] : Required<T>[number];
+
+/** @internal Each type of a union by itself. */
+type EachOf<T> = T extends undefined ? T
+  : [Changed<T>] extends [never] ? T
+  : T extends { toJSON(...args: never): infer Result } ? Encoded<Result>
+  : Encoded<T>;
+
+/** @internal JSON calls `toJSON` once, so not that of its result. */
+type Encoded<T> = unknown extends T ? T
+  : T extends Primitive | undefined | void ? T
+  : T extends Omitted ? undefined
+  : T extends bigint ? never
+  : T extends ReadonlyMap<unknown, unknown> | ReadonlySet<unknown> ? Record<never, never>
+  : T extends ArrayBufferView ? Record<string, number>
+  : T extends readonly unknown[] ? EncodedItems<T>
+  : EncodedFields<T>;
+
+/** @internal */
+type EncodedItems<T extends readonly unknown[]> = T extends unknown[]
+  ? T[number][] extends T ? JsonItemOf<T[number]>[] : { [I in keyof T]: JsonItemOf<T[I]> }
+  : readonly T[number][] extends T ? readonly JsonItemOf<T[number]>[]
+  : { [I in keyof T]: JsonItemOf<T[I]> };
+
+/** As {@link JsonOf}, of an item of an array, or the data of a publication: `undefined` becomes `null`. */
+export type JsonItemOf<T> = [MayOmit<T>] extends [never] ? JsonOf<T> : JsonOf<Exclude<T, Omitted>> | null;
+
+/** @internal */
+type EncodedFields<T> = [MayLack<T>] extends [never] ? { [K in keyof T as KeyOf<T, K>]: EncodedField<T[K]> }
+  :
+    & { [K in keyof T as Exclude<KeyOf<T, K>, MayLack<T>>]: EncodedField<T[K]> }
+    & { [K in keyof T as Extract<KeyOf<T, K>, MayLack<T>>]?: EncodedField<T[K]> } extends infer Fields
+    ? { [K in keyof Fields]: Fields[K] }
+  : never;
+
+/** @internal */
+type EncodedField<T> = [MayOmit<T>] extends [never] ? JsonOf<T> : JsonOf<Exclude<T, Omitted>>;
+
+/** @internal */
+type MayOmit<T> = unknown extends T ? never : Extract<T, Omitted>;
+
+/** @internal The name of a field, unless JSON always omits the field. */
+type KeyOf<T, K extends keyof T> = K extends symbol ? never
+  : [FieldOf<T, K>] extends [never] ? K
+  : [Exclude<FieldOf<T, K>, Exclude<Omitted, undefined>>] extends [never] ? never
+  : K;
+
+/** @internal The required fields that JSON may omit. */
+type MayLack<T> = { [K in keyof T]-?: [MayOmit<FieldOf<T, K>>] extends [never] ? never : K }[keyof T];
