@@ -54,8 +54,8 @@ export interface ChatOptions extends Pick<ResumableOptions, "ttl" | "size" | "au
 }
 
 /**
- * Answers the chats of {@link createChatTransport}. An answer goes on when its connection is lost: the client gets the rest when it is back,
- * a page that is loaded again or another tab of the user gets all of it.
+ * Answers the chats of {@link createChatTransport}. An answer goes on when its connection is lost: a client that returns gets the
+ * rest, a reloaded page or another tab of the user gets all of it.
  *
  * @throws {TypeError} for a type that already has a handler, or an invalid option.
  */

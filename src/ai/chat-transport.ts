@@ -87,7 +87,7 @@ export function createChatTransport<Message extends ChatMessage = ChatMessage, C
       const stream = bare.attach(running.id);
       const end = async () => {
         await null;
-        // A reconnect aborts the one before, which is no wish to stop the model.
+        // A reconnect aborts the earlier one. That must not stop the model.
         if (latest.get(chatId) === own) stream.cancel();
       };
       abortSignal?.addEventListener("abort", end, { once: true });
@@ -116,5 +116,5 @@ function readableOf(stream: ClientStream, cancel: () => unknown): ReadableStream
     cancel: async () => {
       await cancel();
     },
-  }, { highWaterMark: 0 }); // What is read ahead is not paid back to the server.
+  }, { highWaterMark: 0 }); // Reads nothing ahead: a read returns credit to the server.
 }

@@ -49,7 +49,7 @@ export type Answer<Reply, Item> = [Item] extends [never] ? Reply | Promise<Reply
     | Promise<Streamed<Item, Reply>>
     | (unknown extends Reply ? never : Reply | Promise<Reply>);
 
-/** What answers in parts, whatever its type. */
+/** A value that is sent in parts, whatever the type of its items. */
 export type Streamable = AsyncIterable<unknown> | ReadableStreamOf<unknown>;
 
 /** Follows the calls of handlers, and sends the answers that come in parts. */
@@ -62,7 +62,7 @@ export interface CallKeeper {
   release(call: Call): void;
   /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
   stream(call: Call, source: Streamable): Promise<unknown>;
-  /** Handles a message about a stream, of so many bytes. Returns whether it was a credit that the server has asked for. */
+  /** Handles a message that controls a stream, with its size. Returns whether it is a credit that the server asked for. */
   control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean;
 }
 
@@ -74,9 +74,9 @@ export let requestOf: (call: Call) => WebSocketMessage;
 export let reasonOf: (call: Call) => unknown;
 /** Opens the input, and calls the handler. */
 export let runCall: (call: Call) => unknown;
-/** Has the call aborted when it is no longer wanted. */
+/** Registers the call, so that it is aborted when it is no longer wanted. */
 export let keepCall: (call: Call) => void;
-/** The call is answered: nothing aborts it any more. */
+/** Unregisters an answered call: nothing aborts it any more. */
 export let releaseCall: (call: Call) => void;
 /** Aborts the signal, with the error that the call then ends with. Only the first reason counts. */
 export let abortCall: (call: Call, reason: unknown) => void;
@@ -109,7 +109,7 @@ export class Call implements HandlerContext<object> {
     message: HandlerContext<object>["message"],
     request: WebSocketMessage,
     keeper: CallKeeper,
-    /** Of an item of the input. Absent: there is none. */
+    /** Schema of an item of the input. Absent: the request has no input. */
     schema?: CheckedSchema,
   ) {
     this.client = client;
@@ -157,7 +157,7 @@ export class Call implements HandlerContext<object> {
   }
 }
 
-/** Whether the handler has failed because of its signal, and not of itself. */
+/** Whether the handler failed because its signal was aborted: with the reason of the signal, or with an `AbortError`. */
 export function isAbort(call: Call, error: unknown): boolean {
   const reason = reasonOf(call);
   if (reason === undefined) return false;

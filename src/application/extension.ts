@@ -55,7 +55,7 @@ export interface RequestLimit {
 
 /** What an extension receives from the controller. */
 export interface ExtensionHost {
-  /** Reading it starts it. */
+  /** The engine of the controller. The first read of this property starts it. */
   readonly engine: Engine;
   readonly deadlines: Deadlines;
   readonly delivery: Delivery;

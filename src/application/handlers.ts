@@ -83,7 +83,7 @@ type ExtensionHandler = (client: WebSocketClient, message: WebSocketMessage) => 
 interface Registered {
   readonly schema: CheckedSchema;
   readonly handler: Handler<unknown>;
-  /** Of an item of the input. Absent: there is none. */
+  /** Schema of an item of the input. Absent: the request has no input. */
   readonly input: CheckedSchema | undefined;
   /** See {@link isPlainSchema}: the schema may read the whole message, and its output is a new object that needs no copy. */
   readonly isPlain: boolean;
@@ -148,7 +148,7 @@ export class Handlers {
     this.#middleware.push(middleware);
   }
 
-  /** Handles a message of {@link STREAM_TYPES}. Returns whether the server has asked for it. */
+  /** Handles a message of {@link STREAM_TYPES}. Returns whether it is a credit that the server asked for. */
   control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean {
     return this.#host.calls.control(client, message, bytes);
   }
@@ -311,7 +311,7 @@ export class Handlers {
       // A synchronous result is answered at once: awaiting it would let the answer of a later message overtake it.
       if (!isThenable(result)) return this.#answer(call, result)?.then(this.running.begin(call.client));
       const ended = this.running.begin(call.client);
-      // It may become a stream, which its client may cancel before.
+      // The handler may still return a stream, and the client may cancel the request before that.
       if (request.uid !== undefined) keepCall(call);
       return Promise.resolve(result).then((data) => this.#answer(call, data)).catch((error) => this.#fail(call, error))
         .then(ended);

@@ -246,7 +246,7 @@ export class Log {
     });
   }
 
-  /** Writes an error that no listener has taken: of one place in the code one a second. */
+  /** Writes an error without a listener: at most one a second from each place in the code. */
   readonly error = (error: unknown, client?: WebSocketClient): void => {
     this.#write("error", placeOf(error), () => errorRecord(error, client));
   };

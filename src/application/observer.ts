@@ -13,7 +13,7 @@ export interface Publishing {
   /** The name that the channel is declared with, such as `room:*`. */
   readonly declared: string;
   readonly event: string;
-  /** Of a client the `traceparent` of its message, unchecked, or `null`; `undefined`: the application publishes. */
+  /** The `traceparent` of the client's message, unchecked; `null`: it has none; `undefined`: the application publishes. */
   readonly parent: unknown;
   /** Set by an observer: the span that other nodes continue. */
   traceparent?: string;
@@ -52,7 +52,7 @@ export interface Observer {
   publish?<Result>(publishing: Publishing, call: () => Result): Result;
   /** Delivers a publication that a span has published. */
   deliver?(delivering: Delivering, call: () => void): void;
-  /** A subscription was to continue from a position; whether it has received all since. */
+  /** A subscription asked to recover from a position. @param isComplete whether it receives every publication since. */
   recovered?(isComplete: boolean): void;
   /** An error was reported: the application's, the engine's or that of a socket. */
   reported?(error: unknown, client?: WebSocketClient): void;

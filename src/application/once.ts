@@ -5,7 +5,7 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 
 /** What the handling of idempotent requests needs from the controller. */
 export interface OnceHost {
-  /** Reading it starts it. */
+  /** The engine of the controller. The first read of this property starts it. */
   readonly engine: Engine;
   /** Deadlines of the controller. */
   readonly deadlines: Deadlines;
@@ -17,7 +17,10 @@ export interface OnceHost {
 
 /** An idempotent request under way. */
 export interface OnceAnswer {
-  /** Settles when it is known whether the request runs; later messages of the client wait. Absent: it is known. Never rejects. */
+  /**
+   * Settles once it is known whether this request runs or repeats another; later messages of the client wait for it. Absent:
+   * that is known already. Never rejects.
+   */
   readonly entered?: Promise<void>;
   /** The result of the request, or of the one that it repeats. */
   readonly result: Promise<unknown>;

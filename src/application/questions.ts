@@ -45,7 +45,7 @@ const ANSWER = /"uid":\s*"ask:/;
 export const isAnswer = ({ uid, status }: WebSocketMessage): boolean =>
   typeof uid === "string" && uid.startsWith(PREFIX) && (status === "ok" || status === "error");
 
-/** The answer to an answer without an open question. */
+/** The error sent to a client whose answer belongs to no open question. */
 export const notAsked = ({ type, uid }: WebSocketMessage): WebSocketError =>
   new WebSocketError(type, "NOT_ASKED", "No question with this uid is open: the answer is late, or is not the first", {
     uid: uid!,
@@ -120,8 +120,8 @@ export class Questions {
   }
 
   /**
-   * Whether the frame answers an open question: it may be what the holding middleware waits for. Whatever else a client sends must
-   * wait, also with the `uid` of a question.
+   * Whether the frame answers an open question. It then skips the queue, because the middleware that holds the queue may wait for
+   * it. Any other message waits, even one with the `uid` of a question.
    */
   isAnsweredBy(text: string): boolean {
     if (this.#open.size === 0 || !ANSWER.test(text)) return false;

@@ -37,7 +37,7 @@ export type RefusalReason =
   | "abandoned"
   | "node";
 
-/** The counters of a controller that has refused nothing: the compiler asks for each reason. */
+/** All counters at 0. Written out, so that the compiler reports a missing reason. */
 const NONE: Readonly<Record<RefusalReason, number>> = {
   request: 0,
   runtime: 0,
@@ -100,10 +100,10 @@ export class Refusals {
    *
    * @param error sent to the client.
    * @param cause shown only to the application and in the log.
-   * @param what was refused: "a client"
+   * @param what names what was refused, such as "a client".
    * @param ip the address of the client.
-   * @param reason of the refusal. The code of the error does not say it: `authenticate` may throw any. @default {"token"}
-   * @param fields of the record: the option whose limit is reached.
+   * @param reason counted and logged. The error does not show it: `authenticate` may throw any code. @default {"token"}
+   * @param fields of the log record: the option whose limit is reached, and the limit.
    */
   addFailure(
     error: WebSocketError,

@@ -161,7 +161,7 @@ function isAsyncFunction(value: unknown): boolean {
   return typeof value === "function" && Object.prototype.toString.call(value) === "[object AsyncFunction]";
 }
 
-/** Of a part of a valibot schema. */
+/** Whether a function of the application may make the output of this part of a valibot schema. */
 function isTransforming(part: object): boolean {
   if ("kind" in part && part.kind === "transformation") {
     return "operation" in part || "type" in part && part.type === "raw_transform";

@@ -62,7 +62,7 @@ export interface ClientConnection extends Recipient, AskedConnection {
   send(frame: Frame): boolean;
   /** Starts sending frames one at a time if `stopAndWait` is `"collection"` and applies; returns whether that is new. */
   step(): boolean;
-  /** Defers the heartbeat: data waits for the client to read, which has a deadline of its own. */
+  /** Defers the heartbeat while sent data waits to be read, because reading has a deadline of its own. */
   deferHeartbeat(): void;
   /** @param cause @default {"server"} */
   close(code: number | undefined, reason: string | undefined, cause?: CloseCause): void;
@@ -123,7 +123,7 @@ export class WebSocketClient<C = Contract> {
   /** Who the client is. */
   get accountability(): Accountability {
     const { accountability } = this.#connection;
-    // Once: to freeze it takes 2 µs, which a client that is never looked at saves.
+    // Frozen when it is first read, because freezing takes 2 µs.
     if (accountability !== this.#frozen) this.#frozen = Object.freeze(accountability);
     return accountability;
   }

@@ -25,7 +25,7 @@ export function diffContracts(before: AsyncApiDocument, newer: AsyncApiDocument)
   for (const channel of without(before.channels, after.channels)) add(true, `Channel ${channel}: removed`);
   for (const channel of without(after.channels, before.channels)) add(false, `Channel ${channel}: added`);
   for (const [key, was] of Object.entries(before.operations)) {
-    if (!Object.hasOwn(after.channels, channelOf(was.channel))) continue; // With its channel.
+    if (!Object.hasOwn(after.channels, channelOf(was.channel))) continue; // Its channel is reported as removed.
     if (!Object.hasOwn(after.operations, key)) {
       add(true, `${sentence(key)}: removed`);
       continue;

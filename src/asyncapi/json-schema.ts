@@ -166,7 +166,7 @@ export function withEnvelope(schema: JsonSchema, envelope: JsonSchema, resolve: 
       copy["properties"] = { ...(isRoot ? fields : { type: true, uid: true }), ...rest };
     }
     if (isRoot) {
-      delete copy["default"]; // Of a payload that is left out: a message always is one.
+      delete copy["default"]; // The default of an omitted payload: a message is never omitted.
       const { examples } = copy;
       if (Array.isArray(examples)) copy["examples"] = examples.filter(isSchema).map((each) => ({ ...given, ...each, ...given }));
       copy["type"] = "object";

@@ -187,7 +187,7 @@ class SchemaDiff {
     return [old, now];
   }
 
-  /** Finds for each alternative one that is left as it was, or the nearest. */
+  /** Compares alternatives of the same kind. Others were removed or added, unless another alternative covers them. */
   #compareAlternatives(before: readonly unknown[], after: readonly unknown[], path: string): void {
     const [old, now] = this.#withoutEqual(before, after);
     const shared = sharedBy([...before.map((each) => this.#follow(each, 0)), ...after.map((each) => this.#follow(each, 1))]);
@@ -255,7 +255,7 @@ class SchemaDiff {
   }
 
   #add(path: string, effect: Effect, text: string): void {
-    // Alternatives share fields.
+    // Alternatives that share a field would report its change twice.
     if (this.#changes.some((each) => each.path === path && each.effect === effect && each.text === text)) return;
     this.#changes.push({ path, effect, text });
   }
@@ -291,7 +291,7 @@ function alternativesOf(schema: JsonSchema): readonly unknown[] {
   return Array.isArray(type) && !valuesOf(schema) ? type.map((each) => ({ ...schema, type: each })) : [schema];
 }
 
-/** One schema for what two objects accept, the first with fields only; `undefined` where that takes more than these keywords. */
+/** One schema for what both schemas accept. The first has fields only. `undefined`: these keywords cannot express it. */
 function bothOf(fields: JsonSchema, other: unknown): JsonSchema | undefined {
   if (!isSchema(other) || !isPlain(fields, "type", "properties", "required") || fields["type"] !== "object") return undefined;
   const { type = "object", additionalProperties = true } = other;

@@ -14,7 +14,10 @@ export interface Clock {
   clearTimeout(handle: unknown): void;
   /** Whether a timer ends with the request that has set it, as in a Worker: then no other request can rely on it. @default {false} */
   readonly isPerRequest?: boolean;
-  /** Whether a timer that nothing needs any more is left to run out: clients that come and go would set and cancel one each. @default {false} */
+  /**
+   * Whether a timer that nothing needs any more may fire instead of being cleared: clients that come and go would otherwise set
+   * and clear one each. @default {false}
+   */
   readonly mayRunOut?: boolean;
 }
 
@@ -122,7 +125,7 @@ type HeapItem = Writable<Timed>;
 /** Maximum number of items per timer. Messages are handled before the next timer: pinging one client takes up to 0.1 ms. */
 const MAX_WOKEN = 64;
 
-/** Time in ms after which a deadline that no timer has called is one of a request that has ended. */
+/** Time in ms after which an overdue deadline counts as that of a request that has ended, and its timer with it. */
 const ABANDONED = 10_000;
 
 /**
@@ -137,7 +140,7 @@ export class Deadlines {
   readonly #due = new Set<HeapItem>();
   #timer: unknown;
   #armed = Infinity;
-  /** Of a clock whose timers end with their request: one for each item. */
+  /** The timer of each item, with a clock whose timers end with their request. */
   readonly #own = new Map<HeapItem, unknown>();
   #isDismissing = false;
   #isEnding = false;

@@ -109,7 +109,7 @@ export class Backlog implements Timed {
     });
   }
 
-  /** Ends the waiting of one that needs it no more: it would stay in memory until the client has read. */
+  /** Ends the waits of a waiter that no longer needs them: they would stay in memory until the client has read. */
   withdraw(waiter: object): void {
     const others = <Each extends Waiting>(all: Each[]): Each[] => {
       if (!all.some((each) => each.waiter === waiter)) return all;

@@ -100,7 +100,7 @@ function endOfPart(name: string, start: number): number {
 }
 
 /**
- * The values of the parameters, from the last one: the last place of a text leaves the most to the parameters before it.
+ * Finds the values from right to left: the last occurrence of each text makes the parameters before it as long as possible.
  *
  * @param isOpen whether anything may follow the last text.
  */

@@ -22,8 +22,8 @@ export class IdQuota {
   }
 
   /**
-   * Counts an id of the key once, however often it comes: what it stands for has happened, and a refusal of the repeat would say that
-   * it has not. The return value is that of {@link take}.
+   * Counts an id of the key once, however often it comes: a refused repeat would look as if the first one had done nothing.
+   * Returns what {@link take} returns.
    */
   takeId(key: string, id: string): number {
     if (this.#max === Infinity) return 0;
@@ -39,7 +39,7 @@ export class IdQuota {
     return wait;
   }
 
-  /** Counts an id of the key, or as many. Returns 0, or the ms to wait before the next one is allowed: then nothing was counted. */
+  /** Counts `count` ids of the key. Returns 0, or the ms to wait before the next one is allowed: then nothing was counted. */
   take(key: string, count = 1): number {
     if (this.#max === Infinity) return 0;
     const now = this.#now();

@@ -40,7 +40,7 @@ export async function checkSubscription(
     if (!parsed.success) throw invalid("subscribe", parsed.issues[0]!, within); // A failure has an issue.
   };
   if (query && request.query !== undefined) await check("query", query, queryOf(request));
-  // Of a function, the result is the data.
+  // If `presence.data` is a function, the data is its result, not what the client sent.
   if (member && presence?.data === "client" && request.data !== undefined) {
     await check("data", member, JSON.parse(request.data));
   }

@@ -163,7 +163,7 @@ function memberDataOf(
   return json;
 }
 
-/** What the application makes of it. */
+/** The data that the function `presence.data` returns, as JSON text. */
 function madeDataOf(
   { params, presence }: ResolvedChannel,
   { channel, data: text }: SubscriptionRequest,

@@ -26,8 +26,8 @@ interface Post {
 }
 
 /**
- * A socket like `WebSocket` over HTTP (PROTOCOL.md §8): it receives server-sent events and sends by POST, one at a time, each with the frames
- * that were sent during the one before.
+ * A socket like `WebSocket` over HTTP (PROTOCOL.md §8): it receives server-sent events and sends by POST, one at a time. Frames
+ * that are sent during a POST go together in the next.
  */
 export class EventSocket implements WebSocketLike {
   /** As of `WebSocket`: 0 to 3. */

@@ -18,7 +18,7 @@ export interface ClientClock {
 /** The platform's clock. */
 export const systemClock: ClientClock = {
   now: () => Date.now(),
-  // A platform without the one has a clock that may be set.
+  // Without `performance`: the wall clock, which may be set.
   monotonic: () => (globalThis.performance ?? Date).now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   // The handle comes from `setTimeout` above; its type differs between runtimes.

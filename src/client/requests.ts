@@ -58,7 +58,7 @@ export interface Requests {
   /**
    * The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again.
    *
-   * @param wasDrained whether the server has handled no request without answering it (PROTOCOL.md §6), so that all are
+   * @param wasDrained whether the server answered all requests that it handled (PROTOCOL.md §6): then the others are queued again
    * @param whyClosed why the client is closed, if it is: rejects what was never sent
    */
   lost(error: ClientError, mayRetry: boolean, wasDrained: boolean, whyClosed: ClientError | undefined): void;

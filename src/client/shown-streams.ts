@@ -1,14 +1,14 @@
 import { type AttachOptions, checkStreams, type ClientStream, type StreamOptions } from "./stream.ts";
 import type { Streaming } from "./streams.ts";
 
-/** Where a stream that is shown is: not started, or how it ended: by `stop`, with its result, or with an error. */
+/** The state of a shown stream: not started, running, or how it ended: by `stop`, with its result, or with an error. */
 export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
 
 /** The state of a stream, as a component shows it. */
 export interface StreamState<Item = unknown, Result = unknown> {
   /** Where the stream is. */
   readonly status: StreamStatus;
-  /** The name of a resumable stream, for `resume`; `undefined`: another one, or it has not been answered yet. */
+  /** The id of a resumable stream, for `resume`; `undefined`: it is not resumable, or has not been answered yet. */
   readonly id: string | undefined;
   /** The items so far. */
   readonly items: readonly Item[];

@@ -39,7 +39,7 @@ const OPEN_TIMEOUT = 5_000;
 /** Maximum time between two probes, in ms. */
 const MAX_RETRY = 3_600_000;
 
-/** A code with which a member of a channel is expected back, unlike without one. */
+/** Close code of a probe: one after which a member of a channel is expected back, unlike after no code. */
 const NOT_LEAVING = 4000;
 
 /** Servers that are reached over the fallback, for as long as the page lives: `sessionStorage` keeps it over a reload. */
@@ -103,7 +103,7 @@ class FallbackSocket implements WebSocketLike {
   #hasReceived = false;
   /** Whether the client sends a token in a message, as servers in mode `handshake` need it first. */
   #authenticates = false;
-  /** What a WebSocket that did not open has said. */
+  /** The `error` event of a WebSocket that did not open. */
   #failure: { readonly message?: unknown } | undefined;
 
   constructor(options: WithFallbackOptions, ...request: [url: string, protocols?: string[]]) {
@@ -160,7 +160,7 @@ class FallbackSocket implements WebSocketLike {
           this.#fallBack();
           return false;
         }
-        // Something lets the upgrade through and then nothing else.
+        // A proxy let the upgrade through, and then no message.
         if (isOpen && !this.#hasReceived && !this.#isSettled) remember(this.#origin, true);
         return true;
       },
@@ -221,7 +221,7 @@ class FallbackSocket implements WebSocketLike {
         remember(this.#origin, false);
         socket.close(NOT_LEAVING, "It works");
       };
-      // An answer shows that messages pass too. Before the token it would be a failed authentication.
+      // The answer to a ping shows that messages pass. A ping before the token would be a failed authentication.
       socket.onopen = () => this.#authenticates ? succeed() : socket.send('{"type":"ping"}');
       socket.onmessage = succeed;
       socket.onerror = () => {};

@@ -6,8 +6,8 @@ export interface StreamOptions<Input = unknown> {
   /** Cancels the stream when aborted. The iteration and the result then reject with its reason. */
   signal?: AbortSignal;
   /**
-   * Sent to the handler item by item, as fast as it reads. The iteration ends when the handler reads no more, and with the stream. What it
-   * throws ends the input, and is thrown by the stream unless the handler answers all the same.
+   * Sent to the handler item by item, as fast as the handler reads. The iteration ends when the handler stops reading or the
+   * stream ends. An error that it throws ends the input; the stream then rejects with it, unless the handler answers anyway.
    */
   input?: AsyncIterable<Input>;
 }
@@ -36,7 +36,7 @@ export interface ClientStream<Item = unknown, Result = unknown> extends AsyncIte
    * @throws {ClientError} the server's code, CANCELLED, SLOW_CONSUMER, DISCONNECTED, or another code of {@link BareClient.request}.
    */
   readonly result: Promise<Result>;
-  /** The name of a resumable stream, for {@link Streaming.attach}; `undefined`: another one. Never rejects. */
+  /** The id of a resumable stream, for {@link Streaming.attach}; `undefined`: it is not resumable. Never rejects. */
   readonly id: Promise<string | undefined>;
   /** The number of the last item that was read, in a resumable stream; 0: none. */
   readonly offset: number;

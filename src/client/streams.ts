@@ -58,8 +58,8 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
   /**
    * Resolves once the text is sent.
    *
-   * @param key of what it replaces.
-   * @param isLasting whether it is sent on another connection, too.
+   * @param key a later text with the same key replaces this one while it waits.
+   * @param isLasting whether it may be sent on a later connection.
    */
   const send = (text: string, key: string, isLasting = false) =>
     new Promise<void>((resolve, reject) => {
@@ -82,10 +82,10 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
     const queue: WebSocketMessage[] = [];
     /** Items of the message that was taken from the queue last. */
     let items: unknown[] = [];
-    /** Its offset, and that of the one before. */
+    /** Offset of that message, and of the one before it. */
     let taken = after;
     let before = after;
-    /** Of the last item that was read: sent back when the next is asked for. */
+    /** Credit of the last item that was read, sent back when the next one is asked for. */
     let credit: unknown;
     let name: (id?: string) => void;
     /** Why the input failed, and the number of the message that says so. */

@@ -18,7 +18,7 @@ import type { Revocations } from "./revocations.ts";
 import type { Sender } from "./sender.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
-/** Notes between nodes, for what the core does not contain. */
+/** Messages between nodes for optional features, such as the inspector. */
 export interface NodeNotes {
   /** The name of this node; reading it starts the engine. */
   readonly node: string;
@@ -36,7 +36,7 @@ export interface CountedConnections {
   readonly closedBy: Readonly<Record<CloseCause, number>>;
 }
 
-/** The streams of a controller, as what ends it sees them. */
+/** The streams of a controller, for a drain and for metrics. */
 export interface StreamsOfClients {
   /** Number of items sent since the start. */
   readonly items: number;

@@ -40,7 +40,7 @@ export function pass(owner: Connection, text: string | null): void {
   if (settled) owner.hold(settled);
 }
 
-/** Later messages wait for the promise, if there is one. It never rejects. */
+/** Handles one message. Later messages wait for the promise, if there is one. It never rejects. */
 function handle(owner: Connection, text: string | null): Promise<void> | undefined {
   const { client, host, identity } = owner;
   // The timer may be late, or the wall clock set forward.
@@ -72,8 +72,8 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
       ...(message["limits"] === true && { limits: limitsOf(host, client) }),
     }));
   }
-  // Also while the credentials are expired: refused, it would be lost in the middle of a stream, which waits until they are renewed.
-  // A cancel by `id` stops a stream of other connections too.
+  // Handled while the credentials are expired, too: a refused message would be lost in the middle of a stream, which waits until
+  // they are renewed. Not a cancel by `id`, which also stops a stream of other connections.
   if (STREAM_TYPES.has(type) && (owner.state !== "expired" || uid !== undefined)) {
     // The rate limit is for what a client sends on its own.
     if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // It was decoded.

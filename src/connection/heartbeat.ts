@@ -4,7 +4,7 @@ import type { Connection } from "./connection.ts";
 /** The connection that is checked. Only {@link Heartbeat} writes `nextPingAt`. */
 type Checked = Writable<Pick<Connection, "nextPingAt" | "receivedAt" | "probe" | "timedOut">>;
 
-/** `receivedAt` from a ping until the peer sends anything: below all times, and whole as they are. */
+/** Value of `receivedAt` from a ping until the peer sends anything: lower than any time, and a whole number like them. */
 const AWAITS_ANSWER = -(2 ** 31);
 
 /**

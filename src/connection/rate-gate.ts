@@ -82,7 +82,7 @@ export class RateGate implements RequestLimit {
     this.#limiter.charge(this.#keyOf(client), this.#now(), subscriptions, this.#burst);
   }
 
-  /** Returns what a message cost that the server has asked for. */
+  /** Refunds the cost of a message that the server asked for. */
   refund(client: WebSocketClient): void {
     this.#limiter.charge(this.#keyOf(client), this.#now(), -1);
   }

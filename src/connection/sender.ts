@@ -6,7 +6,7 @@ import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 
-/** What a client that reads slowly, or was sent a large frame, lags behind by. */
+/** How far a client lags behind that reads slowly or was sent a large frame. */
 export interface Lag {
   /** Dropped messages that it has not been notified of. */
   missed: number;

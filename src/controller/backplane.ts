@@ -28,7 +28,7 @@ let hasWarned = false;
 export class Backplane {
   /** Receives publications and presence changes. */
   extension: Extension | undefined;
-  /** Receives those of channels that are streams. */
+  /** Receives publications and presence changes of the channels that carry resumable streams. */
   streams: Streams | undefined;
   readonly cluster: Cluster;
   readonly #local: LocalNode;

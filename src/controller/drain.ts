@@ -39,8 +39,8 @@ export interface DrainOptions {
    */
   retryAfter?: number;
   /**
-   * Stops your own server; called when the clients have gone, or after `timeout`. The engine is closed after it has settled, so that requests under way can
-   * still publish. `serve` does this by itself.
+   * Stops your own server; called when the clients have gone, or after `timeout`. The engine is closed once the returned
+   * promise has settled, so that requests under way can still publish. `serve` does this by itself.
    */
   stop?: () => unknown;
 }

@@ -54,7 +54,7 @@ export class ConnectionCounts {
   }
 }
 
-/** The compiler asks for each cause. */
+/** All counters at 0. Written out, so that the compiler reports a missing cause. */
 const NONE_CLOSED: Readonly<Record<CloseCause, number>> = {
   client: 0,
   server: 0,

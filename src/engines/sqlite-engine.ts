@@ -201,7 +201,7 @@ export class SqliteEngine implements Engine, Timed {
     try {
       if (once) this.#ids.add(channel, once, position);
     } finally {
-      // It is in the history, even if a full storage does not take the id.
+      // Delivered because it is in the history, even if a full storage has no room for its id.
       if (this.#hears(channel)) this.#host?.published(channel, { ...content, position });
     }
     if (history) this.#histories.trim(channel);

@@ -85,7 +85,7 @@ const OWN = /^(?:~|(?:close|error|init|open|presence|server|unsubscribe)$)/;
 /** The name of a publication in the stream. A line break would end the field; an own name would forge an event of the stream. */
 const nameOf = (name: string): string => name.replaceAll(/[\r\n]/g, " ").replace(OWN, "~$&");
 
-/** The key before its data, which no name holds unescaped. */
+/** The key before the data of a publication. A name cannot contain it, because JSON escapes its quotes. */
 const DATA = ',"data":';
 
 /** The JSON of its data stands in the frame already. */

@@ -81,8 +81,8 @@ const acceptsStream = (c: Context): boolean => /(?:^|,)\s*text\/event-stream\b/i
 const LATER: Readonly<Record<number, number>> = { 429: CloseCode.RATE_LIMITED, 503: CloseCode.TRY_AGAIN_LATER };
 
 /**
- * An `EventSource` ends for good at an error status. Where it may have more luck later, it is answered with a stream that says when to come
- * back, as one that the server ends.
+ * An `EventSource` does not reconnect after an error status. If a later attempt may succeed, the answer is a stream that only
+ * says when to come back, as one that the server ends.
  */
 async function comeBack(c: Context, answer: Response): Promise<Response> {
   const code = LATER[answer.status];
@@ -96,7 +96,7 @@ async function comeBack(c: Context, answer: Response): Promise<Response> {
   return new Response(closeEvent(code, error.message, retryAfter === null ? undefined : 1_000 * Number(retryAfter)), { headers });
 }
 
-/** An answer in JSON. Without a body the client has it already. */
+/** An answer in JSON. Without a body it is a 304: the client has it already. */
 interface Reply {
   readonly headers: Record<string, string>;
   readonly body?: object;
@@ -308,7 +308,7 @@ const errorOf = (code: string, message: string): Answer => ({
   message: { type: "server", status: "error", error: { code, message } },
 });
 
-/** The close after a subscription that the server has ended: another connection may have more luck, or none. */
+/** The close code after the server has ended the subscription: it says whether another connection may succeed. */
 const closeCodeOf = (reason: string): number =>
   reason === "FORBIDDEN" ? CloseCode.FORBIDDEN : reason === "TOKEN_EXPIRED" ? CloseCode.AUTH_FAILED : CloseCode.TRY_AGAIN_LATER;
 

@@ -22,7 +22,7 @@ export function allowPage(c: Context): void {
 export const isPreflight = ({ method, headers }: Request): boolean =>
   method === "OPTIONS" && headers.has("access-control-request-method");
 
-/** Answers that a page may ask: whether its origin may connect is decided for the request itself. */
+/** Answers a preflight: any page may send the request, which itself is refused if the origin may not connect. */
 export function preflight(c: Context, headers: string): Response {
   allowOrigin(c.req.raw, c.res.headers);
   return c.body(null, 204, {

@@ -23,7 +23,7 @@ export interface FallbackOptions {
   node?: string;
 }
 
-/** Characters of the frames of one POST, unless it has one only: a smaller limit of the server must not refuse several together. */
+/** Maximum characters of all frames in one POST, even if `maxPayload` is smaller. A single frame may be longer. */
 const MAX_BATCH = 65_536;
 
 /** Frames of one POST. A message has at least 12 characters. */
@@ -190,13 +190,13 @@ class FallbackRoute {
     const receipt = await transport.receive(parsed.output, text.length);
     if (receipt === "gap") return refuse(c, 400, "The sequence has a gap");
     if (receipt === "repeated") return refuse(c, 429, "The request was repeated too often", { code: "REQUESTS_EXCEEDED" });
-    // What the messages were answered leaves first: to write the answer of the POST takes Node as long as all of that.
+    // The answers to the messages leave first: writing the answer to the POST takes Node as long as all of them.
     if (transport.writeNow()) await new Promise<void>(afterTurn);
     allowPage(c);
     return c.body(null, 204);
   }
 
-  /** Of the controller of the last connection. Absent: there was none yet. */
+  /** The refusals of the last connection's controller. Absent: there was no connection yet. */
   #refusals: Pick<Refusals, "add"> | undefined;
   #loggedAt = -Infinity;
 

@@ -84,7 +84,7 @@ export function webhook(
     const signatures = c.req.header("webhook-signature");
     if (!id || !signatures || !/^\d{1,12}$/.test(timestamp)) return refuse(401, "The webhook is not signed");
     const sentAt = 1_000 * Number(timestamp);
-    // Before anything is read: a repeat by somebody else is not to be answered after that time.
+    // Checked first: a recorded webhook that somebody replays after `tolerance` must be refused.
     if (!(Math.abs(now() - sentAt) <= tolerance)) return refuse(401, "The webhook is too old, or of the future");
     // Not shared: in a Worker a timer ends with the request that has set it.
     const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));

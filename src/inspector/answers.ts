@@ -58,7 +58,7 @@ export class NodeAnswers {
     }
   }
 
-  /** The oldest first. */
+  /** The open clients that match the text, oldest first. */
   #openMatching(text: string): WebSocketClient<unknown>[] {
     // An id is made when it is first read: not for clients that do not match.
     const isId = /^[\da-f-]{4,}$/.test(text);
@@ -68,7 +68,7 @@ export class NodeAnswers {
     });
   }
 
-  /** The last one first. */
+  /** The closed clients that match the text, latest first. */
   #closedMatching(text: string, node: string): ClientRow[] {
     return [...this.#collector.closed()]
       .filter(({ user, role, ip, uid }) => matches(text, [user, role, ip, uid]))

@@ -132,7 +132,7 @@ export class Collector {
     },
   };
 
-  /** Somebody looks: measures the event loop and keeps messages. Returns the end of both. */
+  /** Measures the event loop and keeps messages while the page is open. Returns a function that ends both. */
   begin(): () => void {
     this.#isSeen = true;
     this.#usage = readUsage(this.#node.monotonic());

@@ -183,7 +183,7 @@ export class Inspection implements Timed {
     if (this.#tapped > 0) this.#send({ kind: "tapped", batch });
   }
 
-  /** Somebody looks. */
+  /** Starts measuring: the page was opened on some node. */
   #start(): void {
     if (this.#end) return;
     const { whileSeen } = this.#collector;
@@ -196,7 +196,7 @@ export class Inspection implements Timed {
     this.#host.deadlines.set(this, 1); // The first snapshot comes at once.
   }
 
-  /** Nobody looks. */
+  /** Stops measuring: the page is not open on any node. */
   #stop(): void {
     this.#end?.();
     this.#end = undefined;

@@ -31,7 +31,7 @@ export interface Durations {
   readonly p99: number;
 }
 
-/** One node at one time. Counters are since its start, those with a star since somebody first looked. */
+/** One node at one time. Counters are since its start, unless they say otherwise. */
 export interface Snapshot {
   readonly node: string;
   /** Of its wall clock, in ms, which may step back. */
@@ -46,9 +46,9 @@ export interface Snapshot {
   readonly channels: number;
   readonly subscriptions: number;
   readonly sent: number;
-  /** ★ */
+  /** Messages of clients, counted only while the page is open. */
   readonly received: number;
-  /** ★ */
+  /** Publications, counted only while the page is open. */
   readonly published: number;
   /** Of the handlers that ended since the last snapshot. */
   readonly handled: Durations;

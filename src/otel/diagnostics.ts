@@ -34,37 +34,37 @@ export interface Diagnosed {
   readonly controller: string;
 }
 
-/** Of `noroshi:connection:open`: the client, which is not admitted yet. */
+/** The message on `noroshi:connection:open`. The client is not admitted yet. */
 export interface OpenedConnection extends Diagnosed {
   /** The client of the connection. */
   readonly client: WebSocketClient;
 }
 
-/** Of `noroshi:connection:close`. */
+/** The message on `noroshi:connection:close`. */
 export interface ClosedConnection extends OpenedConnection {
   /** Why, as in `controller.stats().closedBy`. */
   readonly cause: CloseCause;
 }
 
-/** Of `noroshi:authentication`. */
+/** The message on `noroshi:authentication`. */
 export interface Authenticated extends Diagnosed {
   /** How it ended; `limited`: unread, because too many of the address have failed. */
   readonly outcome: AuthenticationOutcome;
 }
 
-/** Of `noroshi:message`, which the rate limit has accepted. */
+/** The message on `noroshi:message`, for each message of a client that the rate limit accepts. */
 export interface ReceivedMessage extends OpenedConnection {
   /** `null`: it could not be decoded. */
   readonly type: string | null;
 }
 
-/** Of `noroshi:recovery`. */
+/** The message on `noroshi:recovery`. */
 export interface Recovered extends Diagnosed {
   /** Whether the subscription has received all since its position. */
   readonly isComplete: boolean;
 }
 
-/** Of `noroshi:log`. */
+/** The message on `noroshi:log`. */
 export interface Logged extends Diagnosed {
   /** The severity. */
   readonly level: LogLevel;
@@ -74,13 +74,13 @@ export interface Logged extends Diagnosed {
   readonly message: string;
 }
 
-/** Of the tracing channels `noroshi:handle` and `noroshi:stream`. */
+/** The message on the tracing channels `noroshi:handle` and `noroshi:stream`. */
 export interface Handled extends OpenedConnection, Settled {
   /** The message as received. */
   readonly request: WebSocketMessage;
 }
 
-/** Of the tracing channel `noroshi:publish`. */
+/** The message on the tracing channel `noroshi:publish`. */
 export interface Published extends Diagnosed, Settled {
   /** The channel. */
   readonly channel: string;

@@ -204,7 +204,7 @@ export class Metrics implements Observer {
     this.#recoveries.add(1, { ...this.#common, "noroshi.recovery.outcome": isComplete ? "complete" : "incomplete" });
   }
 
-  /** The time, if what begins now is measured. */
+  /** Returns the time if a duration that begins now is recorded, else `undefined`. */
   #begin(): number | undefined {
     const now = this.#node.monotonic();
     if (now >= this.#nextWindowAt) {

@@ -91,7 +91,8 @@ export class Traces implements Observer {
   }
 
   /**
-   * Runs within a new span, which `settled` ends with its argument: unless `isEnd` returns false. `run` gets no span if it is not sampled.
+   * Calls `run` within a new span. `settled` ends the span when its argument settles, unless `isEnd` returns false. A span that
+   * is not recorded is not passed to `run`.
    */
   #within(
     name: string,

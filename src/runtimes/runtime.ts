@@ -46,7 +46,7 @@ export const HOST: unique symbol = Symbol.for("noroshi.host") as never; // `Symb
 /** Marks `controller.upgrade`, so that a server finds our routes without running them. Registered, like {@link HOST}. */
 export const ROUTE: unique symbol = Symbol.for("noroshi.route") as never; // As above.
 
-/** On `controller.upgrade`: starts what the controller needs of others. Called when a server listens. Registered, as {@link HOST} is. */
+/** On `controller.upgrade`: starts the engine that connects nodes, when a server listens. Registered, as {@link HOST} is. */
 export const START: unique symbol = Symbol.for("noroshi.start") as never; // As above.
 
 /** On `controller.upgrade`: its controller, for a test kit that is given an app. Registered, as {@link HOST} is. */

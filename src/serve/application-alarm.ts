@@ -93,7 +93,7 @@ export class ApplicationAlarm {
     return Promise.resolve();
   }
 
-  /** Notes, once it is stored, that the alarm is another one than that which runs or has ended. */
+  /** Notes that the stored alarm is a new one, which the end of the earlier one must not delete. Call it once it is stored. */
   #replace(): void {
     this.#isOver = false;
     if (this.#running) this.#running.isReplaced = true;

@@ -21,29 +21,29 @@ export interface HibernatingSocket {
   deserializeAttachment(): unknown;
 }
 
-/** The time that a client has to answer before what it was sent counts as waiting, in ms. */
+/** Time for a client to answer, in ms. After it, everything that it was sent counts as waiting. */
 const ANSWER_TIME = 1_000;
 
-/** How many times the limit it may be sent meanwhile: within one event it cannot answer at all. */
+/** How many times the limit a client may be sent before it answers: within one event it cannot answer at all. */
 const MAX_UNANSWERED = 4;
 
-/** Bytes a second that a client is taken to read that need not answer, beyond {@link MAX_UNANSWERED} times the limit. */
+/** Assumed reading rate of a client that need not answer, in bytes a second, beyond {@link MAX_UNANSWERED} times the limit. */
 const PACE = 262_144;
 
 /**
- * workerd 2026-07-30 does not tell how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, and with `heartbeat.message`
- * each has to: what it was sent since it was last heard counts as waiting, and it is asked when that is half of what may be. Of another client
- * nothing is known.
+ * workerd 2026-07-30 does not report how much waits for a hibernating socket. A client of `noroshi.v1` answers pings, and with
+ * `heartbeat.message` every client must: what it was sent since it was last heard counts as waiting, and at half of the limit it
+ * is pinged. Of other clients nothing is known.
  *
- * Histories and snapshots wait for more than a sign of life, for who sends need not read: for the answer to a `ping` that was sent after what
- * the client is to have read. A client that need not answer is sent them at a pace.
+ * Histories and snapshots need more than a sign of life, because a client that sends need not read: they wait for the answer to a
+ * `ping` sent after the data that must have been read. A client that need not answer is sent them at a fixed pace.
  */
 export class HibernatingTransport extends StandardTransport<HibernatingSocket> {
   /** Absent: the runtime reports the bytes, or the client need not answer. */
   #maxBufferedBytes: number | undefined;
-  /** What it has not answered for, or at its pace not read, by a time in ms of the monotonic clock. */
+  /** Bytes that the client has not confirmed, or at its pace not read, at a time of the monotonic clock, in ms. */
   readonly #unread = { bytes: 0, at: 0, maxBytes: Infinity };
-  /** The `ping` that it has to answer, and how much of that it was sent before. */
+  /** The `ping` that the client has to answer, and how many of the unread bytes were sent before it. */
   #question: { readonly uid: string; readonly bytes: number } | undefined;
   #now: () => number = () => 0;
   #unheard = 0;

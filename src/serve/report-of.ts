@@ -1,7 +1,7 @@
 import type { Report } from "../base/guard.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 
-/** What reports as the controller does: by an `error` event, else by a line of its log. */
+/** Returns a function that reports errors as the controller does: by an `error` event, else in its log. */
 export function reportOf<C>(controller: WebSocketController<C>): Report {
   let report: Report = console.error;
   controller.observe("Durable Object", (host) => {

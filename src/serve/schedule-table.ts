@@ -65,7 +65,7 @@ export class ScheduleTable {
     for (const { next, payload } of rows) this.#count({ next, bytes: bytesOf(payload) }, 1);
   }
 
-  /** Corrects times that a clock has set which was ahead: of repeated calls, which wait for `maxDelay` at most, and of cron expressions. */
+  /** Corrects times set while the clock was ahead: of repeated calls, due within `maxDelay`, and of cron expressions. */
   correct(now: number, maxDelay: number): void {
     const repeated = `UPDATE ${TABLE} SET next = MAX(due, ?) WHERE next > ? AND attempts > 0`;
     rowsOf(this.#sql, repeated, now, now + maxDelay);

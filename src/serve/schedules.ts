@@ -139,7 +139,7 @@ export class Schedules<Payloads = AnyPayloads> {
   readonly #handlers: ReadonlyMap<string, (call: ScheduledCall) => unknown>;
   readonly #options: Required<SchedulesOptions>;
   readonly #running = new Map<string, Running>();
-  /** How calls have ended, by id, if the storage has not taken it yet; `undefined`: well. */
+  /** Outcomes of calls, by id, that the storage has not accepted yet; `undefined`: success. */
   readonly #unsaved = new Map<string, Failure | undefined>();
   #started: Started | undefined;
   #timer: unknown;
@@ -310,7 +310,7 @@ export class Schedules<Payloads = AnyPayloads> {
       return this.#end(row, { error: new Error(text) });
     }
     const begun = { ...row, attempts: row.attempts + 1 };
-    // Written first, with the time of a call that is lost: at least once, also when the object is evicted meanwhile.
+    // Stored first, due again after its timeout, so that it is called at least once even if the object is evicted meanwhile.
     this.#started!.table.put({ ...begun, next: until }); // As in `#arm`.
     const running: Running = { row: begun, abort: new AbortController(), until };
     this.#running.set(row.id, running);

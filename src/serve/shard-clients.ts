@@ -103,7 +103,7 @@ export async function listClients(
   return { clients, missing };
 }
 
-/** Before the relays. */
+/** Number of the home object, which sorts before the relays. */
 const HOME = -1;
 
 /** @throws {TypeError} for text that is no {@link ShardedClients.next}. */

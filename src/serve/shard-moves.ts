@@ -22,11 +22,11 @@ export interface Rebalance {
   missing: string[];
 }
 
-/** What one relay is asked for. */
+/** A question to one relay. */
 export type MoveQuestion =
-  /** How many connections it has. */
+  /** Asks for the number of its connections. */
   | { readonly type: "count" }
-  /** Closes all but so many, over so many ms. Answered with the number that it closes. */
+  /** Closes all connections but `keep`, over `window` ms. Answered with the number that it closes. */
   | { readonly type: "move"; readonly keep: number; readonly window: number };
 
 /** How far above an even share a relay may be: a hash spreads clients about as unevenly, and each move costs a client its connection. */
@@ -37,7 +37,7 @@ const [DEFAULT_WINDOW, MAX_WINDOW] = [30_000, 600_000];
 /** Time between two steps of a move, in ms. */
 const TICK = 1_000;
 
-/** How long after a move the relay takes no client in beyond what it keeps, in ms: those that were closed come back meanwhile. */
+/** Time after a move in which a relay with `keep` connections refuses more, in ms: the closed clients come back meanwhile. */
 const HOLD = 60_000;
 
 /**

@@ -35,7 +35,7 @@ export const LAST_TRY = "noroshi-last-try";
 /** What the home object asks of itself and its relays for the application. */
 type Question = ClientsQuestion | MoveQuestion;
 
-/** What an object is among the shards: its engines, one for each controller. */
+/** The role of one object, home object or relay, with an engine for each controller. */
 export class ShardPart<C> {
   readonly #state: ShardedObjectState;
   readonly #namespace: ShardNamespace;
@@ -94,8 +94,8 @@ export class ShardPart<C> {
   }
 
   /**
-   * Lets a request in that may become a connection, once the home object lists this relay: it would get no broadcast and no order otherwise.
-   * While clients move from here, an upgrade is refused that another relay may take.
+   * Lets in a request that may become a connection, once the home object lists this relay: otherwise it would miss broadcasts and
+   * orders. While clients move from here, an upgrade that another relay may take is refused.
    */
   async admit({ headers }: Request, fetch: () => Promise<Response>): Promise<Response> {
     if (headers.has("upgrade") && !headers.has(LAST_TRY) && [...this.#moves.values()].some(({ isFull }) => isFull)) {
@@ -162,7 +162,7 @@ export class ShardPart<C> {
     return question.type === "count" ? moves.count : moves.begin(question.keep, question.window);
   }
 
-  /** With the event streams of clients without WebSockets, and upgrades in progress. */
+  /** Whether there are connections, event streams of clients without WebSockets, or upgrades in progress. */
   #hasConnections(): boolean {
     return this.#fetching > 0 || this.#controllers.some((controller) => controller.stats().reserved > 0);
   }

@@ -17,7 +17,7 @@ export class LogReader implements Source {
   readonly #call: Call | undefined;
   #isOpen = false;
   readonly #isFirst: boolean;
-  /** Read, or published since. */
+  /** Records that wait for `next`: read from the history, or published since. */
   #waiting: StreamRecord[] = [];
   #bytes = 0;
   /** The last record that was seen. Absent: none. */

@@ -8,7 +8,7 @@ import type { StreamRun } from "./stream-run.ts";
 
 /** What the log of a stream needs from its node. */
 export interface StreamLogHost {
-  /** Reading it starts it. */
+  /** The engine of the node. The first read of this property starts it. */
   readonly engine: Engine;
   readonly deadlines: Deadlines;
   report(error: unknown): void;
@@ -110,7 +110,7 @@ export class StreamLog {
     return this.#host.engine.publish(this.channel, content, { ...this.kind.history, size });
   }
 
-  /** Repeats what the engine cannot do now, until the time has passed that a stream goes on without a client. */
+  /** Repeats the call while the engine is unavailable, for at most the `ttl` of the stream. */
   async whenAvailable<Value>(call: () => Awaitable<Value>, isOver: () => boolean): Promise<Value> {
     const { deadlines } = this.#host;
     const until = deadlines.now() + this.kind.ttl;
@@ -167,7 +167,7 @@ export class StreamLog {
       const { channel, isRunning: wasRunning, kind: { history } } = this;
       let page = position && await engine.read(channel, history, position, Infinity, PAGE_BYTES);
       if (!page?.isComplete) {
-        // What it has missed, and not all that is kept: at most four times as much.
+        // Reads what the reader has missed, or at most four times as much, instead of all that is kept.
         for (let limit = LATEST;; limit *= 4) {
           page = await engine.read(channel, history, null, Math.min(limit, history.size));
           const [first] = page.publications;

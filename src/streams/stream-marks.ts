@@ -9,8 +9,8 @@ import { WebSocketError } from "../protocol/errors.ts";
 const AWAKE = 1_000;
 
 /**
- * The streams of clients that may hibernate, and their requests with input. They are stored, so that a client whose object was evicted learns that its streams have
- * ended. Of other clients nothing is stored.
+ * Stores the streams of clients that may hibernate, and their requests with input: after an eviction of the object, a client is
+ * notified that they have ended. Of other clients nothing is stored.
  */
 export class StreamMarks {
   readonly #engine: () => Engine;

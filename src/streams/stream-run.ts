@@ -45,7 +45,7 @@ const KEEPER: CallKeeper = {
 export class StreamRun implements StreamOwner, Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
-  /** Counts it against the limit of its client. */
+  /** Key of the client whose `maxStreams` this stream counts against. */
   readonly owner: string;
   readonly log: StreamLog;
   /** Calls the handler with a signal of its own. */

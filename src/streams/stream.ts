@@ -41,7 +41,7 @@ export class Stream {
   #reading: Promise<IteratorResult<unknown>> | undefined;
   #held: Frame | undefined;
   #isStopping = false;
-  /** The end, while the credentials of the client are expired. */
+  /** Sends the end of the stream. Set while it waits for the client to renew its credentials. */
   #end: (() => void) | undefined;
   #resolve!: (result: unknown) => void;
   #reject!: (error: unknown) => void;

@@ -27,7 +27,7 @@ export interface StreamsNode extends Pick<ResumableHost, "keyOf" | "rateGate"> {
 
 /** The calls of handlers on one node that can be aborted, and the streams among them. */
 export class Streams implements CallKeeper {
-  /** Those that outlive their connections. Absent: no handler has them. */
+  /** Streams that outlive their connections. Absent: no handler is resumable. */
   resumable: ResumableStreams | undefined;
   readonly #host: StreamsHost;
   readonly #clients = new Map<WebSocketClient, ClientCalls>();

@@ -15,7 +15,7 @@ interface History {
   until: number;
 }
 
-/** Whose request it is. */
+/** What a session states with each request. */
 export interface Terms {
   /** A position that the channel certainly had: a history behind it has lost data. */
   readonly known: Position | undefined;

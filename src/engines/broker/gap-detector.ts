@@ -91,7 +91,7 @@ export class GapDetector {
     if (this.#isBehind || !top || top.epoch !== position.epoch || top.offset > position.offset || hasGoneBack) void this.#read();
   }
 
-  /** Reads what follows the position, after a reconnect. What is being read may be of before: it is read again. */
+  /** Reads what follows the position, after a reconnect. A read under way may have begun before it, and is repeated. */
   resume(): Promise<void> {
     if (this.#position && !this.#isReading && !this.#stopped) return this.#read();
     this.#isBehind ||= this.#isReading;

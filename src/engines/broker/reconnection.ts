@@ -14,7 +14,7 @@ export interface ReconnectionHooks {
   ended?(): void;
   /** The status is `ready`, at first or again: anything sent over an earlier session may be lost. */
   resume(): Promise<void>;
-  /** Runs every `checkInterval`, and in between after `lookSoon`. @param rounds how often it has run regularly in this session; 0: in between. */
+  /** Runs every `checkInterval`, and extra after `lookSoon`. @param rounds number of regular checks in this session; 0: extra. */
   look(rounds: number): Promise<void>;
   /** The nodes that are alive: after each beat, once the other nodes have had a lease to beat. */
   nodes(nodes: ReadonlySet<string>): void;
@@ -157,7 +157,7 @@ export class Reconnection {
     return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
   }
 
-  /** Checks in between. Such checks are not counted: the members of a node have the regular ones to come back. */
+  /** Schedules an extra check. It is not counted, because a missing member has a number of regular checks to come back. */
   lookSoon(): void {
     if (this.#status === "ready" && this.#soon.heapIndex < 0) this.#deadlines.set(this.#soon, SOON);
   }

@@ -45,7 +45,7 @@ class Received {
  * envelope with a greater number was sent after this node started.
  */
 export class ReplayGuard {
-  /** Those whose envelope has arrived. */
+  /** Nodes that send a single envelope, and whether it has arrived. */
   readonly singleUse: SingleUseNodes = new SingleUseNodes();
   readonly #node: string;
   readonly #own = ofEach(() => 0);

@@ -7,7 +7,7 @@ const Whole = v.pipe(v.number(), v.safeInteger());
 const listOf = <Item>(item: v.GenericSchema<unknown, Item>): v.GenericSchema<unknown, Item[]> =>
   v.pipe(v.nullable(v.array(item)), v.transform((list) => list ?? []));
 
-/** Of `append`: the position, and whether the id was published before. `null` of `event`. */
+/** Reply of `append`: the position, and whether the id was published before. The reply of `event` is `null`. */
 export const Appended: v.GenericSchema<unknown, [epoch: string, offset: number, isKnown: boolean]> = v.tuple([
   v.string(),
   Whole,
@@ -17,13 +17,13 @@ export const Appended: v.GenericSchema<unknown, [epoch: string, offset: number, 
 /** An entry of a page. */
 type Entry = [offset: number, previous: number, at: number, envelope: string];
 
-/** Of `read`: the end of the history, whether nothing is missing, the entries, and whether more follow. */
+/** Reply of `read`: the end of the history, whether nothing is missing, the entries, and whether more follow. */
 export const Page: v.GenericSchema<
   unknown,
   [epoch: string, offset: number, isComplete: boolean, entries: Entry[], hasMore: boolean]
 > = v.tuple([v.string(), Whole, v.boolean(), v.array(v.tuple([Whole, Whole, Whole, v.string()])), v.boolean()]);
 
-/** Of `fetch`: publications and mail. */
+/** Reply of `fetch`: publications, and mail (events, members and messages to all nodes). */
 export const Fetched: v.GenericSchema<
   unknown,
   [
@@ -35,12 +35,12 @@ export const Fetched: v.GenericSchema<
   v.array(v.tuple([Whole, v.string()])),
 ]);
 
-/** Of `tops`. */
+/** Reply of `tops`: the end of each history. */
 export const Tops: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = listOf(
   v.nullable(v.tuple([v.string(), Whole])),
 );
 
-/** Of `beat`: whether the lease was valid, the time, the run, and the end of the write-ahead log where it is known. */
+/** Reply of `beat`: whether the lease was valid, the time, the run, and the end of the write-ahead log where it is known. */
 export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run: string, lsn: string | null]> = v.tuple([
   v.boolean(),
   Whole,
@@ -48,11 +48,11 @@ export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run
   v.nullable(v.string()),
 ]);
 
-/** Of `start`, the only call of its statement: the time. Later versions may only append to it, for nodes of this one read it too. */
+/** Reply of `start`, the only call of its statement: the time. Later versions only append to it: this one reads it too. */
 export const Start: v.GenericSchema<unknown, [now: number]> = v.tuple([Whole]);
 
-/** Of `nodes`, `members` and `kept`. */
+/** Reply of `nodes`, `members` and `kept`. */
 export const Strings: v.GenericSchema<unknown, string[]> = listOf(v.string());
 
-/** Of `own`. */
+/** Reply of `own`: the envelopes of the members of this node, with their channels. */
 export const Own: v.GenericSchema<unknown, [channel: string, envelope: string][]> = listOf(v.tuple([v.string(), v.string()]));

@@ -59,7 +59,7 @@ export class CallQueue {
 
   async #send(batch: readonly Waiting[], runs = 1): Promise<void> {
     try {
-      // Of a half that waited for the other one.
+      // `stop` may be called while this half of a split batch waits for the other.
       if (this.#stopped !== undefined) throw this.#stopped;
       const text = `[${batch.map(({ call }) => call).join()}]`;
       const [row] = await this.#connection.query(this.#statement, [this.#namespace, text]);

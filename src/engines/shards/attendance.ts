@@ -54,7 +54,7 @@ export class Attendance {
     this.#pendingCount = this.pending().length;
   }
 
-  /** @param place of data that has one; it is not newer than it was. Returns the place. */
+  /** @param place that the data has already, so that it does not become newer. @default the newest. Returns the place. */
   join(relay: string, channel: string, { user, data }: Member, place: number = ++this.#newest): number {
     this.#change(channel, user, () => this.#put(relay, channel, user, data ?? null, place));
     return place;

@@ -33,7 +33,7 @@ const CHANGES_A_CALL = 100;
 /** The first and the longest time between two attempts to reach a late relay, in ms. */
 const [FIRST_PAUSE, LONGEST_PAUSE] = [500, 60_000];
 
-/** The calls of a run, for the relays to tell a call that is made again. */
+/** Numbers the calls of a run, so that relays recognize a repeated one. */
 class Numbers {
   #last = 0;
 

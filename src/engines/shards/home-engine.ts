@@ -33,10 +33,10 @@ import {
   type RelayAnswer,
 } from "./shards.ts";
 
-/** Time after which what relays have been handed is forgotten, in ms: one write of the storage for all of it. */
+/** Interval at which stored items that all relays have received are deleted, in ms: one write for all of them. */
 const TIDY_PERIOD = 10_000;
 
-/** The home object's own members have this relay. */
+/** The relay name under which the home object stores its own members. */
 const OWN = "";
 
 /**
@@ -241,7 +241,7 @@ export class HomeEngine implements Engine, Timed {
     return { home: this.#store.id, revision, outcomes };
   }
 
-  /** Forgets what all relays have. */
+  /** Deletes what is stored for relays, once all of them have received it. */
   due(): void {
     if (!this.#store.hasPending) return;
     if (!this.#fanOut?.isIdle) return this.#host?.deadlines.set(this, TIDY_PERIOD);
@@ -368,7 +368,7 @@ export class HomeEngine implements Engine, Timed {
     return this.relays.filter((relay) => relay !== sender);
   }
 
-  /** After a start in the midst of a hand-over. */
+  /** Repeats the hand-over that the end of the last run has interrupted. */
   #handAgain(): void {
     const host = this.#host!; // Called by the start.
     host.deadlines.set(this, TIDY_PERIOD);

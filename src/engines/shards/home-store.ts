@@ -92,7 +92,7 @@ export class HomeStore {
     if (!hasPending) rowsOf(this.#sql, `DELETE FROM ${this.#orders}`);
   }
 
-  /** @param isChanged whether something of the relay changes now. Returns the number of such changes. */
+  /** Adds or updates a relay. Returns its revision. @param isChanged whether this call changes what is stored of it. */
   add(relay: string, generation: number, isChanged: boolean): number {
     const before = this.#revisions.get(relay) ?? 0;
     const revision = before + (isChanged ? 1 : 0);

@@ -31,7 +31,7 @@ import {
   type RelayEngineOptions,
 } from "./shards.ts";
 
-/** Channels that read at once what they lack. */
+/** Number of channels that recover at once. */
 const RECOVERIES = 500;
 
 /**
@@ -68,7 +68,7 @@ export class RelayEngine implements Engine {
   readonly #announced = new Announced();
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
-  /** All connections that open meanwhile wait for one answer. */
+  /** The registration under way. All connections that open meanwhile wait for it. */
   #registering: Promise<unknown> | undefined;
   /** Reads what all channels lack. */
   #recovering: Promise<boolean> | undefined;
@@ -84,7 +84,7 @@ export class RelayEngine implements Engine {
     this.#calls = new HomeCalls({
       call: callHome,
       sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
-      // The answer to the farewell of a closed engine lists nothing.
+      // A closed engine ignores the answer to its last call, which would list the relay again.
       answered: (answer, call) => void (this.status !== "closed" && this.#store.hear(answer, call) && this.#resync.request(true)),
     });
     const host = () => this.#host;
@@ -100,7 +100,7 @@ export class RelayEngine implements Engine {
       report: (error) => host()?.report(error),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
-      // A claim that is made again finds itself.
+      // Only `settle` is repeated: a repeated `claim` would find its own text.
       await this.#run(`${type} an answer`, () => ({ type, key, text, ttl }), type === "settle");
     this.answers = {
       claim: answer("claim") as AnswerStore["claim"], // As the home object answers it.
@@ -133,8 +133,8 @@ export class RelayEngine implements Engine {
   }
 
   /**
-   * Resolves once the home object lists this relay: before it has a connection, so that no order passes that one by. Connections without a
-   * subscription receive broadcasts, too.
+   * Resolves once the home object lists this relay. Called before a connection opens, so that it misses no order or broadcast:
+   * connections without a subscription receive those, too.
    */
   async register(): Promise<void> {
     if (this.#store.isListed) return;
@@ -158,7 +158,7 @@ export class RelayEngine implements Engine {
   subscribe(channel: string, history: HistoryOptions | null): Position | null | Promise<Position | null> {
     this.#check("subscribe");
     const stored = this.#isSettled ? undefined : this.#store.positionOf(channel);
-    // The home object still has the subscription, and what it has published meanwhile it hands over, or the next call shows it.
+    // The home object still has the subscription. It hands over what was published meanwhile, or its next call reveals the gap.
     if (stored === undefined || (stored === null) !== (history === null)) return this.#subscribe(channel, history);
     this.#open(channel, history).start(stored, true);
     return stored;

@@ -9,7 +9,7 @@ export interface RelayNodesHost {
   answered(answer: RelayAnswer): void;
 }
 
-/** How long a relay counts as there without a word of it, in ms. */
+/** Time for which a relay counts as alive without an answer, in ms. */
 const TRUST = 60_000;
 
 /** How long each relay may take to name its node, in ms. */
@@ -39,8 +39,8 @@ export class RelayNodes {
   }
 
   /**
-   * Asks relays for the names of their nodes, without those that are idle. One that does not answer may have clients: it has the name that it
-   * had, or that of its object.
+   * Asks relays for the names of their nodes, and leaves out idle ones. A relay that does not answer may have clients: it is
+   * listed by its last known name, else by that of its object.
    */
   async ask(relays: readonly string[]): Promise<string[]> {
     const call = { run: "", number: 0, items: [], isLate: false, timeout: ASK_TIMEOUT };

@@ -84,8 +84,8 @@ export class RelayStore {
   }
 
   /**
-   * The home object has answered, and so lists the generation of the call: it may have forgotten that meanwhile if there is another one. Returns
-   * whether the home object knows less than it did: its storage is another, or an older copy.
+   * Handles an answer: the home object lists the generation of the call, unless there is a newer one. Returns whether it knows
+   * less than before, because its storage is another one or an older copy.
    */
   hear({ home, revision }: HomeAnswer, call: Pick<HomeCall, "generation" | "revision">): boolean {
     const { generation, ...before } = this.#row;

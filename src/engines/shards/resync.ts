@@ -23,7 +23,7 @@ export class Resync implements Timed {
   /** Whether it is scheduled, or will be once the start is over. */
   #isWanted = false;
   #isRunning = false;
-  /** Calls under way that tell the home object what is gone here. */
+  /** Number of calls under way that report ended subscriptions and members. */
   #goneCalls = 0;
 
   constructor(store: RelayStore, host: ResyncHost) {
@@ -42,7 +42,7 @@ export class Resync implements Timed {
     deadlines?.set(this, isAtOnce ? 0 : longest * (1 + Math.random()) / 2);
   }
 
-  /** Makes a call that says what is gone here. The storage has it meanwhile: a relay that stops and starts again sends everything. */
+  /** Makes a call that reports what has ended. The storage notes that it is due: a relay that restarts sends everything. */
   async follow(call: () => Promise<unknown>): Promise<void> {
     this.#goneCalls++;
     this.#store.isBehind = true;

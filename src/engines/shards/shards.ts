@@ -137,7 +137,7 @@ export interface RelayCall {
   readonly others: readonly string[];
 }
 
-/** Of a relay and of those that it has passed the call on to. */
+/** The answer of a relay, and of those that it passed the call on to. */
 export interface RelayAnswer {
   /** Relays that could not be reached: they may lack the items. */
   readonly failed: readonly string[];
@@ -167,7 +167,7 @@ export const FAN_OUT = 5;
 /** How long a relay may take to answer, in ms: it may have to start, and to read what it lacks. */
 export const RELAY_TIMEOUT = 10_000;
 
-/** How many times as long as a tree takes at most, if its first relay hangs, it may take in all. */
+/** Time limit of a tree, as a multiple of the time that it takes if its first relay hangs. */
 const PATIENCE = 2;
 
 /** Approximate size of the items or operations of one call, in characters. workerd takes 32 MiB. */

@@ -4,8 +4,8 @@ export interface View {
   readonly name: string;
   readonly title: string;
   readonly element: HTMLElement;
-  /** A second has passed, or so. */
+  /** Called about once a second. */
   tick(isShown: boolean): void;
-  /** It is shown. @param rest of the address, after the name */
+  /** Called when the view is shown. @param rest the part of the address after the name */
   open?(rest: string): void;
 }
