@@ -1,7 +1,7 @@
-/** What JSON leaves as it is. */
+/** @internal What JSON leaves as it is. */
 type Primitive = string | number | boolean | null;
 
-/** What JSON leaves out of an object, and what becomes `null` in an array. */
+/** @internal What JSON leaves out of an object, and what becomes `null` in an array. */
 type Omitted = undefined | symbol | ((...args: never) => unknown);
 
 /** @internal */
@@ -9,7 +9,7 @@ interface Encodes {
   toJSON(...args: never): unknown;
 }
 
-/** How deep {@link Changed} looks, because a recursive type has no end. What lies deeper counts as JSON. */
+/** @internal How deep {@link Changed} looks, because a recursive type has no end. What lies deeper counts as JSON. */
 type Levels = [0, 0, 0, 0, 0, 0, 0, 0];
 
 /**

@@ -44,14 +44,15 @@ export type ObjectHistory<H> = Omit<HistoryRecord<H>, "publications"> & {
 /** `unknown` as the JSON that it is. A stub would make `never` of it, and give up on a type that names itself. */
 export type ObjectJson<Data> = unknown extends Data ? string | number | boolean | object | null : Data;
 
+/** @internal */
+type AnyMember<D> = D extends { readonly channels: infer H } ? { [Name in keyof H]: InOf<H[Name], "member"> }[keyof H] : unknown;
+
 /** A member of one of the channels. */
 export interface ObjectMember<D> {
   /** User id, or `uid:<id>` for a connection without a user. */
   user: string;
   /** The member's data. Absent if the channel keeps none. */
-  data?: ObjectJson<
-    D extends { readonly channels: infer H } ? { [Name in keyof H]: JsonOf<InOf<H[Name], "member">> }[keyof H] : unknown
-  >;
+  data?: ObjectJson<JsonOf<AnyMember<D>>>;
 }
 
 /** Counters of an object. */
