@@ -37,6 +37,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   grace(): number;
   /** Number of the client's subscriptions. */
   subscriptionsOf(client: WebSocketClient): number;
+  /** Whether the broker that {@link settled} needs is away. */
+  isAway(): boolean;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
   /** Counts open channels and subscriptions. */

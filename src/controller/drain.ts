@@ -109,6 +109,8 @@ export class Drain implements Timed {
   readonly #stopped = new Set<Connection>();
   /** Clients that had something under way when the first of them was stopped. */
   #busy: number | undefined;
+  /** Looks whether members can still come back. */
+  #lookAtMembers: (() => void) | undefined;
   /** Called once no stream is to be continued elsewhere. */
   #handedOver: (() => void) | undefined;
   #hasStopped = false;
@@ -160,6 +162,7 @@ export class Drain implements Timed {
       if (surplus <= 0) break;
       if (this.#leaves(connection)) surplus--;
     }
+    this.#lookAtMembers?.();
     if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#handedOver?.();
     this.#host.deadlines.set(this, TICK);
   }
@@ -187,6 +190,17 @@ export class Drain implements Timed {
     }
   }
 
+  /** Resolves when no member keeps a place; once the grace is over, also while the broker is away, which can take no leave. */
+  #settled(): Promise<unknown> | undefined {
+    const { extension } = this.#host;
+    if (!extension) return undefined;
+    const end = this.#host.monotonic() + extension.grace();
+    const given = new Promise<void>((resolve) => {
+      this.#lookAtMembers = () => extension.isAway() && this.#host.monotonic() >= end && resolve();
+    });
+    return Promise.race([extension.settled(), given]);
+  }
+
   async #run(): Promise<DrainResult> {
     const { deadlines, report } = this.#host;
     const { timeout, retryAfter } = this.#options;
@@ -198,7 +212,7 @@ export class Drain implements Timed {
       this.due();
       await this.#connections.emptied();
       waitsFor = () => "members of channels are in their grace period, pass a timeout above window + grace";
-      await this.#host.extension?.settled();
+      await this.#settled();
       waitsFor = () => "streams go on for clients of other nodes";
       if (this.#host.streams.isShared) await new Promise<void>((resolve) => this.#handedOver = resolve);
       waitsFor = () => "requests of the server are under way";

@@ -403,6 +403,28 @@ describe("WebSocketController.drain", () => {
     });
   }
 
+  it("does not wait for members longer than their grace period while the broker is away", async () => {
+    class AwayEngine extends WiredEngine {
+      override subscribe(): never {
+        return new Promise(() => {}) as never; // A promise, as engines over a network return.
+      }
+    }
+    const engine = new AwayEngine(new Wire(), false);
+    const { clock, controller, errors, opened } = create(1, { engine });
+    new Channels(controller, { room: { authorize: () => true, presence: { grace: 300 } } });
+    opened[0]!.connection.message('{"type":"subscribe","channel":"room"}');
+    await turn();
+    engine.status = "unavailable";
+    let result: unknown;
+    void controller.drain({ window: 1_000, timeout: 60_000 }).then((ended) => result = ended);
+    for (let ms = 0; ms < 3_000; ms += 50) {
+      clock.advance(50);
+      await turn();
+    }
+    assert.deepEqual(result, { closed: 1, cut: 0, isClean: true });
+    assert.deepEqual(errors.filter((error) => error.includes("Cannot drain")), []);
+  });
+
   it("calls stop when the clients have gone, and closes the engine after it", async () => {
     const engine = new MemoryEngine();
     const { clock, controller, left } = create(2, { engine });
