@@ -17,7 +17,7 @@ export interface DrainOptions {
    * place on other nodes, the clients are closed earlier by 1.2 times the longest `presence.grace`, but over half of the window at least.
    * Streams that have not ended after three quarters of that time are ended over the last one with SERVICE_UNAVAILABLE; a client of a
    * resumable stream continues it on another node, until the window is over. A client that always has a request under way then has no
-   * further one handled, and is closed after the answers to the others.
+   * further one handled, after a second at the earliest, and is closed after the answers to the others.
    *
    * @default {0}
    */
@@ -81,6 +81,9 @@ const GRACE_SHARE = 1.2;
 
 /** Part of the time over which the clients are closed, at its end, in which busy clients are stopped one by one. */
 const ENDING_SHARE = 1 / 4;
+
+/** Time in which a client with a request under way may start others, at least, in ms. */
+const SERVED = 1_000;
 
 /** Upper bound of `retryAfter`, in ms: that of the client. */
 const MAX_RETRY_AFTER = 300_000;
@@ -154,7 +157,7 @@ export class Drain implements Timed {
     const elapsed = this.#host.monotonic() - this.#startedAt;
     const share = this.#span > 0 ? Math.min(1, elapsed / this.#span) : 1;
     const live = this.#live();
-    if (share >= 1 - ENDING_SHARE) this.#stopClients(live, (1 - share) / ENDING_SHARE);
+    if (share >= 1 - ENDING_SHARE) this.#stopClients(live, (1 - share) / ENDING_SHARE, elapsed < SERVED ? isStreaming : isBusy);
     let surplus = live.length - Math.floor(this.#total * (1 - share));
     // They leave before those that could still be served.
     for (const connection of this.#stopped) if (this.#leaves(connection)) surplus--;
@@ -177,8 +180,8 @@ export class Drain implements Timed {
   }
 
   /** Ends the streams of the clients whose turn it is, and starts no further request of them. @param rest of the time, from 1 to 0. */
-  #stopClients(live: readonly Connection[], rest: number): void {
-    const busy = live.filter((connection) => !this.#stopped.has(connection) && isBusy(connection));
+  #stopClients(live: readonly Connection[], rest: number, isToStop: (connection: Connection) => boolean): void {
+    const busy = live.filter((connection) => !this.#stopped.has(connection) && isToStop(connection));
     this.#busy ??= busy.length;
     for (const connection of busy.slice(0, busy.length - Math.floor(this.#busy * rest))) {
       this.#stopped.add(connection);
