@@ -1,4 +1,3 @@
-import type { Context } from "hono";
 import type { WebSocketController } from "./controller.ts";
 import { findHost } from "../runtimes/runtime.ts";
 
@@ -6,8 +5,12 @@ import { findHost } from "../runtimes/runtime.ts";
 export interface Health {
   /** Liveness: answers 200 as long as the process answers, while it drains and while its broker is away, too. */
   live(): Response;
-  /** Readiness: answers 200 while new clients are welcome; 503 while a controller drains or is closed, or its engine is not ready. */
-  ready(context?: Context): Response;
+  /**
+   * Readiness: answers 200 while new clients are welcome; 503 while a controller drains or is closed, or its engine is not ready.
+   *
+   * @param context of Hono, by which a server that drains learns of controllers that no request has reached yet
+   */
+  ready(context?: { readonly env?: unknown; readonly req: { readonly raw: Request } }): Response;
 }
 
 /**
