@@ -198,7 +198,6 @@ describe("WebSocketController.drain", () => {
         }
       };
       await pass(1_000);
-      const before = handled;
       const drained = controller.drain({ window, timeout: window + 10_000 });
       await pass(Math.max(1_000, window * 3 / 4) - 50);
       assert.equal(handled, uid);
