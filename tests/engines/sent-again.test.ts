@@ -19,7 +19,9 @@ const CASES = {
     title: "whose stream was deleted",
     skip: lacks("nats-server"),
     start: () => BrokerProcess.nats(),
-    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { maxSize: 10_000 }, ...OPTIONS }),
+    // In memory: nats-server may delete the file of the stream that takes the place of a deleted one, and then refuses everything.
+    engine: (port: number) =>
+      natsEngine({ servers: `nats://127.0.0.1:${port}`, history: { maxSize: 10_000, storage: "memory" }, ...OPTIONS }),
     async disturb(port: number) {
       const connection = await connect({ servers: `127.0.0.1:${port}` });
       await connection.request("$JS.API.STREAM.DELETE.NOROSHI_noroshi");
@@ -55,7 +57,8 @@ for (const [name, { title, skip, start, engine, disturb }] of Object.entries(CAS
       nodes.push(...await Promise.all([1, 2].map(() => startNode(engine(port)))));
       const [publisher, reader] = nodes as [BrokerNode, BrokerNode]; // As just pushed.
       await reader.engine.subscribe("log", HISTORY);
-      for (let round = 0; round < ROUNDS; round++) {
+      for (let rounds = 0; rounds < ROUNDS;) {
+        for (const { engine, host } of nodes) await host.until(() => engine.status === "ready");
         const publishing: Promise<Position | null>[] = [];
         const disturbing = disturb(port);
         for (let number = 0; number < PUBLICATIONS; number++) {
@@ -71,7 +74,8 @@ for (const [name, { title, skip, start, engine, disturb }] of Object.entries(CAS
         const stored = new Set(publications.map(({ position }) => position?.offset));
         const lost = acknowledged.filter(({ epoch, offset }) => epoch === position?.epoch && !stored.has(offset));
         assert.deepEqual(lost, []);
-        assert.ok(acknowledged.length > 0);
+        // nats-server answers nothing that it received before it deleted the stream: sometimes that is all of a round.
+        if (acknowledged.length > 0) rounds++;
       }
       for (const { engine } of nodes) {
         assert.equal(engine.dropped["replayed"] ?? 0, 0);
