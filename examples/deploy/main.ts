@@ -8,7 +8,7 @@ import * as v from "valibot";
 
 const { PORT = "3000", HOST = "0.0.0.0", NODE_NAME = "chat", NATS_URL, NODE_SECRET, CLIENT_IP_HEADER } = process.env;
 
-// Without a secret, whoever reaches the broker could publish, and disconnect clients.
+// Without a secret, any program that reaches the broker could publish, and disconnect clients.
 if (NATS_URL && !NODE_SECRET) throw new Error("Cannot start: NATS_URL is set, and NODE_SECRET is not");
 // Without a broker this is one node.
 const engine = NATS_URL && NODE_SECRET ? natsEngine({ servers: NATS_URL, secret: NODE_SECRET }) : undefined;

@@ -6,7 +6,7 @@ import type { Presence, PresenceEntry, PresenceObserver } from "./presence.ts";
 import type { SavedSubscription, SubscriptionRequest } from "./saved-subscription.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
-/** What is saved of it for hibernation. */
+/** The fields of the presence that are saved for hibernation. */
 type SavedPresence = Pick<SavedSubscription, "member" | "entry" | "isStale" | "isJoining" | "data">;
 
 /** The subscription that the presence belongs to. */

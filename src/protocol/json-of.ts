@@ -18,7 +18,7 @@ type Levels = [0, 0, 0, 0, 0, 0, 0, 0];
  * optional, such an item `null`. A bigint, which JSON cannot represent, becomes `never`.
  */
 export type JsonOf<T> = unknown extends T ? T
-  // Inferred, for TypeScript would look into each branch of it for a type that it does not know yet.
+  // Inferred, because TypeScript would otherwise look into each branch for a type that it does not know yet.
   : Changed<Exclude<T, undefined>> extends infer Is ? [Is] extends [never] ? T : EachOf<T>
   : never;
 
@@ -27,7 +27,7 @@ type Changed<T, Depth extends unknown[] = Levels> = unknown extends T ? never
   : T extends Primitive ? never
   : true extends ChangedItself<T> ? true
   : Depth extends [unknown, ...infer Deeper] ? T extends readonly unknown[] ? Changed<ItemOf<T>, Deeper>
-      // Its fields before what they consist of: a class with methods may refer to half a library.
+      // Its own fields before the fields of those: a class with methods may refer to half a library.
     : { [K in keyof T]-?: K extends symbol ? never : ChangedItself<FieldOf<T, K>> }[keyof T] extends never
       ? { [K in keyof T]-?: K extends symbol ? never : Changed<FieldOf<T, K>, Deeper> }[keyof T]
     : true

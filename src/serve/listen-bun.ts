@@ -32,10 +32,10 @@ const MAX_PAYLOAD = 65_536;
 /** How often open requests are counted, in ms: Bun has no event for the last one. */
 const DRAIN_PERIOD = 20;
 
-/** What reads the body of a request. */
+/** The methods that read the body of a request. */
 const READS = ["arrayBuffer", "blob", "bytes", "formData", "json", "text"] as const;
 
-/** The prototype of requests that are in `receiving` while the app waits for their body, of which Bun says nothing. */
+/** A prototype for requests. It keeps them in `receiving` while the app waits for their body, because Bun does not report that. */
 function receivedBy(receiving: Set<Request>): object {
   const reads = READS.map((name) => [name, {
     configurable: true,

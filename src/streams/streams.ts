@@ -83,7 +83,7 @@ export class Streams implements CallKeeper {
     if (resumable && isRequest(declared) && declared.stream?.input) {
       throw new TypeError(`Cannot handle "${type}": a stream with input cannot be resumed, leave out resumable`);
     }
-    if (!resumable || typeof handler !== "function") return handler; // Refused by whoever registers it, if it is no function.
+    if (!resumable || typeof handler !== "function") return handler; // `Handlers.handle` refuses what is no function.
     return this.#resumable().add(type, handler as AnyHandler, resumable); // Called with its own payload.
   }
 

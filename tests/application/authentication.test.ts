@@ -278,7 +278,7 @@ describe("Authenticator, on an error that quotes the credentials", () => {
         const bytes = [before, password, after].map((text) => Buffer.from(text));
         const text = Buffer.concat(bytes).toString(form as BufferEncoding);
         const { message } = await thrown(new Error(`Basic ${text}`), { password }) as Error;
-        // What is left are the characters at its edges, which are of its neighbours too.
+        // The characters at its edges stay: they also encode its neighbours.
         assert.ok(message === HIDDEN || message.includes("[redacted]"), message);
         assert.ok(
           message === HIDDEN || message.length <= "Basic [redacted]".length + (bytes[0]!.length + bytes[2]!.length) * 4 / 3 + 8,

@@ -232,7 +232,7 @@ describe("The rate limit, for what a subscribe asks for", () => {
       const wait = 1_000 * (cost - left);
       assert.deepEqual([answer.type, ...read(answer)], ["subscribe", "REQUESTS_EXCEEDED", wait, "more"]);
       clock.advance(wait);
-      // What was refused has cost its own message.
+      // The refused message has cost one, too.
       clock.advance(1_000);
       assert.equal(read((await peer.ask(subscribe(channel, { ...asked, uid: "more" })))[0])[0], "init");
     });

@@ -103,7 +103,7 @@ describe("Channels: hibernation meanwhile", () => {
     const ann = object.connect("ann");
     await ann.ask(subscribe("a", { uid: 1 }));
     assert.deepEqual(await ann.ask(subscribe("b", { uid: 1 })), []);
-    // Hibernates twice: what was saved is saved again.
+    // Hibernates twice: the subscription is saved again.
     const woken = object.evict().evict();
     const [peer] = woken.peers;
     await woken.channels.publish("a", "e", 1);

@@ -189,7 +189,7 @@ describe("WebSocketController.drain", () => {
       });
       const [{ connection, transport }] = opened as [typeof opened[0]];
       let uid = 0;
-      /** Sends a request every 50 ms, each of which takes 600 ms. */
+      /** Sends a request every 50 ms. Each takes 600 ms. */
       const pass = async (ms: number) => {
         for (const end = clock.now() + ms; clock.now() < end; clock.advance(50)) {
           if (transport.closes.length === 0) connection.message(`{"type":"work","uid":${++uid}}`);

@@ -46,6 +46,21 @@ async function pass(): Promise<void> {
   await until(() => performance.now() - start > 2 * AUTHENTICATION);
 }
 
+/** Options with which a node keeps its clients when it asks about them, and the users that it has asked about. */
+function revalidating(): { asked: string[]; options: WebSocketControllerOptions } {
+  const asked: string[] = [];
+  return {
+    asked,
+    options: {
+      authenticate: () => null,
+      revalidate: ({ accountability }) => {
+        asked.push(accountability.user!); // All have one.
+        return { accountability };
+      },
+    },
+  };
+}
+
 for (const [name, { program, start, attack, keeps, engine }] of Object.entries(BROKERS)) {
   describe(`An order over ${name}`, { skip: lacks(program) }, () => {
     let broker: BrokerProcess;
@@ -151,14 +166,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
     });
 
     it("to ask anew is kept as well", TIMEOUT, async () => {
-      const asked: string[] = [];
-      const options: WebSocketControllerOptions = {
-        authenticate: () => null,
-        revalidate: ({ accountability }) => {
-          asked.push(accountability.user!); // All have one.
-          return { accountability };
-        },
-      };
+      const { asked, options } = revalidating();
       const [a, b] = [await create(0, options), await create(0, options)];
       b.join("ann");
       b.join("bob");
@@ -174,14 +182,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       "is reported as lost by a node that missed more than the broker keeps, and all its clients are asked about",
       TIMEOUT,
       async () => {
-        const asked: string[] = [];
-        const options: WebSocketControllerOptions = {
-          authenticate: () => null,
-          revalidate: ({ accountability }) => {
-            asked.push(accountability.user!); // All have one.
-            return { accountability };
-          },
-        };
+        const { asked, options } = revalidating();
         const [a, b] = [await create(), await create(0, options)];
         b.join("ann");
         b.join("bob");

@@ -75,8 +75,8 @@ for (const proxy of ["nginx", "Caddy"] as const) {
       }
     });
 
-    // Caddy passes the refusal on.
-    it("passes an upgrade to a node that takes it", { skip: proxy === "Caddy", timeout: 300_000 }, async () => {
+    if (proxy === "Caddy") return; // It passes the refusal on.
+    it("passes an upgrade to a node that takes it", { timeout: 300_000 }, async () => {
       away = 2;
       for (let count = 0; count < 6; count++) assert.equal(await upgrade(), 101);
     });

@@ -205,7 +205,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
     it("has all handled, once, though another client uses up the limit that they share", { timeout: 300_000 }, async () => {
       await using paced = await pace({ hold: 0, rateLimit: { burst: 20, messages: 5 } });
       const { client, errors, read, id } = paced;
-      // By then it knows what is left of the limit, which is not so for long.
+      // The answer announces how much of the limit is left. The other client uses that up next.
       assert.equal(await client.request("n", { n: 0 }), 0);
       const other = await Wire.open(server.port, `/${id}`);
       for (const n of numbers(30)) other.send({ type: "n", n: -1 - n, uid: n });

@@ -170,7 +170,7 @@ export class RelayEngine implements Engine {
     if (!this.#channels.delete(channel) || this.status === "closed") return;
     this.#store.forget(channel);
     this.#announced.forget(channel);
-    this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // Announced later.
+    this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // `Resync` announces it later.
   }
 
   async publish(
@@ -359,7 +359,7 @@ export class RelayEngine implements Engine {
     for (const channel of this.#store.channels()) {
       if (this.#channels.has(channel)) continue;
       this.#store.forget(channel);
-      this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // Announced later.
+      this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // `Resync` announces it later.
     }
   }
 
