@@ -292,9 +292,9 @@ export class BrokerEngine implements Engine {
 
   /** Runs after each connect: anything sent over the previous session may be lost, in both directions. */
   async #resume(): Promise<void> {
-    await this.#trust?.orders.resume();
-    // Taken now: channels subscribed to from here on use the new session and miss nothing.
+    // Before the first `await`: channels subscribed to from here on use the new session and miss nothing.
     const subscriptions = [...this.#subscriptions.values()];
+    await this.#trust?.orders.resume();
     await this.#announcer.announce();
     for (const batch of inBatches(subscriptions, 50)) await Promise.all(batch.map((each) => each.resume()));
     await this.#announcer.dismiss();

@@ -115,7 +115,7 @@ export class NodeSubscription {
   /** Catches up after a reconnect, or reports a gap when there is no history. */
   async resume(): Promise<void> {
     if (this.#gaps) await this.#gaps.resume();
-    else this.#host.gap(this.channel);
+    else if (!this.#stopped) this.#host.gap(this.channel);
   }
 
   /** The members on all nodes. From the first call on they are tracked. */
