@@ -5,6 +5,7 @@ import { CloseCode } from "../protocol/close.ts";
 import type { Connection } from "./connection.ts";
 import { STREAM_TYPES } from "../application/handlers.ts";
 import { isAnswer, notAsked } from "../application/questions.ts";
+import { OPEN } from "../delivery/transport.ts";
 import { questionsOf } from "../application/websocket-client.ts";
 import { decode, encode } from "../protocol/protocol.ts";
 
@@ -46,6 +47,8 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
   // The timer may be late, or the wall clock set forward.
   if (owner.state === "admitted" && identity.remaining === 0) {
     identity.due();
+    // A client that reads too slowly for the answer was closed.
+    if (owner.readyState !== OPEN) return undefined;
     // `revalidate` is running: this message is handled first when it settles.
     if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
   }

@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
-import type { ChannelDeclarations } from "../../src/channels/channels.ts";
+import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { createChannels, TestPeer } from "../support/channels-fixture.ts";
 import { FakeTransport, HANDSHAKE, open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
+import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 const subscribe = (channel: string, rest: Record<string, unknown> = {}) => ({ type: "subscribe", channel, ...rest });
@@ -285,6 +287,27 @@ describe("A message whose listener closes the client", () => {
     first.send({ type: "x" });
     second.send(subscribe("a"));
     await turn();
+    assert.deepEqual([handled, channels.stats().subscriptions], [[], 0]);
+  });
+});
+
+describe("A message that shows that the credentials have expired", () => {
+  it("is not handled if the client reads too slowly to be told, and leaves no subscriber behind", () => {
+    const clock = new TestClock();
+    const controller = new WebSocketController({ clock, logger: false, mode: "handshake", authenticate: () => null });
+    const channels = new Channels(controller, { a: { authorize: () => assert.fail("it was asked") } });
+    const handled: unknown[] = [];
+    controller.handle("x", v.object({}), () => void handled.push(1));
+    for (const message of [{ type: "x" }, subscribe("a")]) {
+      const identity = { accountability: { user: "ann", role: null }, expires_at: clock.now() / 1000 + 60 };
+      const { connection, transport } = open(controller, { mode: "handshake", identity });
+      // As on Bun, where `close` has reported the end when it returns.
+      transport.close = (code, reason) => connection.closed(code, reason, true);
+      transport.bufferedAmount = 2 ** 30;
+      clock.step(60_000);
+      connection.message(JSON.stringify(message));
+      assert.equal(connection.state, "closed");
+    }
     assert.deepEqual([handled, channels.stats().subscriptions], [[], 0]);
   });
 });
