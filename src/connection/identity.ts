@@ -155,10 +155,13 @@ export class Identity {
     this.#wait(2 * timeout);
     // A session in a cookie is renewed here without the client noticing.
     const since = revocations.number;
-    this.revalidating = this.#ask(revalidate, (attempt) => {
+    const revalidating = this.revalidating = this.#ask(revalidate, (attempt) => {
       if (this.#owner.state === "expired" && !this.#renew(attempt, since)) this.#lapse();
-    }).finally(() => this.revalidating = undefined);
-    this.#owner.hold(this.revalidating);
+    }).finally(() => {
+      // An `auth` may have renewed the credentials meanwhile, and these have expired, too.
+      if (this.revalidating === revalidating) this.revalidating = undefined;
+    });
+    this.#owner.hold(revalidating);
   }
 
   /**

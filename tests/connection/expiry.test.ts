@@ -312,6 +312,29 @@ describe("revalidate, at expiry", () => {
     assert.deepEqual(codes(), [4401]);
   });
 
+  it("counts as running until the newest call has answered", async () => {
+    const stalls = [new Stall<AuthenticationState | null>(), new Stall<AuthenticationState | null>()];
+    const auth = new Stall<AuthenticationState | null>();
+    let calls = 0;
+    const { clock, connection, receive } = connect({
+      timeout: 600_000,
+      authenticate: () => auth.promise,
+      revalidate: () => stalls[calls++]!.promise,
+    });
+    receive({ type: "auth", access_token: "ann" });
+    clock.advance(60_000);
+    auth.resolve(annFor(clock, 1_000));
+    await turn();
+    clock.advance(1_000);
+    assert.deepEqual([connection.state, calls], ["expired", 2]);
+    stalls[0]!.resolve(null);
+    await turn();
+    assert.ok(connection.revalidating);
+    stalls[1]!.resolve(annFor(clock, 60_000));
+    await turn();
+    assert.deepEqual([connection.state, connection.revalidating], ["admitted", undefined]);
+  });
+
   it("changes nothing when the client has left meanwhile", async () => {
     for (const leave of ["closed", "closing"]) {
       const stall = new Stall<AuthenticationState | null>();
