@@ -17,6 +17,11 @@ export class Connections {
     return this.#open.size;
   }
 
+  /** Whether {@link closeAll} has been called. */
+  get isClosing(): boolean {
+    return this.#closing !== undefined;
+  }
+
   /** A request has reached the controller. */
   reached(controller: object): void {
     if (this.controllers.has(controller)) return;

@@ -36,6 +36,7 @@ export class Backplane {
   #engine: Engine | undefined;
   #node: string | undefined;
   #host: ClusterHost | undefined;
+  #closed: Promise<void> | undefined;
 
   constructor(local: LocalNode, { engine, node }: Pick<ResolvedOptions, "engine" | "node">) {
     this.#local = local;
@@ -136,7 +137,13 @@ export class Backplane {
     this.#engine?.check?.(history);
   }
 
-  async close(): Promise<void> {
+  /** Closes the engine, once however often it is called. */
+  close(): Promise<void> {
+    // Not before it is set: what a stream aborts may call this, too.
+    return this.#closed ??= Promise.resolve().then(() => this.#close());
+  }
+
+  async #close(): Promise<void> {
     try {
       await this.streams?.resumable?.close();
       if (this.#node !== undefined) await this.#engine?.close();

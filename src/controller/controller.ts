@@ -323,7 +323,7 @@ export class WebSocketController<C = Contract> {
 
   /** Whether {@link close} has been called. */
   get isClosed(): boolean {
-    return this.#closed !== undefined;
+    return this.#closed !== undefined || this.#connections.isClosing; // On Bun `close` listeners run before `#closed` is set.
   }
 
   /** The counters of this controller. `opened` is always `closed + active`. */

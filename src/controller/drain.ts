@@ -149,7 +149,13 @@ export class Drain implements Timed {
     const { stop } = resolveDrain("Cannot drain: ", options);
     if (stop && this.#hasStopped) guard(stop, this.#host.report);
     else if (stop) this.#stops.push(stop);
-    return this.#result ??= this.#run();
+    if (!this.#result) {
+      let settle: (result: Promise<DrainResult>) => void;
+      // Set first: on Bun the first clients have closed before `#run` returns, and a `close` listener may drain, too.
+      this.#result = new Promise((resolve) => settle = resolve);
+      settle!(this.#run());
+    }
+    return this.#result;
   }
 
   /** Closes the clients whose turn it is. */

@@ -4,6 +4,7 @@ import { asText } from "../../src/application/log.ts";
 import * as v from "valibot";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { createWebSocketController, getWebSocketController } from "../../src/controller/default-controller.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { HANDSHAKE, HibernatingTransport, open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { TestClock } from "../support/test-clock.ts";
@@ -218,6 +219,31 @@ describe("WebSocketController.close", () => {
     assert.deepEqual(transport.closes, [{ code: 1012, reason: "Restart" }]);
     connection.closed(1012, "", true);
     await first;
+  });
+
+  it("closes the engine once, although a close listener closes too, and counts as closed in the listener", async () => {
+    let ended = 0;
+    class CountedEngine extends MemoryEngine {
+      override close(): void {
+        ended++;
+        super.close();
+      }
+    }
+    const { controller } = observe({ engine: new CountedEngine() });
+    assert.equal(controller.engine.status, "ready");
+    for (const { connection, transport } of [open(controller), open(controller)]) {
+      // As on Bun, where `close` has reported the end when it returns.
+      transport.close = (code, reason) => connection.closed(code, reason, true);
+    }
+    const statuses: string[] = [];
+    const closed: Promise<void>[] = [];
+    controller.on("close", () => {
+      statuses.push(controller.status);
+      closed.push(controller.close());
+    });
+    await controller.close();
+    await Promise.all(closed);
+    assert.deepEqual([ended, statuses], [1, ["closed", "closed"]]);
   });
 
   it("throws TypeError and closes nothing when the code may not be sent", () => {

@@ -55,6 +55,26 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await drained, { closed: 20, cut: 0, isClean: true });
   });
 
+  it("is one drain, although a close listener drains too: the engine stays until the servers have stopped", async () => {
+    let ended = 0;
+    class CountedEngine extends MemoryEngine {
+      override close(): void {
+        ended++;
+        super.close();
+      }
+    }
+    const { controller } = create(2, { engine: new CountedEngine() });
+    assert.equal(controller.engine.status, "ready");
+    const stopped = new Stall();
+    controller.on("close", () => void controller.drain());
+    const drained = controller.drain({ stop: () => stopped.promise });
+    await turn();
+    assert.equal(ended, 0);
+    stopped.resolve();
+    assert.deepEqual(await drained, { closed: 2, cut: 0, isClean: true });
+    assert.equal(ended, 1);
+  });
+
   it("counts clients that leave by themselves", async () => {
     const { clock, controller, opened, left } = create(10);
     const drained = controller.drain({ window: 1_000 });
