@@ -4,6 +4,7 @@ import type { Engine, EngineHost, HistoryOptions } from "../engines/engine.ts";
 import type { Extension } from "../application/extension.ts";
 import type { Log } from "../application/log.ts";
 import { MemoryEngine } from "../engines/memory-engine.ts";
+import { guard } from "../base/guard.ts";
 import type { ResolvedOptions } from "../application/options.ts";
 import { ResumableStreams } from "../streams/resumable.ts";
 import type { Streams } from "../streams/streams.ts";
@@ -74,6 +75,7 @@ export class Backplane {
         if (WebSocketError.from(error)?.code === "ORDERS_LOST") refresh({});
       },
     });
+    if (this.#closed) guard(() => engine.close(), report); // Nobody else does.
     return engine;
   }
 

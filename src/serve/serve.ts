@@ -80,11 +80,15 @@ export async function serve(app: ServableApp, options: ServeOptions = {}): Promi
   checkServe(options);
   const drainOptions = resolveDrain('Cannot serve: option "drain": ', options.drain ?? {});
   const listening = await listener()(app, port, hostname);
-  startRoutes(app);
-
   let forget = () => {};
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => closed ??= closeServer(listening, drainOptions.timeout).finally(() => forget());
+  try {
+    startRoutes(app);
+  } catch (error) {
+    await close();
+    throw error;
+  }
   let drained: Promise<DrainResult> | undefined;
   const drain = (): Promise<DrainResult> => drained ??= drainServer(listening, app, drainOptions).finally(() => forget());
   const log = (error: unknown) => consoleLogger().error(...errorRecord(error));

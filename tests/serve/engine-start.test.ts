@@ -12,10 +12,16 @@ import { serve } from "../../src/serve/serve.ts";
 class SharedEngine extends MemoryEngine {
   override readonly isAlone = false as never; // As one over a broker.
   starts = 0;
+  ends = 0;
 
   override start(...args: Parameters<MemoryEngine["start"]>): void {
     this.starts++;
     super.start(...args);
+  }
+
+  override close(): void {
+    this.ends++;
+    super.close();
   }
 }
 
@@ -39,6 +45,19 @@ describe("The engine", () => {
     await server.close();
   });
 
+  it("leaves the address free if it cannot start, because another controller has it", async () => {
+    const { engine, controller } = create();
+    controller.start();
+    const app = new Hono();
+    app.get("/", new WebSocketController({ engine, logger: false }).upgrade);
+    const free = await serve(new Hono(), { port: 0, hostname: "127.0.0.1", onListen: false });
+    await free.close();
+    const options = { port: free.port, hostname: "127.0.0.1", onListen: false } as const;
+    await assert.rejects(serve(app, options), /another controller's/);
+    await (await serve(new Hono(), options)).close();
+    await controller.close();
+  });
+
   it("starts once, whoever starts it, and not where it joins nobody", async () => {
     const { engine, controller } = create();
     controller.start();
@@ -48,6 +67,13 @@ describe("The engine", () => {
     const alone = new WebSocketController({ logger: false });
     alone.start();
     await alone.close();
+  });
+
+  it("is closed if it first starts once its controller is closed", async () => {
+    const { engine, controller } = create();
+    await controller.close();
+    await controller.broadcast("late");
+    assert.deepEqual([engine.starts, engine.ends], [1, 1]);
   });
 
   const skip = "Bun" in globalThis && "Bun serves WebSockets without an http.Server";
