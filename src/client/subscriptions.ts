@@ -158,6 +158,7 @@ export function createSubscriptions(
 
     const begin = ({ data, epoch, offset, recovered }: WebSocketMessage) => {
       entry.isLive = true;
+      queue.delete(entry); // Asked again in doubt, and answered before it was sent.
       failures = 0;
       // The missed publications follow; those already known are dropped by their offset.
       if (recovered === true && position) return;
@@ -217,7 +218,8 @@ export function createSubscriptions(
         entry.isLive = undefined;
         if (reading.hasEnded || !TRANSIENT.test(error.code)) return entry.end(error);
         timer(() => {
-          if (!entry.isLive) ask();
+          // Not what was asked again meanwhile, on another connection: a second answer would look like a gap.
+          if (entry.isLive === undefined) ask();
         }, retryAfter(error) + backoffDelay(failures++, options));
       },
       reached(at) {

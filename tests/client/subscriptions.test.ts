@@ -152,6 +152,35 @@ describe("client.subscribe", () => {
     assert.deepEqual(told, [["init", 1, undefined], "gap", ["init", 2, false]]);
   });
 
+  it("asks once, and hears of no gap, when it was asked for again before the time to do so has come", async () => {
+    const { client, clock, admit, retry } = connectFake();
+    const { told } = record(client);
+    const first = await admit();
+    const [{ uid }] = first.take();
+    const error = { code: "SERVICE_UNAVAILABLE", message: "later", retry_after: 1_000 };
+    first.receive({ type: "subscribe", status: "error", uid, error });
+    first.end(1012); // After which it is back at once.
+    retry();
+    const second = await admit();
+    assert.deepEqual(second.take(), [{ type: "subscribe", channel: "news", uid }]);
+    clock.advance(4_000);
+    assert.deepEqual(second.take(), []);
+    begin(second, uid);
+    assert.deepEqual(told, [["init", undefined, undefined]]);
+  });
+
+  it("asks once, and hears of no gap, when the answer comes while it has to wait", async () => {
+    const { client, clock, admit } = connectFake();
+    const { told } = record(client);
+    const socket = await admit();
+    const [{ uid }] = socket.take();
+    socket.receive({ type: "server", status: "error", error: { code: "REQUESTS_EXCEEDED", message: "wait", retry_after: 1_000 } });
+    begin(socket, uid);
+    publish(socket, uid, undefined, 1);
+    clock.advance(2_000);
+    assert.deepEqual([socket.take(), told], [[], [["init", undefined, undefined], ["posted", 1]]]);
+  });
+
   it("ends when the client is closed: an iteration is done, and fails where nobody wanted that", async () => {
     for (const code of [1000, 4403]) {
       const { client, admit } = connectFake();

@@ -287,7 +287,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "client-refused-once": {
     title: "A client does not ask again after a subscription was refused for a moment",
     file: "client/subscriptions.ts",
-    before: "if (!entry.isLive) ask();\n        }, retryAfter",
+    before: "if (entry.isLive === undefined) ask();\n        }, retryAfter",
     after: "}, retryAfter",
     seed: 1,
     library: 4,
