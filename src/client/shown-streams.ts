@@ -51,12 +51,12 @@ export function createShownStreams(client: Streaming, type: string, show: (state
   let current: { readonly stream: ClientStream; update(change: Partial<StreamState>): void } | undefined;
   let state: StreamState = IDLE;
 
-  const follow = (begin: () => ClientStream) => {
+  const follow = (begin: () => ClientStream, id?: string) => {
     current?.stream.cancel();
     const stream = begin();
     const all: unknown[] = [];
     let copy = copyOf(all);
-    let rest: Omit<StreamState, "items"> = { ...IDLE, status: "streaming" };
+    let rest: Omit<StreamState, "items"> = { ...IDLE, status: "streaming", id };
     const own = current = {
       stream,
       update(change: Partial<StreamState>) {
@@ -95,7 +95,7 @@ export function createShownStreams(client: Streaming, type: string, show: (state
 
   return {
     start: (payload, options) => follow(() => client.stream(type, payload as Record<string, unknown>, options)), // Of the contract.
-    resume: (id, options) => follow(() => client.attach(id, options)),
+    resume: (id, options) => follow(() => client.attach(id, options), id), // Known at once: the component may be gone at once.
     stop() {
       if (state.status !== "streaming") return;
       current?.update({ status: "stopped" });

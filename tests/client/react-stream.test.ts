@@ -238,6 +238,19 @@ describe("useStream", () => {
     assert.deepEqual(socket.take(), [{ type: "stream.cancel", uid: resumed }, { type: "stream.cancel", id: "1/ask" }]);
   });
 
+  it("goes on when it unmounts as soon as it is resumed, which StrictMode does by itself", async () => {
+    const { client, admit } = connectFake<typeof contract>();
+    const socket = await admit();
+    const Answer = () => {
+      const { id, status, resume } = useStream(client, "ask");
+      useEffect(() => resume("1/ask"), [resume]);
+      return `${status} ${id}`;
+    };
+    await act(() => mounted = create(createElement(StrictMode, null, createElement(Answer))));
+    assert.equal((mounted as ReturnType<Renderer["create"]>).toJSON(), "streaming 1/ask");
+    assert.deepEqual(socket.take().map(({ type }) => type), ["stream.resume", "stream.resume"]);
+  });
+
   it("reads nothing any more of a stream that goes on without it", async () => {
     const { client, admit } = connectFake<typeof contract>();
     const socket = await admit();
