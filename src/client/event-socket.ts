@@ -87,7 +87,8 @@ export class EventSocket implements WebSocketLike {
       const response = await this.#ask(url, { headers });
       if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
         this.#fail(`Unexpected server response: ${response.status}`);
-        return void response.body?.cancel();
+        // Aborted with the request, which rejects, unless a `fetch` of the application ignores the signal.
+        return void response.body?.cancel().catch(() => {});
       }
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
@@ -106,9 +107,9 @@ export class EventSocket implements WebSocketLike {
     }
   }
 
-  #ask(url: string, init: RequestInit): Promise<Response> {
-    // As a WebSocket, which carries the cookies of its server.
-    return this.#fetch(url, { credentials: "include", cache: "no-store", signal: this.#abort.signal, ...init });
+  async #ask(url: string, init: RequestInit): Promise<Response> {
+    // Async, since what `fetch` throws at once would be reported before anybody listens. Cookies as of a WebSocket.
+    return await this.#fetch(url, { credentials: "include", cache: "no-store", signal: this.#abort.signal, ...init });
   }
 
   #take(event: string): void {

@@ -6,6 +6,7 @@ import { EventSocket, withFallback, type WithFallbackOptions } from "../../src/c
 import { WebSocketController } from "../../mod.ts";
 import { fallback } from "../../src/http/http.ts";
 import { Hono } from "hono";
+import { unhandledIn } from "../support/unhandled.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 let lastHost = 0;
@@ -267,6 +268,41 @@ describe("EventSocket", () => {
     const failure = new Stall<{ message: string }>();
     socket.onerror = (event) => failure.resolve(event);
     assert.equal((await failure.promise).message, "Unexpected server response: 404");
+  });
+
+  it("takes no harm from the body of such an answer, which ends with the request", async () => {
+    const fetch = (_url: string, { signal }: RequestInit) => {
+      const body = new ReadableStream({
+        start: (stream) => signal!.addEventListener("abort", () => stream.error(signal!.reason)),
+      });
+      return Promise.resolve(new Response(body, { status: 404 }));
+    };
+    const closed = new Stall();
+    const unhandled = await unhandledIn(async () => {
+      const socket = new EventSocket("wss://example.com/", [], fetch);
+      socket.onclose = () => closed.resolve();
+      await closed.promise;
+    });
+    assert.deepEqual(unhandled, []);
+  });
+
+  it("fails where fetch throws at once: connecting, and sending", async () => {
+    const server = start();
+    for (const method of ["GET", "POST"]) {
+      const fetch = (url: string, init: RequestInit) => {
+        if ((init.method ?? "GET") === method) throw new Error("There is no network");
+        return server.fetch(url, init);
+      };
+      const socket = new EventSocket(server.url, [], fetch);
+      const over = new Stall<unknown>();
+      socket.onopen = () => {
+        // The first repeat is as far as the test goes.
+        const unhandled = unhandledIn(() => socket.send("{}"));
+        void unhandled.then(over.resolve).then(() => socket.terminate());
+      };
+      socket.onclose = () => over.resolve([]);
+      assert.deepEqual(await over.promise, []);
+    }
   });
 
   it("waits for the close code when the server no longer knows the connection", async () => {
