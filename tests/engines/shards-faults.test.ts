@@ -7,6 +7,7 @@ import { FanOut } from "../../src/engines/shards/fan-out.ts";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import { turn, until } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
 import { HOME, ShardedObjects } from "./sharded-objects.ts";
@@ -37,6 +38,9 @@ function relayOf(objects: ShardedObjects, name?: string): { engine: RelayEngine;
 /** A row without the prototype that SQLite gives it on some runtimes. */
 const own = (row: unknown) => ({ ...row as object });
 
+/** The codes of what the engine has reported. */
+const codesOf = ({ errors }: TestHost) => errors.map((error) => WebSocketError.from(error)?.code);
+
 /** Lets calls of an object fail before they reach it, as long as `isAway`. */
 function away(objects: ShardedObjects, name: string, isAway: () => boolean = () => true): void {
   objects.onCall = (called, phase) => {
@@ -51,6 +55,46 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await relay.engine.register();
       await home.engine.order("revoke");
       await relay.host.until(() => relay.host.messages.includes("revoke"));
+    }));
+
+  it("report to a relay that orders for it were dropped while it was away", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.register();
+      for (const [kind, lost] of [["send", []], ["order", ["ORDERS_LOST"]]] as const) {
+        let [isAway, failures] = [true, 0];
+        away(objects, relay.name, () => (failures++, isAway));
+        await home.engine[kind]("first");
+        await until(() => failures > 1);
+        for (const number of range(1_100)) await home.engine[kind](`${kind} ${number}`);
+        isAway = false;
+        await relay.host.until(() => relay.host.messages.includes(`${kind} 1099`));
+        assert.deepEqual(codesOf(relay.host), lost);
+      }
+      // Others that come later are all there.
+      await home.engine.order("then");
+      await relay.host.until(() => relay.host.messages.includes("then"));
+      assert.deepEqual(codesOf(relay.host), ["ORDERS_LOST"]);
+    }));
+
+  it("report orders that the home object did not keep when it starts again before all relays have them", () =>
+    withObjects(async (objects) => {
+      const [relay, giver] = [relayOf(objects), relayOf(objects)];
+      await Promise.all([relay.engine.register(), giver.engine.register()]);
+      for (const [count, lost] of [[1_000, []], [1_001, ["ORDERS_LOST"]]] as const) {
+        let isAway = true;
+        away(objects, relay.name, () => isAway);
+        await Promise.all(range(count).map((number) => giver.engine.order(`${count} ${number}`)));
+        objects.evict(HOME);
+        isAway = false;
+        const { engine, host } = objects.start(HOME);
+        await relay.host.until(() => relay.host.messages.includes(`${count} ${count - 1}`));
+        await until(() => {
+          (engine as HomeEngine).due(); // As every ten seconds.
+          return [...objects.sqlOf(HOME).exec('SELECT place FROM "noroshi_orders"')].length === 0;
+        });
+        for (const each of [relay.host, giver.host, host]) assert.deepEqual(codesOf(each), lost);
+      }
     }));
 
   it("do not take a relay as listed that the home object cannot list", () =>
@@ -289,6 +333,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       home.exec('UPDATE "noroshi_relays" SET revision = revision - 1');
       home.exec(`DELETE FROM "noroshi_interests" WHERE channel = 'new'`);
       await relay.engine.publish("old", { event: "say", data: "1" }, LONG);
+      assert.deepEqual(codesOf(relay.host), ["ORDERS_LOST"]); // Those since then did not come here.
       const interests = () => [...home.exec('SELECT channel FROM "noroshi_interests" ORDER BY channel')].map(own);
       await until(() => isDeepStrictEqual(interests(), [{ channel: "new" }, { channel: "old" }]));
       await objects.start(HOME).engine.publish("new", { event: "say", data: "2" }, LONG);

@@ -188,6 +188,8 @@ class LateRelay implements Timed {
   readonly #changes = new Set<string>();
   /** Whether it has to read what it lacks. */
   #hasMissed = true;
+  /** Whether orders for it were dropped. */
+  #hasLostOrders = false;
   #attempts = 0;
   #isStopped = false;
 
@@ -203,7 +205,8 @@ class LateRelay implements Timed {
 
   miss(item: Item | null): void {
     this.#hasMissed = true;
-    if (item?.type === "message") {
+    if (item?.type === "lost") this.#hasLostOrders = true;
+    else if (item?.type === "message") {
       this.#messages.push(item);
       this.#limit();
     } else if (item?.type === "presence") {
@@ -228,7 +231,9 @@ class LateRelay implements Timed {
       const changes = new Set([...this.#changes].slice(0, CHANGES_A_CALL));
       for (const change of changes) this.#changes.delete(change);
       this.#hasMissed = false;
-      const items = [...this.#host.present(changes), ...messages];
+      const lost: Item[] = this.#hasLostOrders ? [{ type: "lost" }] : [];
+      this.#hasLostOrders = false;
+      const items = [...lost, ...this.#host.present(changes), ...messages];
       const answer = await callTree([this.#relay], { run, number: this.#numbers.next(), items, isLate }, callRelay);
       this.#host.answered(answer);
       if (answer.failed.length + answer.behind.length === 0) {
@@ -237,6 +242,7 @@ class LateRelay implements Timed {
       }
       this.#hasMissed = true;
       if (answer.failed.length > 0) {
+        if (lost.length > 0) this.#hasLostOrders = true;
         this.#messages.unshift(...messages);
         this.#limit();
         this.#change(changes);
@@ -259,11 +265,13 @@ class LateRelay implements Timed {
     }
   }
 
-  /** Drops the oldest messages beyond what may wait. */
+  /** Drops the oldest messages beyond what may wait. The relay hears of lost orders. */
   #limit(): void {
     let length = this.#messages.reduce((sum, message) => sum + lengthOf(message), 0);
     while (this.#messages.length > 1 && (this.#messages.length > MAX_MESSAGES || length > MAX_WAITING)) {
-      length -= lengthOf(this.#messages.shift()!); // There are two or more.
+      const dropped = this.#messages.shift()!; // There are two or more.
+      length -= lengthOf(dropped);
+      if (dropped.type === "message" && dropped.isOrder) this.#hasLostOrders = true;
     }
   }
 }

@@ -31,6 +31,7 @@ import {
   type Operation,
   type Outcome,
   type RelayAnswer,
+  takeMessage,
 } from "./shards.ts";
 
 /** Interval at which stored items that all relays have received are deleted, in ms: one write for all of them. */
@@ -349,19 +350,20 @@ export class HomeEngine implements Engine, Timed {
     return true;
   }
 
-  #send(sender: string, text: string, to?: string): void {
+  #send(sender: string, text: string, to?: string, isOrder = false): void {
     const host = this.#host!; // Called after the start.
     if (to === host.node) return host.received(text);
     const relay = to !== undefined && this.#nodes.relayOf(to);
     if (relay) return void this.#push({ type: "message", text }, [relay]);
     if (sender !== OWN) host.received(text);
-    this.#push({ type: "message", text }, this.#allBut(sender));
+    this.#push({ type: "message", text, isOrder }, this.#allBut(sender));
   }
 
   #order(sender: string, text: string): void {
     const host = this.#host!; // Called after the start.
-    this.#store.keep({ text, at: host.now(), sender });
-    this.#send(sender, text);
+    // Without another relay nobody lacks it.
+    if (this.#allBut(sender).length > 0) this.#store.keep({ text, at: host.now(), sender });
+    this.#send(sender, text, undefined, true);
   }
 
   #allBut(sender: string): string[] {
@@ -377,10 +379,9 @@ export class HomeEngine implements Engine, Timed {
       const [item] = this.#attendance.itemsOf([`${channel}\n${user}`]);
       this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One for one change.
     }
-    for (const { text, at, sender } of this.#store.orders()) {
-      const age = Math.max(0, host.now() - at);
-      this.#push({ type: "message", text, age }, this.#allBut(sender));
-      host.received(text, age);
+    for (const { item, sender } of this.#store.orders(host.now())) {
+      this.#push(item, this.#allBut(sender));
+      takeMessage(host, item);
     }
   }
 

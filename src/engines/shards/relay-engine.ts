@@ -25,10 +25,12 @@ import {
   type MembersPage,
   mergeAnswers,
   type Operation,
+  ordersLost,
   passOn,
   type RelayAnswer,
   type RelayCall,
   type RelayEngineOptions,
+  takeMessage,
 } from "./shards.ts";
 
 /** Number of channels that recover at once. */
@@ -85,7 +87,11 @@ export class RelayEngine implements Engine {
       call: callHome,
       sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
       // A closed engine ignores the answer to its last call, which would list the relay again.
-      answered: (answer, call) => void (this.status !== "closed" && this.#store.hear(answer, call) && this.#resync.request(true)),
+      answered: (answer, call) => {
+        if (this.status === "closed" || !this.#store.hear(answer, call)) return;
+        this.#resync.request(true);
+        this.#host?.report(ordersLost()); // It may not have listed this relay when they were given.
+      },
     });
     const host = () => this.#host;
     const isClosed = () => this.status === "closed";
@@ -285,7 +291,7 @@ export class RelayEngine implements Engine {
 
   #take(item: RelayCall["items"][number]): void {
     const host = this.#host!; // The object calls it after the start.
-    if (item.type === "message") return item.age === undefined ? host.received(item.text) : host.received(item.text, item.age);
+    if (item.type === "message" || item.type === "lost") return takeMessage(host, item);
     const subscription = this.#channels.get(item.channel);
     if (!subscription) return; // Of another relay of the call.
     if (item.type === "presence") {

@@ -1,5 +1,5 @@
 /** One node over many objects: a home object that stores everything, and relay objects that hold the connections. */
-import type { HistoryOptions, HistoryPage, Member, Position, PublicationContent, PublishOnce } from "../engine.ts";
+import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, PublicationContent, PublishOnce } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import type { Sql } from "../sqlite-histories.ts";
 
@@ -114,8 +114,17 @@ export type Item =
     /** Whether the home object has started again, and relays may have had it before. */
     readonly isRepeated?: boolean | undefined;
   }
-  /** @param age of an order that was given earlier, in ms. */
-  | { readonly type: "message"; readonly text: string; readonly age?: number | undefined };
+  | Message
+  /** Orders were dropped before the relay had them. An earlier version ignores it. */
+  | { readonly type: "lost" };
+
+interface Message {
+  readonly type: "message";
+  readonly text: string;
+  readonly isOrder?: boolean;
+  /** Of an order that was given earlier, in ms. */
+  readonly age?: number | undefined;
+}
 
 /** One call to a relay. It handles the items, and passes the call on to the other relays. */
 export interface RelayCall {
@@ -211,6 +220,22 @@ export async function callTree(
   }
   return { failed, behind: [], nodes: [] };
 }
+
+/** Hands the node a message, or reports that it has missed orders. */
+export function takeMessage(host: EngineHost, item: Extract<Item, { type: "message" | "lost" }>): void {
+  if (item.type === "lost") host.report(ordersLost());
+  else if (item.age === undefined) host.received(item.text);
+  else host.received(item.text, item.age);
+}
+
+/** Makes the error of a node that may have missed orders. */
+export const ordersLost = (): WebSocketError =>
+  new WebSocketError(
+    "engine",
+    "ORDERS_LOST",
+    "Cannot take all orders: more were given than the home object keeps while an object could not be reached; give them again " +
+      "unless the option revalidate is set",
+  );
 
 /** Passes a call on to other relays: {@link FAN_OUT} trees at once. */
 export async function passOn(
