@@ -62,7 +62,8 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
   }
   const { message } = decoded;
   const { type, uid } = message;
-  if (type === "auth") return identity.authenticate(message);
+  // A client that sends one after the other would be busy until the end of a drain.
+  if (type === "auth") return host.handlers.running.refuses(client, message) ? undefined : identity.authenticate(message);
   if (owner.state === "pending") return void identity.refuseMessage(uid);
   // `heard` has already counted it as a sign of life. Some transports also match it to their own ping.
   if (type === "pong") return void owner.transport.answered?.(uid);

@@ -230,6 +230,31 @@ describe("WebSocketController.drain", () => {
     });
   }
 
+  for (const window of [8_000, 0]) {
+    it(`closes a client that sends auth without a pause, within a window of ${window} ms, or a second`, async () => {
+      let verified = 0;
+      const authenticate = async () => {
+        verified++;
+        await turn();
+        return { accountability: { user: "ann", role: null } };
+      };
+      const { clock, controller, opened } = create(1, { authenticate, mode: "public" });
+      const [{ connection, transport }] = opened as [typeof opened[0]];
+      const isHeld = () => transport.closes.length === 0 && connection.pipeline!.isHeld;
+      for (let uid = 0; uid < 20; uid++) connection.message(`{"type":"auth","uid":${uid},"access_token":"x"}`);
+      transport.send = () => (connection.message('{"type":"auth","access_token":"x"}'), true);
+      const drained = controller.drain({ window, timeout: window + 10_000 });
+      for (let ms = 0; ms < Math.max(1_000, window) + 100 && transport.closes.length === 0; ms += 50) {
+        if (ms < Math.max(1_000, window * 3 / 4)) assert.ok(isHeld(), `It is not busy at ${ms} ms`);
+        clock.advance(50);
+        await turn();
+      }
+      assert.deepEqual(transport.closes, [DRAINED]);
+      assert.ok(verified > 10, `${verified} were verified`);
+      assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
+    });
+  }
+
   it("answers a request that it does not handle any more only if it would be lost without an answer", async () => {
     const work = '{"type":"work"}', request = '{"type":"work","uid":1}', idempotent = '{"type":"work","uid":"a.once"}';
     /** The codes of the answers to those, from a client that has a request under way and no window. */
