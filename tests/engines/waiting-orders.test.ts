@@ -3,18 +3,24 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Orders } from "../../src/engines/broker/orders.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
+import { Stall } from "../support/waiting.ts";
 
 /** Orders of a node whose broker is away until the test says so. */
-function create({ isWhole = true } = {}) {
+function create({ isWhole = true, open = (): unknown => null } = {}) {
   const sent: string[] = [];
   const reported: unknown[] = [];
+  let stored: () => unknown = () => ({ envelopes: [], isWhole });
+  const read: number[] = [];
   const link = {
     status: "unavailable",
     isStarting: false,
-    now: () => 0,
+    now: () => clock.time,
     call: (_action: string, call: (session: object) => unknown) =>
       Promise.resolve(call({
-        kept: () => ({ envelopes: [], isWhole }),
+        kept(since: number) {
+          read.push(since);
+          return stored();
+        },
         keep(envelope: string) {
           if (link.status !== "ready") throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot keep: lost");
           sent.push(envelope.replace(/^\d+ /, ""));
@@ -33,8 +39,8 @@ function create({ isWhole = true } = {}) {
     received() {},
   };
   const seal = (body: string) => body;
-  const orders = new Orders({ host, link, unnoticed: 0, seal, open: () => null, malformed() {} } as never); // All that it reads.
-  return { orders, link, sent, reported, clock };
+  const orders = new Orders({ host, link, unnoticed: 0, seal, open, malformed() {} } as never); // All that it reads.
+  return { orders, link, sent, reported, clock, read, answer: (next: () => unknown) => stored = next };
 }
 
 const messageOf = (error: Error) => error.message;
@@ -94,5 +100,44 @@ describe("Orders that were missed", () => {
     clock.time += 24 * 3_600_000 - 59_999;
     await orders.resume();
     assert.deepEqual(codesOf(reported), ["ORDERS_LOST"]);
+  });
+
+  it("are read from the first disconnect on when the next session ends before they are read", async () => {
+    const { orders, link, clock, read, answer } = create();
+    const minutes = (count: number) => count * 60_000;
+    link.status = "ready";
+    await orders.resume();
+    clock.time = minutes(10);
+    orders.ended();
+    clock.time = minutes(30);
+    answer(() => Promise.reject(new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot read: lost")));
+    await assert.rejects(orders.resume());
+    orders.ended();
+    clock.time = minutes(31);
+    answer(() => ({ envelopes: [], isWhole: true }));
+    await orders.resume();
+    assert.deepEqual(read, [0, minutes(9), minutes(9)]);
+    // Those have been read.
+    clock.time = minutes(40);
+    orders.ended();
+    await orders.resume();
+    assert.equal(read.at(-1), minutes(39));
+  });
+
+  it("are read again when the session ends while they are handled", async () => {
+    const stall = new Stall();
+    const { orders, link, clock, read, answer } = create({ open: () => stall.promise });
+    link.status = "ready";
+    answer(() => ({ envelopes: ["an order"], isWhole: true }));
+    const resumed = orders.resume();
+    clock.time = 300_000;
+    link.status = "unavailable";
+    orders.ended();
+    stall.resolve();
+    await resumed;
+    clock.time = 360_000;
+    link.status = "ready";
+    await orders.resume();
+    assert.deepEqual(read, [0, -60_000]); // From a minute before the same time.
   });
 });

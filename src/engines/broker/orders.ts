@@ -42,9 +42,11 @@ export class Orders {
   readonly #waiting = new Set<Order>();
   readonly #obeyed = new Set<string>();
   #sent = 0;
-  /** When the last session ended or had read all orders, in ms of the monotonic clock. Orders are read from `#slack` before that. */
+  /** All orders up to this time have arrived, in ms of the monotonic clock. The next read starts `#slack` before it. */
   #heard: number;
   #slack = 0;
+  /** Whether the current session has read the stored orders. */
+  #hasRead = false;
 
   constructor(host: OrdersHost) {
     this.#host = host;
@@ -89,21 +91,25 @@ export class Orders {
 
   /** The session ended. */
   ended(): void {
-    this.#heard = this.#now();
+    // One that ended before it had read the orders leaves them to the next.
+    if (this.#hasRead) this.#heard = this.#now();
+    this.#hasRead = false;
     this.#slack = SLACK + this.#host.unnoticed;
   }
 
   /** After a connect: reads the orders that were missed, and sends those that wait. */
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
-    const missed = this.#now() - this.#heard + this.#slack;
+    const asked = this.#now();
+    const missed = asked - this.#heard + this.#slack;
     const { envelopes, isWhole } = await link.call("read the orders", (session) => session.kept(link.now() - missed));
     if (!isWhole || missed > KEPT) host.report(new WebSocketError("engine", "ORDERS_LOST", LOST));
     for (const envelope of envelopes) {
       const opened = await open(envelope);
       if (opened) this.received(opened, link.now() - opened.time);
     }
-    this.#heard = this.#now();
+    this.#heard = asked;
+    this.#hasRead = link.status === "ready"; // It may have ended while they were opened.
     for (const order of this.#waiting) {
       try {
         await this.#send(order);
