@@ -161,4 +161,38 @@ describe("The members of a subscription", () => {
     await subscription.members();
     assert.equal(asked.length, 0);
   });
+
+  it("are read again when an announcement could not be read during a read", async () => {
+    const { subscription, answer, told } = create();
+    const members = subscription.members();
+    subscription.doubt();
+    const renewed = subscription.renew();
+    await answer();
+    assert.deepEqual(await members, []);
+    await renewed;
+    assert.equal(subscription.isDoubtful, true);
+    const again = subscription.renew();
+    await answer("ann");
+    await again;
+    assert.deepEqual([told(), subscription.isDoubtful], ["+ann", false]);
+  });
+
+  it("are read again when the read after such an announcement failed", async () => {
+    const { subscription, answer, fail } = create();
+    const members = subscription.members();
+    await answer("ann");
+    await members;
+    subscription.doubt();
+    const renewed = assert.rejects(subscription.renew());
+    await fail();
+    await renewed;
+    assert.equal(subscription.isDoubtful, true);
+  });
+
+  it("are not read for such an announcement when nobody has asked for them", async () => {
+    const { subscription, asked } = create();
+    subscription.doubt();
+    await subscription.renew();
+    assert.deepEqual([asked.length, subscription.isDoubtful], [0, false]);
+  });
 });

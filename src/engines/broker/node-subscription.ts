@@ -165,8 +165,8 @@ export class NodeSubscription {
 
   /** Reads the members again, if they are tracked. */
   async renew(): Promise<void> {
-    this.#isDoubtful = false;
-    if (this.#members || this.#unread.length > 0) await this.#read();
+    if (this.#members || this.#reading || this.#unread.length > 0) await this.#read();
+    else this.#isDoubtful = false;
   }
 
   #read(): Promise<PresenceSet> {
@@ -178,11 +178,15 @@ export class NodeSubscription {
   async #load(): Promise<PresenceSet> {
     this.#changes = this.#unread;
     this.#unread = [];
+    // Before the request: its answer may lack a member whose announcement is dropped from here on.
+    const isDoubtful = this.#isDoubtful;
+    this.#isDoubtful = false;
     let present: Present[];
     try {
       present = await this.#source.members();
     } catch (error) {
       this.#unread = this.#changes.slice(-MAX_UNREAD);
+      this.#isDoubtful ||= isDoubtful;
       throw error;
     }
     const known = this.#members;
