@@ -7,8 +7,9 @@ import { FanOut } from "../../src/engines/shards/fan-out.ts";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
+import type { RelayAnswer } from "../../src/engines/shards/shards.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
-import { turn, until } from "../support/waiting.ts";
+import { Stall, turn, until } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
 import { HOME, ShardedObjects } from "./sharded-objects.ts";
 import { noSqlite } from "./sqlite.ts";
@@ -299,6 +300,33 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     assert.deepEqual(messages, range(messages.length).map((number) => 400 - messages.length + number));
     assert.ok(messages.length > 150 && messages.length < 220, `${messages.length}`);
     assert.equal(received.length - messages.length, 10_000);
+  });
+
+  it("call no relay that was removed while a call to it was under way, or waited", async () => {
+    const host = new TestHost();
+    const calls: { text: string; end: Stall<RelayAnswer> }[] = [];
+    const fanOut = new FanOut({
+      run: "run",
+      deadlines: host.deadlines,
+      answered() {},
+      present: () => [],
+      report() {},
+      callRelay(_relay, { items: [item] }) {
+        const end = new Stall<RelayAnswer>();
+        calls.push({ text: item?.type === "message" ? item.text : "", end });
+        return end.promise;
+      },
+    });
+    fanOut.add("relay");
+    fanOut.push({ type: "message", text: "first" }, ["relay"]);
+    await until(() => calls.length > 0);
+    fanOut.push({ type: "message", text: "second" }, ["relay"]);
+    fanOut.delete("relay");
+    calls[0]!.end.reject(new Error("It has stopped"));
+    await until(() => fanOut.isIdle || calls.length > 1);
+    await turn();
+    assert.deepEqual(calls.map(({ text }) => text), ["first"]);
+    fanOut.stop();
   });
 
   it("read what many channels lack some at once, and report once that they could not", () =>

@@ -68,15 +68,15 @@ export class FanOut {
   add(relay: string): void {
     if (this.#branchOf.has(relay)) return;
     const [first, ...others] = this.#branches;
-    const branch = others.reduce((least, each) => each.size < least.size ? each : least, first!); // There are some.
-    branch.size++;
+    const branch = others.reduce((least, each) => each.relays.size < least.relays.size ? each : least, first!); // There are some.
+    branch.relays.add(relay);
     this.#branchOf.set(relay, branch);
   }
 
   delete(relay: string): void {
     const branch = this.#branchOf.get(relay);
     if (!branch) return;
-    branch.size--;
+    branch.relays.delete(relay);
     this.#branchOf.delete(relay);
     this.#late.get(relay)?.stop();
     this.#late.delete(relay);
@@ -99,13 +99,14 @@ export class FanOut {
     for (const late of this.#late.values()) late.stop();
     this.#late.clear();
     this.#branchOf.clear();
+    for (const { relays } of this.#branches) relays.clear();
   }
 }
 
 /** One tree of relays. */
 class Branch {
-  /** Number of its relays. */
-  size = 0;
+  /** Its relays now: those of an entry that waits, or of a call under way, may have been removed. */
+  readonly relays = new Set<string>();
   readonly #host: FanOutHost;
   readonly #numbers: Numbers;
   readonly #late: Map<string, LateRelay>;
@@ -136,7 +137,7 @@ class Branch {
   #drop(): void {
     const entry = this.#queue.shift()!; // There are two or more.
     this.#length -= sizeOf(entry);
-    for (const relay of entry.targets) this.#leave(relay).miss(entry.item);
+    for (const relay of entry.targets) this.#miss(relay, entry.item);
   }
 
   async #callAll(): Promise<void> {
@@ -148,7 +149,7 @@ class Branch {
         for (const relay of entry.targets) {
           const late = this.#late.get(relay);
           if (late) late.miss(entry.item);
-          else targets.add(relay);
+          else if (this.relays.has(relay)) targets.add(relay);
         }
       }
       if (targets.size === 0) continue;
@@ -158,17 +159,17 @@ class Branch {
       this.#host.answered(answer);
       for (const relay of answer.failed) {
         if (!targets.has(relay)) continue;
-        const late = this.#leave(relay);
-        for (const { item, targets: of } of taken) if (of.has(relay)) late.miss(item);
+        for (const { item, targets: of } of taken) if (of.has(relay)) this.#miss(relay, item);
       }
-      for (const relay of answer.behind) if (targets.has(relay)) this.#leave(relay).miss(null);
+      for (const relay of answer.behind) if (targets.has(relay)) this.#miss(relay, null);
     }
     this.#isCalling = false;
   }
 
-  /** The relay is reached on its own from now on. */
-  #leave(relay: string): LateRelay {
-    return this.#late.get(relay) ?? new LateRelay(relay, this.#host, this.#numbers, this.#late);
+  /** The relay lacks the item, and is reached on its own from now on. */
+  #miss(relay: string, item: Item | null): void {
+    if (!this.relays.has(relay)) return;
+    (this.#late.get(relay) ?? new LateRelay(relay, this.#host, this.#numbers, this.#late)).miss(item);
   }
 }
 
