@@ -93,4 +93,12 @@ describe("Publications without a history", () => {
     undeclared.close();
     assert.equal(watched("room"), 0);
   });
+
+  it("watch no channel when the session ends while they ask", async () => {
+    const { undeclared, answer, watched } = create();
+    void undeclared.afterPublish("room");
+    undeclared.close();
+    await answer();
+    assert.equal(watched("room"), 0);
+  });
 });

@@ -26,6 +26,7 @@ interface Watched {
 export class UndeclaredHistories {
   readonly #host: UndeclaredHistoriesHost;
   readonly #watched = new Map<string, Watched>();
+  #isClosed = false;
 
   constructor(host: UndeclaredHistoriesHost) {
     this.#host = host;
@@ -48,6 +49,7 @@ export class UndeclaredHistories {
   }
 
   close(): void {
+    this.#isClosed = true;
     for (const [channel, watched] of this.#watched) this.#give(channel, watched);
   }
 
@@ -68,7 +70,7 @@ export class UndeclaredHistories {
     try {
       hasHistory = await this.#host.end(channel);
     } finally {
-      if (hasHistory || isAdded || this.#watched.has(channel)) watched.stop();
+      if (hasHistory || isAdded || this.#isClosed || this.#watched.has(channel)) watched.stop();
       else this.#watched.set(channel, watched);
     }
   }
