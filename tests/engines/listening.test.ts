@@ -38,25 +38,36 @@ class HeldSession {
   }
 }
 
-describe("Listening", () => {
-  it("listens to a channel that is wanted again while an unsubscribe from others is under way", async () => {
-    const clock = new TestClock();
-    const session = new HeldSession();
-    const link = { call: (_: string, ask: (session: HeldSession) => Promise<unknown>) => ask(session) };
-    const wanted = new Set<string>();
-    const deadlines = new Deadlines(clock, (error) => assert.fail(String(error)));
-    // A reconnection is only called.
-    const listening = new Listening(link as unknown as Reconnection, deadlines, LINGER, (channel) => wanted.has(channel));
-    const listen = async (channel: string) => {
+/** A node that listens by such a session, to the channels that are wanted. */
+function create() {
+  const clock = new TestClock();
+  const session = new HeldSession();
+  const link = { call: (_: string, ask: (session: HeldSession) => Promise<unknown>) => ask(session) };
+  const wanted = new Set<string>();
+  const deadlines = new Deadlines(clock, (error) => assert.fail(String(error)));
+  // A reconnection is only called.
+  const listening = new Listening(link as unknown as Reconnection, deadlines, LINGER, (channel) => wanted.has(channel));
+  return {
+    clock,
+    session,
+    wanted,
+    listening,
+    async listen(channel: string) {
       wanted.add(channel);
       const listened = listening.listen(channel);
       await session.answerAll();
       await listened;
-    };
-    const leave = (channel: string) => {
+    },
+    leave(channel: string) {
       wanted.delete(channel);
       listening.linger(channel);
-    };
+    },
+  };
+}
+
+describe("Listening", () => {
+  it("listens to a channel that is wanted again while an unsubscribe from others is under way", async () => {
+    const { clock, session, wanted, listening, listen, leave } = create();
     await listen("first");
     await listen("second");
     leave("first");
@@ -71,4 +82,24 @@ describe("Listening", () => {
     assert.deepEqual([...session.listened], ["second"]);
     assert.deepEqual([...listening.channels], ["second"]);
   });
+
+  for (
+    const [title, subscribe] of Object.entries({
+      "a subscribe": (listening: Listening) => listening.listen("events"),
+      "the subscribe of a new session": (listening: Listening) => listening.resume(["events"]),
+    })
+  ) {
+    it(`unsubscribes from a channel whose last subscriber left during ${title}`, async () => {
+      const { clock, session, wanted, listening, leave } = create();
+      wanted.add("events");
+      const listened = subscribe(listening);
+      leave("events");
+      clock.advance(2 * LINGER); // As long as a channel without subscribers is listened to.
+      await session.answerAll();
+      await listened;
+      clock.advance(2 * LINGER);
+      await session.answerAll();
+      assert.deepEqual([[...session.listened], [...listening.channels]], [[], []]);
+    });
+  }
 });

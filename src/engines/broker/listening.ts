@@ -76,7 +76,7 @@ export class Listening implements Timed {
     for (let first = 0; first < channels.length; first += BATCH) {
       const batch = channels.slice(first, first + BATCH);
       await this.#link.call("listen", (session) => session.listen(batch));
-      for (const channel of batch) this.#listened.add(channel);
+      this.#add(this.#listened, batch);
     }
   }
 
@@ -87,6 +87,14 @@ export class Listening implements Timed {
     this.#lingering.clear();
     this.#leaving.clear();
     for (const { reject } of this.#waiting.splice(0)) reject(unavailable("subscribe", "the engine is closed"));
+  }
+
+  #add(listened: Set<string>, channels: readonly string[]): void {
+    for (const channel of channels) {
+      listened.add(channel);
+      // Its last subscriber may have left during the request, and have lingered for long enough.
+      if (!this.#closed && !this.#isWanted(channel)) this.linger(channel);
+    }
   }
 
   async #leave(channels: string[]): Promise<void> {
@@ -116,7 +124,7 @@ export class Listening implements Timed {
         const listened = this.#listened;
         const channels = [...new Set(batch.map(({ channel }) => channel))].filter((channel) => !listened.has(channel));
         if (channels.length > 0) await this.#link.call("subscribe", (session) => session.listen(channels));
-        for (const channel of channels) listened.add(channel);
+        this.#add(listened, channels);
         for (const { resolve } of batch) resolve();
       } catch (error) {
         for (const { reject } of batch) reject(error);
