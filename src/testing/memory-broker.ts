@@ -4,9 +4,9 @@ import type {
   BrokerListener,
   BrokerPage,
   BrokerSession,
-  KeptOrders,
   Seal,
   SessionOptions,
+  StoredOrders,
 } from "../engines/broker/broker.ts";
 import type { HistoryOptions, Position, PublishOnce } from "../engines/engine.ts";
 import { PublishedIds } from "../engines/published-ids.ts";
@@ -151,7 +151,7 @@ export class MemoryBroker {
 
 /** One connection of a node. Requests travel to the broker and their answers back, each in a turn, in order. */
 class MemorySession implements BrokerSession {
-  readonly place: string;
+  readonly fullNamespace: string;
   readonly answers: BrokerSession["answers"] = {
     claim: (key, text, ttl) => this.#ask(() => this.#space.answers.claim(key, text, ttl)),
     settle: (key, text, ttl) => this.#ask(() => this.#space.answers.settle(key, text, ttl)),
@@ -177,7 +177,7 @@ class MemorySession implements BrokerSession {
     closed: (session: MemorySession) => void,
   ) {
     this.#epoch = epoch;
-    this.place = options.namespace;
+    this.fullNamespace = options.namespace;
     this.#space = space;
     this.#now = now;
     this.#listener = listener;
@@ -255,7 +255,7 @@ class MemorySession implements BrokerSession {
     return this.#ask(() => this.#space.histories.delete(channel, epoch));
   }
 
-  tops(
+  latestPositions(
     channels: readonly string[],
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
@@ -270,7 +270,7 @@ class MemorySession implements BrokerSession {
     return this.#ask(() => this.#tellAll((listener) => listener.message(envelope)));
   }
 
-  keep(envelope: string): Promise<void> {
+  storeOrder(envelope: string): Promise<void> {
     return this.#ask(() => {
       const { orders } = this.#space;
       const now = this.#now();
@@ -280,14 +280,14 @@ class MemorySession implements BrokerSession {
     });
   }
 
-  kept(since: number): Promise<KeptOrders> {
+  storedOrders(since: number): Promise<StoredOrders> {
     return this.#ask(() => {
       const envelopes = this.#space.orders.filter(({ time }) => time >= since).map(({ envelope }) => envelope);
       return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
     });
   }
 
-  beat(): Promise<boolean> {
+  heartbeat(): Promise<boolean> {
     return this.#ask(() => {
       const now = this.#now();
       const { node, lease: duration } = this.#options;

@@ -26,7 +26,7 @@ async function create() {
   const session = {
     join: tell("join"),
     leave: tell("leave"),
-    beat: () => Promise.resolve(true),
+    heartbeat: () => Promise.resolve(true),
     nodes: () => Promise.resolve([]),
     ownMembers: () => Promise.resolve([]),
     retire: () => Promise.resolve(),
@@ -161,7 +161,7 @@ describe("A node whose earlier session is heard late", () => {
       members: () => Promise.resolve([...held.values()]),
       listen: () => Promise.resolve(),
       unlisten: () => Promise.resolve(),
-      beat: () => Promise.resolve(true),
+      heartbeat: () => Promise.resolve(true),
       nodes: () => Promise.resolve([host.node]),
       ownMembers: () => Promise.resolve([]),
       retire: () => Promise.resolve(),

@@ -19,7 +19,7 @@ function create(node: string, secrets: readonly string[] = [SECRET], maxLength =
     node,
     secrets,
     maxLength,
-    place: () => place,
+    fullNamespace: () => place,
     now: () => clock.now,
     dropped: (reason) => void dropped.push(reason),
   });

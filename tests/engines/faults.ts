@@ -481,7 +481,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         const [{ epoch, offset }] = await publish(engine, "signed", LONG, 1) as [Position];
         const sealer = (node: string) => {
           const [place, now, dropped] = [() => "noroshi", () => 0, () => {}];
-          const envelopes = new Envelopes({ node, secrets: [SECRET], maxLength: 1e9, place, now, dropped });
+          const envelopes = new Envelopes({ node, secrets: [SECRET], maxLength: 1e9, fullNamespace: place, now, dropped });
           return async (kind: EnvelopeKind, channel: string, body: string) => ({
             to: kind === "publication" || kind === "event" || kind === "member" ? kind : "all" as const,
             channel,

@@ -59,9 +59,9 @@ describe("A session of PostgreSQL", () => {
       lsn: null,
     });
     await session.start("noroshi", () => Promise.resolve(false));
-    await session.beat();
+    await session.heartbeat();
     await new Promise((resolve) => setTimeout(resolve)); // The sweep of the first beat has begun.
-    await session.beat();
+    await session.heartbeat();
     await over.promise;
     session.close();
     assert.deepEqual(swept, [["mail"], PARTS, ["mail", "ids"], ["ids"]]);

@@ -20,7 +20,12 @@ async function create() {
   const broker: Broker = {
     name: "Fake",
     async connect({ ended }) {
-      const session = { isClosed: false, beat: () => Promise.resolve(true), close: () => session.isClosed = true, end: ended };
+      const session = {
+        isClosed: false,
+        heartbeat: () => Promise.resolve(true),
+        close: () => session.isClosed = true,
+        end: ended,
+      };
       sessions.push(session);
       await connecting;
       return session as unknown as BrokerSession; // With all that is asked of it here.
@@ -29,7 +34,7 @@ async function create() {
   const nothing = () => {};
   const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
   const done = () => Promise.resolve();
-  const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
+  const hooks = { prepare: done, resume: done, check: done, nodes: nothing, announce: done, retire: done };
   const options = {
     node: "node",
     namespace: "test",
@@ -167,7 +172,7 @@ describe("Reconnection, with a connect of the application that fails", () => {
       const nothing = () => {};
       const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, malformed: nothing };
       const done = () => Promise.resolve();
-      const hooks = { prepare: done, resume: done, look: done, nodes: nothing, announce: done, retire: done };
+      const hooks = { prepare: done, resume: done, check: done, nodes: nothing, announce: done, retire: done };
       const options = {
         node: "node",
         namespace: "test",

@@ -3,7 +3,7 @@ import { after, before, describe, it } from "node:test";
 import { createClient } from "redis";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
-import { TOPS } from "../../src/engines/redis/scripts.ts";
+import { LATEST_POSITIONS } from "../../src/engines/redis/scripts.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
@@ -55,7 +55,7 @@ describe("Nodes over Redis that declare other times for a channel", { skip: lack
     await publish(long, "followed", LONG!, 1);
     const key = "noroshi:h:followed";
     const run = await client.hGet(key, "run") ?? "";
-    await client.eval(TOPS, { keys: [key, "noroshi:run"], arguments: [run, `${SHORT!.ttl}`, "", "0"] });
+    await client.eval(LATEST_POSITIONS, { keys: [key, "noroshi:run"], arguments: [run, `${SHORT!.ttl}`, "", "0"] });
     const [left = 0] = await remaining(key);
     assert.ok(left > LONG!.ttl - MARGIN, `${left}`);
   });

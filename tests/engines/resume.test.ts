@@ -15,15 +15,15 @@ async function create() {
   let orders = new Stall();
   const done = () => Promise.resolve();
   const session = {
-    place: "place",
+    fullNamespace: "namespace",
     now: () => clock.now(),
     listen: done,
     unlisten: done,
     send: done,
-    beat: () => Promise.resolve(true),
+    heartbeat: () => Promise.resolve(true),
     nodes: () => Promise.resolve([host.node]),
     ownMembers: () => Promise.resolve([]),
-    kept: async () => {
+    storedOrders: async () => {
       await orders.promise;
       return { envelopes: [], isWhole: true };
     },

@@ -17,11 +17,11 @@ function create({ isWhole = true, open = (): unknown => null } = {}) {
     now: () => clock.time,
     call: (_action: string, call: (session: object) => unknown) =>
       Promise.resolve(call({
-        kept(since: number) {
+        storedOrders(since: number) {
           read.push(since);
           return stored();
         },
-        keep(envelope: string) {
+        storeOrder(envelope: string) {
           if (link.status !== "ready") throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot keep: lost");
           sent.push(envelope.replace(/^\d+ /, ""));
           link.left--;
@@ -39,7 +39,7 @@ function create({ isWhole = true, open = (): unknown => null } = {}) {
     received() {},
   };
   const seal = (body: string) => body;
-  const orders = new Orders({ host, link, unnoticed: 0, seal, open, malformed() {} } as never); // All that it reads.
+  const orders = new Orders({ host, link, maxDetectionTime: 0, seal, open, malformed() {} } as never); // All that it reads.
   return { orders, link, sent, reported, clock, read, answer: (next: () => unknown) => stored = next };
 }
 

@@ -150,7 +150,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "evicted-at-once": {
     title: "Members leave when the broker has evicted the list of nodes",
     file: "engines/broker/reconnection.ts",
-    before: "if (!wasKnown || !nodes.includes(this.#options.node)) this.#beats = 0;",
+    before: "if (!wasKnown || !nodes.includes(this.#options.node)) this.#heartbeats = 0;",
     after: "",
     mendedBy: "226b519",
   },
@@ -222,7 +222,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "order-unheard": {
     title: "A node that is cut off for minutes before it notices reads only the orders of the last one",
     file: "engines/broker/orders.ts",
-    before: "this.#slack = SLACK + this.#host.unnoticed;",
+    before: "this.#slack = SLACK + this.#host.maxDetectionTime;",
     after: "this.#slack = SLACK;",
     mendedBy: "aab53cf",
     seed: 1000096,
@@ -231,7 +231,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "unknown-unread": {
     title: "A publication of a node that is not known yet is found by the next check only",
     file: "engines/broker/trust.ts",
-    before: "this.#host.link.lookSoon();",
+    before: "this.#host.link.checkSoon();",
     after: "",
     mendedBy: "0f534fc",
     seed: 1000121,

@@ -157,7 +157,7 @@ export class UnreliableBroker {
       };
     };
     return {
-      place: session.place,
+      fullNamespace: session.fullNamespace,
       answers: {
         claim: ask((...args) => session.answers.claim(...args)),
         settle: ask((...args) => session.answers.settle(...args)),
@@ -173,11 +173,11 @@ export class UnreliableBroker {
       }),
       read: ask(session.read),
       endHistory: ask(session.endHistory),
-      tops: ask(session.tops),
+      latestPositions: ask(session.latestPositions),
       send: ask((envelope) => session.send(written("", envelope))),
-      keep: ask((envelope, number) => session.keep(written("", envelope), number)),
-      kept: ask(session.kept),
-      beat: ask(session.beat),
+      storeOrder: ask((envelope, number) => session.storeOrder(written("", envelope), number)),
+      storedOrders: ask(session.storedOrders),
+      heartbeat: ask(session.heartbeat),
       nodes: ask(session.nodes),
       join: ask((channel, user, envelope) => session.join(channel, user, written(channel, envelope))),
       leave: ask((channel, user, envelope, isLast) => session.leave(channel, user, written(channel, envelope), isLast)),

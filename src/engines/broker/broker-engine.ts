@@ -114,12 +114,12 @@ export class BrokerEngine implements Engine {
       node: host.node,
       secrets: this.#options.secrets,
       maxLength,
-      // Only nodes that sign check the place and the time. `#link` is set below, before the first envelope.
-      place: () => isSigned ? this.#link!.place : "",
+      // Only nodes that sign check the namespace and the time. `#link` is set below, before the first envelope.
+      fullNamespace: () => isSigned ? this.#link!.fullNamespace : "",
       now: () => isSigned ? this.#link!.now() : 0,
       dropped,
     });
-    const onlySends = host.onlySends === true && !isSigned; // One that signs is asked for its numbers.
+    const onlySends = host.onlySends === true && !isSigned; // Other nodes ask a node that signs for its numbers.
     const bounds = { lease, slack: 3 * checkInterval, timeout };
     const session = { node: host.node, namespace, ...bounds, now, positions: this.#positions, onlySends };
     const link = this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
@@ -127,7 +127,7 @@ export class BrokerEngine implements Engine {
       greet: async () => await this.#trust?.greet(),
       ended: () => this.#trust?.orders.ended(),
       resume: () => this.#resume(),
-      look: (rounds) => this.#look(rounds),
+      check: (count) => this.#compare(count),
       nodes: (nodes) => this.#subscriptions.forEach((each) => each.keepNodes(nodes)),
       announce: () => this.#announcer.announce(),
       retire: async () => {
@@ -141,8 +141,7 @@ export class BrokerEngine implements Engine {
     if (isSigned) this.#trust = new Trust({ host, link, envelopes, lease, checkInterval, timeout, members, follows, dropped });
     this.#reader = new HistoryReader({
       isSigned,
-      page: (channel, ...question) =>
-        link.call("read", (session) => session.read(channel, ...question, this.#positionOf(channel))),
+      page: (channel, ...query) => link.call("read", (session) => session.read(channel, ...query, this.#positionOf(channel))),
       open: (channel, envelope) => envelopes.open(["publication"], channel, envelope, false),
       dropped,
     });
@@ -171,7 +170,7 @@ export class BrokerEngine implements Engine {
   /** Lists the live nodes, including this one. */
   async nodes(): Promise<string[]> {
     const { host } = this.#started();
-    const nodes = await (await this.#connected("name the nodes")).name();
+    const nodes = await (await this.#connected("name the nodes")).listNodes();
     return [...new Set([...nodes, host.node])];
   }
 
@@ -281,13 +280,13 @@ export class BrokerEngine implements Engine {
     } else this.#trust?.received(opened);
   }
 
-  async #read(action: string, ...question: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
+  async #read(action: string, ...query: Required<Parameters<Engine["read"]>>): Promise<HistoryPage> {
     const link = await this.#connected(action);
-    const [channel, history] = question;
+    const [channel, history] = query;
     this.check(history);
     const end = (upTo: Position) => link.call(action, (session) => session.endHistory(channel, upTo));
     await this.#subscriptions.get(channel)?.endMissed(end);
-    return await this.#reader!.read(...question); // Set by `start`.
+    return await this.#reader!.read(...query); // Set by `start`.
   }
 
   /** Runs after each connect: anything sent over the previous session may be lost, in both directions. */
@@ -300,25 +299,26 @@ export class BrokerEngine implements Engine {
     await this.#announcer.dismiss();
   }
 
-  /** Compares the ends of the histories at each check, and the members every 12th regular one or when some are doubtful. */
-  async #look(rounds: number): Promise<void> {
+  /** Compares the ends of the histories at each check, and the members at every 12th regular one or when some may be wrong. */
+  async #compare(count: number): Promise<void> {
     const link = this.#ready("compare");
-    if (rounds > 0 && this.#announcer.isIncomplete) await this.#announcer.announce();
-    const kept = [...this.#subscriptions.values()].filter(({ history }) => history);
-    for (const batch of inBatches(kept, 200)) {
+    if (count > 0 && this.#announcer.isIncomplete) await this.#announcer.announce();
+    const recorded = [...this.#subscriptions.values()].filter(({ history }) => history);
+    for (const batch of inBatches(recorded, 200)) {
       const channels = batch.map(({ channel }) => channel);
-      const asked = batch.map(({ position }) => position);
-      const tops = await link.call("compare", (session) => session.tops(channels, batch.map(({ history }) => history!), asked)); // As filtered.
-      for (const [number, subscription] of batch.entries()) subscription.check(tops[number] ?? null, asked[number]);
+      const positions = batch.map(({ position }) => position);
+      const histories = batch.map(({ history }) => history!); // As filtered.
+      const latest = await link.call("compare", (session) => session.latestPositions(channels, histories, positions));
+      for (const [index, subscription] of batch.entries()) subscription.check(latest[index] ?? null, positions[index]);
     }
-    for (const subscription of kept) if (subscription.hasMissed) await subscription.resume();
+    for (const subscription of recorded) if (subscription.hasMissed) await subscription.resume();
     const renewed = [...this.#subscriptions.values()].filter((each) =>
-      each.isDoubtful || rounds > 0 && (each.look() || rounds % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel))
+      each.isDoubtful || count > 0 && (each.look() || count % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel))
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
-  /** The position is given when the transaction commits. Its envelope has a node name of its own: see {@link Envelopes.sealSingle}. */
+  /** The transaction gets its position when it commits. Its envelope has a node name of its own: see {@link Envelopes.sealSingle}. */
   async #publishIn(
     transaction: unknown,
     ...[channel, content, history, once]: Parameters<Engine["publish"]>
@@ -363,11 +363,11 @@ export class BrokerEngine implements Engine {
 
   /** Calls made before the first connect wait for it instead of failing. */
   async #connected(action: string): Promise<Reconnection> {
-    await this.#link?.tried;
+    await this.#link?.firstConnect;
     return this.#ready(action);
   }
 
-  /** Like `#connected`, but fails when the channel is unsubscribed from while it waits. */
+  /** Like `#connected`, but rejects when the channel is unsubscribed from while it waits. */
   async #awaited(channel: string): Promise<Reconnection> {
     const own = {};
     this.#awaiting.set(channel, own);

@@ -19,7 +19,7 @@ export interface BrokerPage {
 }
 
 /** The orders that a broker has stored since a time. */
-export interface KeptOrders {
+export interface StoredOrders {
   readonly envelopes: readonly string[];
   /** Whether there were no others. `false` if as many are stored as the broker keeps: it may have deleted older ones. */
   readonly isWhole: boolean;
@@ -47,23 +47,22 @@ export interface BrokerListener {
 }
 
 /**
- * Makes the envelope of a publication. Called when it is sent, and anew when it has to be sent once more: the numbers in a history
- * must increase, and publications with greater ones may have overtaken it. `await` only a promise: to await a string would let
- * later calls overtake this one.
+ * Makes the envelope of a publication. Called again for each retry: the numbers in a history must increase, and later publications may
+ * have overtaken this one. `await` only a promise: awaiting a string would let later calls overtake this one.
  */
 export type Seal = () => Awaitable<string>;
 
 /** One connection to a broker. It never reconnects: `Reconnection` opens another session. Every call may reject. */
 export interface BrokerSession {
-  /** Separates this application from others at the broker: the namespace, with the database and key prefix of Redis. */
-  readonly place: string;
+  /** The namespace, with the database and key prefix of Redis or the schema of PostgreSQL: separates applications at the broker. */
+  readonly fullNamespace: string;
   /** Stores envelopes of answers. */
   readonly answers: {
     readonly [Method in keyof AnswerStore]: (
       ...args: Parameters<AnswerStore[Method]>
     ) => Promise<Awaited<ReturnType<AnswerStore[Method]>>>;
   };
-  /** The broker's clock, in ms: its time at the last look plus the local time since. */
+  /** The broker's clock, in ms: its time when last read, plus the local time since. */
   now(): number;
   /** Subscribes to channels. Resolves when everything published from now on reaches the listener. */
   listen(channels: readonly string[]): Promise<void>;
@@ -72,7 +71,7 @@ export interface BrokerSession {
    * Appends to the history and publishes, in one step. Without a history it ends the one that other nodes may keep of the channel,
    * because that now lacks a publication.
    *
-   * @param known a position that the channel certainly had: a broker that is behind it has lost data. The same in `read` and `tops`.
+   * @param known a position that the channel has had: a broker that is behind it has lost data. So in `read` and `latestPositions`, too.
    * @param once as in {@link Engine.publish}.
    */
   publish(
@@ -92,8 +91,8 @@ export interface BrokerSession {
   ): Promise<BrokerPage>;
   /** Invalidates the positions of the channel's history, at least up to this one. */
   endHistory(channel: string, upTo: Position): Promise<void>;
-  /** Returns the ends of histories, and renews their expiry. `null` for a history that is gone or has gone back. */
-  tops(
+  /** Returns the latest position of each history, and renews its expiry. `null` for a history that is gone or has gone back. */
+  latestPositions(
     channels: readonly string[],
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
@@ -101,14 +100,14 @@ export interface BrokerSession {
   /** Sends an envelope to all nodes. */
   send(envelope: string): Promise<void>;
   /** Sends an order to all nodes and stores it. @param number counts this node's orders, from 0. */
-  keep(envelope: string, number: number): Promise<void>;
+  storeOrder(envelope: string, number: number): Promise<void>;
   /** Reads the stored orders. @param since ms of the broker's clock. */
-  kept(since: number): Promise<KeptOrders>;
+  storedOrders(since: number): Promise<StoredOrders>;
   /**
    * Renews this node's lease, and checks that the connection works and nothing is lost. Resolves with `false` when the lease had
    * expired or the members have to be announced again.
    */
-  beat(): Promise<boolean>;
+  heartbeat(): Promise<boolean>;
   /** The nodes whose lease is valid. */
   nodes(): Promise<string[]>;
   /** Stores the envelope of a user on this node, and publishes it. */
@@ -128,13 +127,13 @@ export interface BrokerSession {
 export interface SessionOptions {
   readonly node: string;
   readonly namespace: string;
-  /** Time after its last beat at which a node counts as dead, in ms. */
+  /** Time after its last heartbeat at which a node counts as dead, in ms. */
   readonly lease: number;
   /** Time by which a position outlives the ttl of its channel, in ms: until the next checks of subscribed nodes renew it. */
   readonly slack: number;
   /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
-  /** Whether the node receives nothing, not even questions about what it has sent: then it need not listen, nor be known to others. */
+  /** Whether the node only sends: it does not listen, and other nodes do not list it. */
   readonly onlySends?: boolean;
   /** The wall clock, in ms. */
   now(): number;

@@ -42,11 +42,15 @@ export interface EnvelopesOptions {
   /** Maximum length of an envelope, in characters. */
   readonly maxLength: number;
   /** Identifies the application at the broker, such as by its namespace; part of what is signed. @default {""} */
-  place?(): string;
+  fullNamespace?(): string;
   /** The broker's clock, in ms. */
   now(): number;
-  /** @param node the sender, for an envelope whose signature is valid. */
-  /** @param channel whose member the envelope announces, where its node is not known yet. */
+  /**
+   * An envelope was dropped.
+   *
+   * @param node the sender, if the signature is valid.
+   * @param channel of the member that the envelope announces, if its node is not known yet.
+   */
   dropped(reason: DropReason, node?: string, channel?: string): void;
 }
 
@@ -57,13 +61,13 @@ export interface EnvelopesOptions {
  */
 const VERSION = 2;
 
-/** The oldest version that is read. Version 1 did not sign the place, so its envelopes are valid in any application. */
+/** The oldest version that is read. Version 1 did not sign the namespace, so its envelopes are valid in any application. */
 const FIRST_VERSION = 2;
 
 /** Maximum length of the header, in characters. */
 const MAX_HEADER = 1_024;
 
-const nowhere = () => "";
+const noNamespace = () => "";
 
 const Version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
 /** The fields that headers of every version have. */
@@ -124,9 +128,9 @@ export class Envelopes {
     event?: string,
     traceparent?: string,
   ): Awaitable<string> {
-    const { now, place = nowhere } = this.#options;
+    const { now, fullNamespace = noNamespace } = this.#options;
     const time = Math.floor(now());
-    const text = `${JSON.stringify({ v: VERSION, in: place(), kind, node, number, time, event, traceparent })}\n${body}`;
+    const text = `${JSON.stringify({ v: VERSION, in: fullNamespace(), kind, node, number, time, event, traceparent })}\n${body}`;
     const [key] = this.#keys;
     if (!key) return `\n${text}`;
     const signature = key.sign(`${scope}\n${text}`);
@@ -143,7 +147,7 @@ export class Envelopes {
    * @param arrives whether it came live, so that its number must be new. `false` for one read from the store.
    */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
-    const { dropped, maxLength, place = nowhere } = this.#options;
+    const { dropped, maxLength, fullNamespace = noNamespace } = this.#options;
     const drop = (...dropping: Parameters<typeof dropped>) => {
       dropped(...dropping);
       return null;
@@ -164,7 +168,7 @@ export class Envelopes {
       }
       if (!header) return drop("malformed");
       const { kind, node, number, traceparent } = header;
-      if (header.in !== place()) return drop("forged");
+      if (header.in !== fullNamespace()) return drop("forged");
       const body = envelope.slice(headerEnd + 1);
       // The body is put into clients' frames unparsed.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");

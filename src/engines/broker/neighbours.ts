@@ -11,7 +11,7 @@ export interface NeighboursHost {
   readonly deadlines: Deadlines;
   readonly guard: ReplayGuard;
   /** How long to wait for answers of other nodes, in ms. */
-  readonly patience: number;
+  readonly timeout: number;
   /** Sends to all nodes, in the order of the calls. Reports failures itself. */
   send(body: string): void;
   /** The members of a channel on this node. */
@@ -70,16 +70,16 @@ export class Neighbours {
     this.#host = host;
   }
 
-  /** Greets all nodes. Resolves when these have stated their numbers, or after `patience`. */
+  /** Greets all nodes. Resolves when these have stated their numbers, or after `timeout`. */
   async greet(nodes: readonly string[]): Promise<void> {
-    const { deadlines, guard, patience } = this.#host;
+    const { deadlines, guard, timeout } = this.#host;
     const isKnown = () => nodes.every((node) => guard.knows(node));
     this.#send({ type: "hello" });
     if (isKnown()) return;
     let look!: () => void;
     const known = new Promise<void>((resolve) => this.#learned.add(look = () => isKnown() && resolve()));
     // A node that does not answer is dead, or greets on its reconnect.
-    await within(deadlines, patience, () => known, () => new Error("Too late")).catch(() => {});
+    await within(deadlines, timeout, () => known, () => new Error("Too late")).catch(() => {});
     this.#learned.delete(look);
   }
 
@@ -91,13 +91,13 @@ export class Neighbours {
     this.#send({ type: "hello", to: node });
   }
 
-  /** Queries the members of a channel. Nodes that do not answer within `patience` are missing from the result. */
+  /** Queries the members of a channel. Nodes that do not answer within `timeout` are missing from the result. */
   async ask(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly PlacedMember[]>> {
-    const { deadlines, patience } = this.#host;
+    const { deadlines, timeout } = this.#host;
     const question = ++this.#asked;
     const members = new Map<string, PlacedMember[]>();
     try {
-      await within(deadlines, patience, () =>
+      await within(deadlines, timeout, () =>
         new Promise<void>((done) => {
           this.#questions.set(question, { waiting: new Set(nodes), members, done });
           this.#send({ type: "who", question, channel, nodes: [...nodes] });

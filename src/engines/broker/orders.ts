@@ -9,7 +9,7 @@ export interface OrdersHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
   /** Maximum time until the node notices that it receives nothing from the broker, in ms. */
-  readonly unnoticed: number;
+  readonly maxDetectionTime: number;
   /** Seals an order. */
   seal(body: string): Awaitable<string>;
   /** Opens a stored order. */
@@ -20,17 +20,17 @@ export interface OrdersHost {
 interface Order {
   readonly text: string;
   /** When it was given, in ms of the monotonic clock. */
-  readonly at: number;
+  readonly givenAt: number;
 }
 
-/** Maximum number of orders that wait for the broker, and of received ones that are remembered. */
-const [MAX_WAITING, MAX_OBEYED] = [1_000, 10_000];
+/** Maximum number of orders that wait for the broker, and of handled ones that are remembered. */
+const [MAX_WAITING, MAX_HANDLED] = [1_000, 10_000];
 
-/** Overlap when missed orders are read after a session has ended, in ms: for orders in flight, and for steps of the broker's clock. */
+/** Orders of this time before the disconnect are read again, in ms: for those in flight, and for steps of the broker's clock. */
 const SLACK = 60_000;
 
-/** How long a broker keeps an order, in ms. */
-const KEPT = 24 * 60 * 60_000;
+/** How long a broker stores an order, in ms. */
+const RETENTION = 24 * 60 * 60_000;
 
 /**
  * Orders to all nodes, such as to disconnect a user. The broker stores them, and a node that was disconnected reads those it missed.
@@ -40,29 +40,29 @@ const KEPT = 24 * 60 * 60_000;
 export class Orders {
   readonly #host: OrdersHost;
   readonly #waiting = new Set<Order>();
-  readonly #obeyed = new Set<string>();
-  #sent = 0;
+  readonly #handled = new Set<string>();
+  #count = 0;
   /** All orders up to this time have arrived, in ms of the monotonic clock. The next read starts `#slack` before it. */
-  #heard: number;
+  #receivedUpTo: number;
   #slack = 0;
   /** Whether the current session has read the stored orders. */
   #hasRead = false;
 
   constructor(host: OrdersHost) {
     this.#host = host;
-    this.#heard = this.#now();
+    this.#receivedUpTo = this.#now();
   }
 
   #now(): number {
     return this.#host.host.deadlines.now();
   }
 
-  /** Sends an order to all nodes. While the broker is unavailable this rejects, and `resume` sends the order if it has room for it. */
+  /** Sends an order to all nodes. Rejects while the broker is unavailable; `resume` then sends the order, unless too many wait. */
   async send(text: string): Promise<void> {
-    const order = { text, at: this.#now() };
+    const order = { text, givenAt: this.#now() };
     try {
       // No `await` when the connection is ready: orders and messages keep the order of the calls.
-      if (this.#host.link.isStarting) await this.#host.link.tried;
+      if (this.#host.link.isStarting) await this.#host.link.firstConnect;
       await this.#send(order);
     } catch (error) {
       if (WebSocketError.from(error)?.code !== "ENGINE_UNAVAILABLE") throw error;
@@ -75,16 +75,16 @@ export class Orders {
   /** Handles an order, once. @param age time since it was sealed, in ms. Absent for one that arrives live. */
   received({ node, number, body }: Opened, age?: number): void {
     const { host, malformed } = this.#host;
-    const [, given, text] = body.match(/^(\d{1,12}) ([^]*)$/) ?? [];
-    if (given === undefined || text === undefined) return malformed();
+    const [, ageAtSealing, text] = body.match(/^(\d{1,12}) ([^]*)$/) ?? [];
+    if (ageAtSealing === undefined || text === undefined) return malformed();
     const name = `${node} ${number}`;
-    if (node === host.node || this.#obeyed.has(name)) return;
-    this.#obeyed.add(name);
-    for (const oldest of this.#obeyed) {
-      if (this.#obeyed.size <= MAX_OBEYED) break;
-      this.#obeyed.delete(oldest);
+    if (node === host.node || this.#handled.has(name)) return;
+    this.#handled.add(name);
+    for (const oldest of this.#handled) {
+      if (this.#handled.size <= MAX_HANDLED) break;
+      this.#handled.delete(oldest);
     }
-    const late = Number(given) + (age ?? 0);
+    const late = Number(ageAtSealing) + (age ?? 0);
     if (age === undefined && late === 0) host.received(text);
     else host.received(text, Math.max(0, late));
   }
@@ -92,23 +92,23 @@ export class Orders {
   /** The session ended. */
   ended(): void {
     // One that ended before it had read the orders leaves them to the next.
-    if (this.#hasRead) this.#heard = this.#now();
+    if (this.#hasRead) this.#receivedUpTo = this.#now();
     this.#hasRead = false;
-    this.#slack = SLACK + this.#host.unnoticed;
+    this.#slack = SLACK + this.#host.maxDetectionTime;
   }
 
-  /** After a connect: reads the orders that were missed, and sends those that wait. */
+  /** Runs after a connect: reads the orders that were missed, and sends those that wait. */
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
-    const asked = this.#now();
-    const missed = asked - this.#heard + this.#slack;
-    const { envelopes, isWhole } = await link.call("read the orders", (session) => session.kept(link.now() - missed));
-    if (!isWhole || missed > KEPT) host.report(new WebSocketError("engine", "ORDERS_LOST", LOST));
+    const start = this.#now();
+    const span = start - this.#receivedUpTo + this.#slack;
+    const { envelopes, isWhole } = await link.call("read the orders", (session) => session.storedOrders(link.now() - span));
+    if (!isWhole || span > RETENTION) host.report(new WebSocketError("engine", "ORDERS_LOST", LOST));
     for (const envelope of envelopes) {
       const opened = await open(envelope);
       if (opened) this.received(opened, link.now() - opened.time);
     }
-    this.#heard = asked;
+    this.#receivedUpTo = start;
     this.#hasRead = link.status === "ready"; // It may have ended while they were opened.
     for (const order of this.#waiting) {
       try {
@@ -120,13 +120,13 @@ export class Orders {
     }
   }
 
-  #send({ text, at }: Order): Awaitable<void> {
+  #send({ text, givenAt }: Order): Awaitable<void> {
     const { link, seal } = this.#host;
     if (link.status !== "ready") throw unavailable(link, WAITS);
     // Whole seconds: an order sent at once has age 0, and counts as live.
-    const age = Math.floor((this.#now() - at) / 1_000) * 1_000;
-    const number = this.#sent++;
-    return chain(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.keep(envelope, number)));
+    const age = Math.floor((this.#now() - givenAt) / 1_000) * 1_000;
+    const number = this.#count++;
+    return chain(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.storeOrder(envelope, number)));
   }
 }
 

@@ -6,17 +6,17 @@ import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./br
 
 /** What the engine does at each step of a session's life. */
 export interface ReconnectionHooks {
-  /** A session was opened. Runs before its first beat. */
+  /** A session was opened. Runs before its first heartbeat. */
   prepare(): Promise<void>;
-  /** The first beat was written, so that other nodes see this one. Runs before the status is `ready`. */
+  /** The first heartbeat was written, so that other nodes see this one. Runs before the status is `ready`. */
   greet?(): Promise<void>;
   /** A session that was ready has ended. */
   ended?(): void;
   /** The status is `ready`, at first or again: anything sent over an earlier session may be lost. */
   resume(): Promise<void>;
-  /** Runs every `checkInterval`, and extra after `lookSoon`. @param rounds number of regular checks in this session; 0: extra. */
-  look(rounds: number): Promise<void>;
-  /** The nodes that are alive: after each beat, once the other nodes have had a lease to beat. */
+  /** Runs every `checkInterval`, and after `checkSoon`. @param count number of regular checks in this session; 0 for an extra one. */
+  check(count: number): Promise<void>;
+  /** The nodes that are alive. Runs after each heartbeat, once the other nodes have had a lease to send theirs. */
   nodes(nodes: ReadonlySet<string>): void;
   /** The broker considered this node dead, or lost its members: announce them again. */
   announce(): Promise<void>;
@@ -27,18 +27,18 @@ export interface ReconnectionHooks {
 /** The first and the longest pause between two attempts to connect, in ms. Each pause is twice the one before. */
 const PAUSES = [100, 5_000] as const;
 
-/** Watchdog rounds per timeout. */
-const ROUNDS = 2;
+/** Watchdog ticks per timeout. */
+const TICKS_PER_TIMEOUT = 2;
 
-/** Time until a check in between, in ms: what makes it necessary may come many times. */
-const SOON = 1_000;
+/** Delay of an extra check, in ms: many requests for one share it. */
+const EXTRA_CHECK_DELAY = 1_000;
 
-/** Timeouts that one call may take while others are answered: a broker under load is slow, and reconnecting would add to the load. */
+/** Timeouts that one call may take while others are answered: reconnecting to a broker under load would add to the load. */
 const MOST_TIMEOUTS = 3;
 
 interface Pending {
-  /** The watchdog round in which the call started. */
-  readonly since: number;
+  /** The watchdog tick at which the call started. */
+  readonly tick: number;
   reject(error: unknown): void;
 }
 
@@ -53,7 +53,7 @@ class Alarm implements Timed {
   }
 }
 
-/** Keeps a session with a broker open: reconnects without end, and rejects the calls to a broker that is silent for a timeout. */
+/** Keeps a session with a broker open: reconnects without end, and rejects calls when the broker is silent for a timeout. */
 export class Reconnection {
   readonly #broker: Broker;
   readonly #options: SessionOptions;
@@ -63,27 +63,27 @@ export class Reconnection {
   readonly #checkInterval: number;
   /** Calls without an answer, the oldest first. */
   readonly #pending = new Set<Pending>();
-  readonly #watchdog = new Alarm(() => this.#watch());
-  readonly #beating = new Alarm(() => void this.#beat());
-  readonly #looking = new Alarm(() => void this.#look());
-  readonly #soon = new Alarm(() => void this.#hooks.look(0).catch((error) => this.#failed(error)));
-  readonly #pause = new Alarm(() => void this.#connect());
-  readonly #starting = new Alarm(() => this.#started());
-  readonly #tried: Promise<void>;
-  #resolveTried!: () => void; // Set by the constructor.
+  readonly #watchdogAlarm = new Alarm(() => this.#tick());
+  readonly #heartbeatAlarm = new Alarm(() => void this.#heartbeat());
+  readonly #checkAlarm = new Alarm(() => void this.#check());
+  readonly #extraCheckAlarm = new Alarm(() => void this.#hooks.check(0).catch((error) => this.#failed(error)));
+  readonly #reconnectAlarm = new Alarm(() => void this.#connect());
+  readonly #startAlarm = new Alarm(() => this.#endStart());
+  readonly #firstConnect: Promise<void>;
+  #resolveFirstConnect!: () => void; // Set by the constructor.
   #isStarting = true;
   #status: EngineStatus = "connecting";
   #session: BrokerSession | undefined;
-  #last: BrokerSession | undefined;
+  #lastSession: BrokerSession | undefined;
   #nodes: readonly string[] = [];
   #closing: Promise<void> | undefined;
   #attempts = 0;
   #reason: unknown;
-  #watches = 0;
-  /** The watchdog round in which the broker last answered. */
-  #answered = 0;
-  #beats = 0;
-  #looks = 0;
+  #ticks = 0;
+  /** The watchdog tick at which the broker last answered. */
+  #lastAnswerTick = 0;
+  #heartbeats = 0;
+  #checks = 0;
 
   constructor(
     broker: Broker,
@@ -99,26 +99,26 @@ export class Reconnection {
     this.#host = host;
     this.#checkInterval = checkInterval;
     this.#hooks = hooks;
-    this.#tried = new Promise((resolve) => this.#resolveTried = resolve);
+    this.#firstConnect = new Promise((resolve) => this.#resolveFirstConnect = resolve);
   }
 
   get status(): EngineStatus {
     return this.#status;
   }
 
-  /** Whether the first connect is still awaited: there was no session yet, and three timeouts have not passed. */
+  /** Whether the first connect is still awaited: no session was ready yet, and three timeouts have not passed. */
   get isStarting(): boolean {
     return this.#isStarting;
   }
 
   /** Resolves when {@link isStarting} turns `false`. */
-  get tried(): Promise<void> {
-    return this.#tried;
+  get firstConnect(): Promise<void> {
+    return this.#firstConnect;
   }
 
-  /** {@link BrokerSession.place} of the current session, or else of the last one. */
-  get place(): string {
-    return this.#last?.place ?? "";
+  /** {@link BrokerSession.fullNamespace} of the current session, or else of the last one. */
+  get fullNamespace(): string {
+    return this.#lastSession?.fullNamespace ?? "";
   }
 
   /** The nodes that were alive at the last query. */
@@ -128,7 +128,7 @@ export class Reconnection {
 
   /** The broker's clock, in ms, by the current session or else the last one. */
   now(): number {
-    return this.#last?.now() ?? 0;
+    return this.#lastSession?.now() ?? 0;
   }
 
   /** Why the broker is unavailable; `undefined` while it is ready. */
@@ -137,7 +137,7 @@ export class Reconnection {
   }
 
   open(): void {
-    this.#deadlines.set(this.#starting, MOST_TIMEOUTS * this.#options.timeout);
+    this.#deadlines.set(this.#startAlarm, MOST_TIMEOUTS * this.#options.timeout);
     void this.#connect();
   }
 
@@ -146,20 +146,21 @@ export class Reconnection {
    *
    * @throws {WebSocketError} ENGINE_UNAVAILABLE when it does not answer in time or refuses, or when the session ends.
    */
-  call<Answer>(action: string, ask: (session: BrokerSession) => Promise<Answer>): Promise<Answer> {
+  call<Result>(action: string, request: (session: BrokerSession) => Promise<Result>): Promise<Result> {
     const session = this.#session;
     if (!session) return Promise.reject(this.#unavailable(action, "away", this.#reason));
-    return this.#wait(action, ask(session));
+    return this.#awaitAnswer(action, request(session));
   }
 
   /** Queries the nodes that are alive. */
-  async name(): Promise<readonly string[]> {
+  async listNodes(): Promise<readonly string[]> {
     return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
   }
 
-  /** Schedules an extra check. It is not counted, because a missing member has a number of regular checks to come back. */
-  lookSoon(): void {
-    if (this.#status === "ready" && this.#soon.heapIndex < 0) this.#deadlines.set(this.#soon, SOON);
+  /** Schedules an extra check. It does not count: a missing member is removed after a number of regular checks. */
+  checkSoon(): void {
+    if (this.#status !== "ready" || this.#extraCheckAlarm.heapIndex >= 0) return;
+    this.#deadlines.set(this.#extraCheckAlarm, EXTRA_CHECK_DELAY);
   }
 
   close(): Promise<void> {
@@ -177,7 +178,8 @@ export class Reconnection {
     const session = this.#session;
     this.#session = undefined;
     session?.close();
-    for (const alarm of [this.#beating, this.#looking, this.#soon, this.#pause]) this.#deadlines.delete(alarm);
+    this.#stopAlarms();
+    this.#deadlines.delete(this.#reconnectAlarm);
     this.#rejectAll(this.#unavailable("go on", "closed"));
   }
 
@@ -198,7 +200,7 @@ export class Reconnection {
       if (this.#session === session) this.#ended(error);
     };
     const only = <Arguments extends unknown[]>(forward: (...args: Arguments) => void) => (...args: Arguments) => {
-      // Before the session is set its place is unknown, and envelopes could not be checked.
+      // Before the session is set its namespace is unknown, and envelopes could not be checked.
       if (session && !isOver && this.#status !== "closed") forward(...args);
     };
     const { live, mark, member, message, malformed } = this.#listener;
@@ -214,21 +216,21 @@ export class Reconnection {
       const connecting = this.#broker.connect(listener, this.#options, abandoned.signal);
       // A session that opens after the timeout, or after the engine was closed, is closed at once.
       connecting.then((late) => (isOver || this.#closed) && late.close(), () => {});
-      const connected = await this.#wait("connect", connecting);
+      const connected = await this.#awaitAnswer("connect", connecting);
       if (isOver || this.#closed) {
         connected.close();
         throw error ?? this.#unavailable("connect", "closed");
       }
-      session = this.#session = this.#last = connected;
+      session = this.#session = this.#lastSession = connected;
       await this.#hooks.prepare();
-      await this.call("beat", (session) => session.beat());
+      await this.call("beat", (session) => session.heartbeat());
       await this.#hooks.greet?.();
       if (this.#session !== session) return;
-      this.#attempts = this.#beats = this.#looks = 0;
+      this.#attempts = this.#heartbeats = this.#checks = 0;
       this.#reason = undefined;
       this.#set("ready");
-      this.#deadlines.set(this.#beating, this.#options.lease / 3);
-      this.#deadlines.set(this.#looking, this.#checkInterval);
+      this.#deadlines.set(this.#heartbeatAlarm, this.#options.lease / 3);
+      this.#deadlines.set(this.#checkAlarm, this.#checkInterval);
       await this.#hooks.resume();
     } catch (reason) {
       abandoned.abort(reason);
@@ -251,39 +253,43 @@ export class Reconnection {
     const cause = this.#reason = firstCause(reason);
     const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // `connect` of an application may reject with anything.
     const error = this.#unavailable("go on", `away (${text})`, cause);
-    for (const alarm of [this.#beating, this.#looking, this.#soon]) this.#deadlines.delete(alarm);
+    this.#stopAlarms();
     // Reported once per outage.
     if (this.#status !== "unavailable") this.#host.report(error);
     this.#set("unavailable");
     const [first, longest] = PAUSES;
     const pause = Math.min(longest, first * 2 ** this.#attempts++);
     // Jitter: all nodes lose the broker at once, and must not reconnect at once.
-    this.#deadlines.set(this.#pause, pause * (0.5 + Math.random() / 2));
+    this.#deadlines.set(this.#reconnectAlarm, pause * (0.5 + Math.random() / 2));
   }
 
-  #started(): void {
+  #stopAlarms(): void {
+    for (const alarm of [this.#heartbeatAlarm, this.#checkAlarm, this.#extraCheckAlarm]) this.#deadlines.delete(alarm);
+  }
+
+  #endStart(): void {
     this.#isStarting = false;
-    this.#deadlines.delete(this.#starting);
-    this.#resolveTried();
+    this.#deadlines.delete(this.#startAlarm);
+    this.#resolveFirstConnect();
   }
 
   #set(status: EngineStatus): void {
     if (this.#status === status) return;
     this.#status = status;
-    if (status === "ready" || status === "closed") this.#started();
+    if (status === "ready" || status === "closed") this.#endStart();
     this.#host.status(status);
   }
 
-  #wait<Answer>(action: string, answer: Promise<Answer>): Promise<Answer> {
+  #awaitAnswer<Result>(action: string, answer: Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
       const pending: Pending = {
-        since: this.#watches,
+        tick: this.#ticks,
         reject: (reason) => reject(WebSocketError.from(reason) ?? this.#unavailable(action, "away", reason)),
       };
       this.#pending.add(pending);
-      if (this.#watchdog.heapIndex < 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
+      if (this.#watchdogAlarm.heapIndex < 0) this.#deadlines.set(this.#watchdogAlarm, this.#options.timeout / TICKS_PER_TIMEOUT);
       const settled = () => {
-        this.#answered = this.#watches;
+        this.#lastAnswerTick = this.#ticks;
         this.#pending.delete(pending);
       };
       answer.then((value) => {
@@ -297,13 +303,13 @@ export class Reconnection {
   }
 
   /** One watchdog for all calls: a timer per call would cost more than the call. */
-  #watch(): void {
-    this.#watches++;
+  #tick(): void {
+    this.#ticks++;
     const [oldest] = this.#pending;
     if (!oldest) return;
-    const waited = this.#watches - oldest.since;
-    const silence = Math.min(waited, this.#watches - this.#answered);
-    if (silence > ROUNDS || waited > MOST_TIMEOUTS * ROUNDS) {
+    const waited = this.#ticks - oldest.tick;
+    const silence = Math.min(waited, this.#ticks - this.#lastAnswerTick);
+    if (silence > TICKS_PER_TIMEOUT || waited > MOST_TIMEOUTS * TICKS_PER_TIMEOUT) {
       const error = this.#unavailable("go on", "silent");
       const session = this.#session;
       // While connecting, the rejection reaches `#connect`.
@@ -313,38 +319,38 @@ export class Reconnection {
         this.#ended(error);
       }
     }
-    if (this.#pending.size > 0) this.#deadlines.set(this.#watchdog, this.#options.timeout / ROUNDS);
+    if (this.#pending.size > 0) this.#deadlines.set(this.#watchdogAlarm, this.#options.timeout / TICKS_PER_TIMEOUT);
   }
 
   #rejectAll(reason: unknown): void {
     const pending = [...this.#pending];
     this.#pending.clear();
     for (const each of pending) each.reject(reason);
-    this.#deadlines.delete(this.#watchdog);
+    this.#deadlines.delete(this.#watchdogAlarm);
   }
 
-  async #beat(): Promise<void> {
+  async #heartbeat(): Promise<void> {
     try {
-      const wasKnown = await this.call("beat", (session) => session.beat());
-      const nodes = await this.name();
+      const wasKnown = await this.call("beat", (session) => session.heartbeat());
+      const nodes = await this.listNodes();
       if (!wasKnown) await this.#hooks.announce();
-      // The broker has just come back or lost its list: give the other nodes a lease to beat before theirs are removed.
-      if (!wasKnown || !nodes.includes(this.#options.node)) this.#beats = 0;
-      if (++this.#beats > 3) this.#hooks.nodes(new Set([...nodes, this.#options.node]));
+      // The broker has just come back or lost its list: other nodes get a lease to send a heartbeat before their members are removed.
+      if (!wasKnown || !nodes.includes(this.#options.node)) this.#heartbeats = 0;
+      if (++this.#heartbeats > 3) this.#hooks.nodes(new Set([...nodes, this.#options.node]));
     } catch (error) {
       this.#failed(error);
     } finally {
-      if (this.#status === "ready") this.#deadlines.set(this.#beating, this.#options.lease / 3);
+      if (this.#status === "ready") this.#deadlines.set(this.#heartbeatAlarm, this.#options.lease / 3);
     }
   }
 
-  async #look(): Promise<void> {
+  async #check(): Promise<void> {
     try {
-      await this.#hooks.look(++this.#looks);
+      await this.#hooks.check(++this.#checks);
     } catch (error) {
       this.#failed(error);
     } finally {
-      if (this.#status === "ready") this.#deadlines.set(this.#looking, this.#checkInterval);
+      if (this.#status === "ready") this.#deadlines.set(this.#checkAlarm, this.#checkInterval);
     }
   }
 

@@ -11,7 +11,7 @@ export interface TrustHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
   readonly envelopes: Envelopes;
-  /** Three times the interval of the beats, in ms. */
+  /** Three times the interval of the heartbeats, in ms. */
   readonly lease: number;
   /** Interval of the checks, in ms. */
   readonly checkInterval: number;
@@ -25,9 +25,9 @@ export interface TrustHost {
 }
 
 /** Maximum time to wait for answers of other nodes, in ms. */
-const PATIENCE = 1_000;
+const MAX_ANSWER_TIME = 1_000;
 
-/** Protects nodes that sign against replays, which have valid signatures: orders, members and numbers are checked with their nodes. */
+/** Protects nodes that sign against replayed envelopes, whose signatures are valid: asks the nodes for their numbers and members. */
 export class Trust {
   readonly orders: Orders;
   readonly verifier: MemberVerifier;
@@ -42,7 +42,7 @@ export class Trust {
       node,
       deadlines,
       guard: envelopes.guard,
-      patience: Math.min(PATIENCE, timeout),
+      timeout: Math.min(MAX_ANSWER_TIME, timeout),
       send: (body) => this.#send(body),
       members,
     });
@@ -50,8 +50,8 @@ export class Trust {
     this.orders = new Orders({
       host,
       link,
-      // A silent broker is noticed by a beat or a check that has no answer for up to three timeouts.
-      unnoticed: lease + checkInterval + 3 * timeout,
+      // A heartbeat or a check notices a silent broker after up to three timeouts.
+      maxDetectionTime: lease + checkInterval + 3 * timeout,
       seal: (body) => envelopes.seal("order", "", body),
       open: (envelope) => envelopes.open(["order"], "", envelope, false),
       malformed: () => dropped("malformed"),
@@ -61,13 +61,13 @@ export class Trust {
   /** Asks the nodes that are alive for their numbers, before this one is ready: without them it drops their envelopes. */
   async greet(): Promise<void> {
     this.verifier.forget();
-    await this.#neighbours.greet(await this.#host.link.name());
+    await this.#neighbours.greet(await this.#host.link.listNodes());
   }
 
-  /** An envelope came from an unknown node, and may have been a publication that is dropped now. The check finds that. */
+  /** An envelope came from an unknown node and was dropped. It may have been a publication: the extra check finds it. */
   meet(node: string): void {
     this.#neighbours.meet(node);
-    this.#host.link.lookSoon();
+    this.#host.link.checkSoon();
   }
 
   /** Handles an order or a control message. */

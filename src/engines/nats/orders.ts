@@ -1,4 +1,4 @@
-import type { KeptOrders } from "../broker/broker.ts";
+import type { StoredOrders } from "../broker/broker.ts";
 import type { StreamMessage } from "./jetstream.ts";
 
 /** Orders stored per node. */
@@ -13,7 +13,7 @@ export function orderKey(node: string, number: number): string {
 }
 
 /** The orders among the stored entries since a time, in ms of the server's clock. */
-export function ordersSince(since: number, entries: readonly StreamMessage[]): KeptOrders {
+export function ordersSince(since: number, entries: readonly StreamMessage[]): StoredOrders {
   const orders = entries.filter(({ time, text }) => time >= since && text !== "");
   const counts = new Map<string, number>();
   for (const { subject } of orders) {

@@ -78,7 +78,7 @@ export class NatsSession implements BrokerSession {
     this.#announced = performance.now();
   }
 
-  get place(): string {
+  get fullNamespace(): string {
     return this.#options.namespace;
   }
 
@@ -153,7 +153,7 @@ export class NatsSession implements BrokerSession {
     await this.#history.end(channel, upTo);
   }
 
-  tops(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
+  latestPositions(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
     return this.#history.tops(channels);
   }
 
@@ -163,17 +163,17 @@ export class NatsSession implements BrokerSession {
     await this.#arrive();
   }
 
-  async keep(envelope: string, number: number): Promise<void> {
+  async storeOrder(envelope: string, number: number): Promise<void> {
     await this.send(envelope);
     const key = orderKey(this.#options.node, number);
     await this.#inBucket(() => this.#jetstream.publish(`$KV.${this.#nodesBucket}.${key}`, envelope));
   }
 
-  async kept(since: number): ReturnType<BrokerSession["kept"]> {
+  async storedOrders(since: number): ReturnType<BrokerSession["storedOrders"]> {
     return ordersSince(since, await this.#entries(this.#nodesBucket, ORDER_KEYS));
   }
 
-  async beat(): Promise<boolean> {
+  async heartbeat(): Promise<boolean> {
     this.#undeclared.round();
     const checks = new Map([...this.#buckets].map(([bucket, known]) => [bucket, this.#verify(bucket, known)]));
     const renew = async () => {

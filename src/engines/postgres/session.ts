@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
-import type { BrokerListener, BrokerPage, BrokerSession, KeptOrders, Seal, SessionOptions } from "../broker/broker.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import type { KnownPositions } from "../broker/known-positions.ts";
 import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./answers.ts";
 import { CallQueue } from "./call-queue.ts";
@@ -30,7 +30,7 @@ export const PARTS: readonly string[] = ["mail", "orders", "ids", "answers", "me
 
 /** Session with PostgreSQL: one connection for statements, and one that listens. */
 export class PostgresSession implements BrokerSession {
-  readonly place: string;
+  readonly fullNamespace: string;
   readonly answers: BrokerSession["answers"];
   readonly #connection: PostgresConnection;
   readonly #prefix: string;
@@ -57,7 +57,7 @@ export class PostgresSession implements BrokerSession {
     memory: PostgresMemory,
   ) {
     const { namespace, node } = options;
-    this.place = schema === "public" ? namespace : `${schema}.${namespace}`;
+    this.fullNamespace = schema === "public" ? namespace : `${schema}.${namespace}`;
     this.#connection = connection;
     this.#listener = listener;
     this.#options = options;
@@ -175,7 +175,7 @@ export class PostgresSession implements BrokerSession {
     await this.#run("end", channel, epoch);
   }
 
-  async tops(
+  async latestPositions(
     channels: readonly string[],
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
@@ -201,16 +201,16 @@ export class PostgresSession implements BrokerSession {
     await this.#run("send", envelope);
   }
 
-  async keep(envelope: string): Promise<void> {
+  async storeOrder(envelope: string): Promise<void> {
     await this.#run("keep", envelope);
   }
 
-  async kept(since: number): Promise<KeptOrders> {
+  async storedOrders(since: number): Promise<StoredOrders> {
     const envelopes = await this.#call(Strings, "kept", Math.max(0, Math.floor(since)));
     return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
   }
 
-  async beat(): Promise<boolean> {
+  async heartbeat(): Promise<boolean> {
     if (this.#options.onlySends) return true;
     // Each beat notifies this node: if the last one did not arrive, the connection that listens is dead.
     if (this.#heard < this.#beats) {

@@ -53,7 +53,7 @@ export function redisEngine(options: RedisEngineOptions): BrokerEngine {
 }
 
 /** Maximum length of key prefix and namespace together, which are part of each envelope. */
-const MAX_PLACE = 256;
+const MAX_NAMESPACE = 256;
 
 class RedisBroker implements Broker {
   readonly name = "Redis";
@@ -84,7 +84,9 @@ class RedisBroker implements Broker {
       );
       const run = this.#persistent ? "" : server.run;
       const namespace = `${readKeyPrefix(this.#client)}${options.namespace}`;
-      if (namespace.length > MAX_PLACE) throw new TypeError(`Cannot use a keyPrefix of more than ${MAX_PLACE - 32} characters`);
+      if (namespace.length > MAX_NAMESPACE) {
+        throw new TypeError(`Cannot use a keyPrefix of more than ${MAX_NAMESPACE - 32} characters`);
+      }
       session = new RedisSession(commands, subscriber, run, this.#known, listener, { ...options, namespace });
       await session.start(server);
       this.#known.run = server.run;

@@ -203,7 +203,7 @@ end
 return { epoch, text(offset), 1, page, hasMore }`;
 
 /** KEYS: metas, run. ARGV: run, then for each meta its expiry in ms, and epoch and offset of the known position. */
-export const TOPS: string = `${PREAMBLE}
+export const LATEST_POSITIONS: string = `${PREAMBLE}
 local tops = {}
 local run = runOf(KEYS[#KEYS], ARGV[1])
 for number = 1, #KEYS - 1 do
@@ -225,7 +225,7 @@ return 1`;
  * was valid and its members in these channels are stored. Removes the members of dead nodes, at most 500 channels a node and call,
  * because Redis runs nothing else meanwhile.
  */
-export const BEAT: string = `${PREAMBLE}
+export const HEARTBEAT: string = `${PREAMBLE}
 local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], text(now + ARGV[2]), ARGV[1])
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now))) do
@@ -248,7 +248,7 @@ end
 return 1`;
 
 /** KEYS: orders. ARGV: subject, envelope, maximum count, ttl in ms. Publishes an order and stores it. */
-export const KEEP: string = `${PREAMBLE}
+export const STORE_ORDER: string = `${PREAMBLE}
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'e', ARGV[2])
 for _, order in ipairs(redis.call('XRANGE', KEYS[1], '-', text(now - ARGV[4]))) do redis.call('XDEL', KEYS[1], order[1]) end

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { Awaitable, HistoryOptions, Position, PublishOnce } from "../engine.ts";
-import type { BrokerListener, BrokerPage, BrokerSession, KeptOrders, Seal, SessionOptions } from "../broker/broker.ts";
+import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import { decodeName, encodeName } from "../broker/channel-name.ts";
 import { Orders, Page, Published, Strings, Tops } from "./answers.ts";
 import type { RedisConnection, RedisServer } from "./client.ts";
@@ -88,7 +88,7 @@ export class RedisSession implements BrokerSession {
     }
   }
 
-  get place(): string {
+  get fullNamespace(): string {
     return this.#subjects.slice(0, -1);
   }
 
@@ -198,7 +198,7 @@ export class RedisSession implements BrokerSession {
     await this.#evaluate(scripts.END, this.#keys(channel).slice(0, 2), [epoch]); // Without the key `run`.
   }
 
-  async tops(
+  async latestPositions(
     channels: readonly string[],
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
@@ -208,7 +208,7 @@ export class RedisSession implements BrokerSession {
       `${ttl + this.#options.slack}`,
       ...placeOf(this.#known.latest(channels[number]!, known[number])), // All three have the same length.
     ]);
-    const tops = v.parse(Tops, await this.#evaluate(scripts.TOPS, [...keys, this.#runKey], [this.#run, ...args]));
+    const tops = v.parse(Tops, await this.#evaluate(scripts.LATEST_POSITIONS, [...keys, this.#runKey], [this.#run, ...args]));
     return tops.map((top, number) => top && this.#at(channels[number]!, { epoch: top[0], offset: top[1] }));
   }
 
@@ -216,18 +216,23 @@ export class RedisSession implements BrokerSession {
     await this.#commands.command("PUBLISH", `${this.#subjects}all`, envelope);
   }
 
-  async keep(envelope: string): Promise<void> {
-    await this.#evaluate(scripts.KEEP, [`${this.#prefix}orders`], [`${this.#subjects}all`, envelope, `${MAX_ORDERS}`, `${KEPT}`]);
+  async storeOrder(envelope: string): Promise<void> {
+    await this.#evaluate(scripts.STORE_ORDER, [`${this.#prefix}orders`], [
+      `${this.#subjects}all`,
+      envelope,
+      `${MAX_ORDERS}`,
+      `${KEPT}`,
+    ]);
   }
 
-  async kept(since: number): Promise<KeptOrders> {
+  async storedOrders(since: number): Promise<StoredOrders> {
     const first = `${Math.max(0, Math.floor(since))}`;
     const orders = await this.#commands.command("XRANGE", `${this.#prefix}orders`, first, "+", "COUNT", `${MAX_ORDERS}`);
     const envelopes = v.parse(Orders, orders).map(([, [, envelope]]) => envelope);
     return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
   }
 
-  async beat(): Promise<boolean> {
+  async heartbeat(): Promise<boolean> {
     // Each beat publishes to this node: if the last one did not arrive, the subscribed connection is dead.
     if (this.#heard < this.#beats) {
       const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
@@ -238,7 +243,7 @@ export class RedisSession implements BrokerSession {
     if (this.#unseen.length === 0) this.#unseen = [...this.#attended];
     const channels = this.#unseen.splice(-CHANNELS_A_BEAT).filter((channel) => this.#attended.has(channel));
     const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#beats}`, ...channels];
-    const [known] = await Promise.all([this.#evaluate(scripts.BEAT, [`${this.#prefix}nodes`], args), this.#clock.look()]);
+    const [known] = await Promise.all([this.#evaluate(scripts.HEARTBEAT, [`${this.#prefix}nodes`], args), this.#clock.look()]);
     const wasKnown = known === 1;
     // `false` makes the engine announce its members again, which renews their expiry.
     if (now() - this.#announced < KEPT / 3) return wasKnown;
