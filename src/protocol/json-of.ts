@@ -9,9 +9,6 @@ interface Encodes {
   toJSON(...args: never): unknown;
 }
 
-/** @internal How deep {@link Changed} looks, because a recursive type has no end. What lies deeper counts as JSON. */
-type Levels = [0, 0, 0, 0, 0, 0, 0, 0];
-
 /**
  * The type of a value after `JSON.stringify` and `JSON.parse`. A type that is JSON stays the same type. A `Date`, and anything else with
  * `toJSON`, becomes what that returns, and a `Map` or a `Set` becomes `{}`. A field that may be `undefined` or a function becomes
@@ -23,18 +20,33 @@ export type JsonOf<T> = unknown extends T ? T
   : never;
 
 /** @internal `true` if JSON changes a value of the type, else `never`. */
-type Changed<T, Depth extends unknown[] = Levels> = unknown extends T ? never
-  : T extends Primitive ? never
-  : true extends ChangedItself<T> ? true
-  : Depth extends [unknown, ...infer Deeper] ? T extends readonly unknown[] ? Changed<ItemOf<T>, Deeper>
-      // Its own fields before the fields of those: a class with methods may refer to half a library.
-    : { [K in keyof T]-?: K extends symbol ? never : ChangedItself<FieldOf<T, K>> }[keyof T] extends never
-      ? { [K in keyof T]-?: K extends symbol ? never : Changed<FieldOf<T, K>, Deeper> }[keyof T]
-    : true
+type Changed<T> = Search<KnownParts<T>, "">;
+
+/**
+ * @internal Looks level by level, so that a class with methods, which may refer to half a library, is found by these. Ends when a level
+ * adds no type, as that of a recursive type, and at the nesting that a message may have.
+ */
+type Search<Parts, Level extends string> = true extends ChangedItself<Parts> ? true
+  : Level extends Deepest ? never
+  : Parts | PartsOf<Parts> extends infer More ? Same<Parts, More> extends true ? never : Search<More, `${Level}.`>
   : never;
 
+/** @internal As many as `MAX_DEPTH`. */
+type Deepest = "................................";
+
+/** @internal Whether both are the same type, and not only assignable to each other. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
+
+/** @internal The types of items and fields. */
+type PartsOf<T> = T extends readonly unknown[] ? KnownParts<ItemOf<T>>
+  : T extends object ? { [K in keyof T]-?: K extends symbol ? never : KnownParts<FieldOf<T, K>> }[keyof T]
+  : never;
+
+/** @internal The types of a union that are not JSON as they are. */
+type KnownParts<T> = unknown extends T ? never : T extends Primitive ? never : T;
+
 /** @internal As {@link Changed}, whatever its fields are. */
-type ChangedItself<T> = unknown extends T ? never : T extends Omitted | bigint | Encodes ? true : never;
+type ChangedItself<T> = T extends Omitted | bigint | Encodes ? true : never;
 
 /** @internal The type of a field; without `undefined` if the field is optional. */
 type FieldOf<T, K extends keyof T> = undefined extends T[K]

@@ -114,6 +114,62 @@ interface Dated {
   unknown: unknown;
 }
 
+type In<T> = { in: T };
+type Deep<T> = In<In<In<In<In<In<In<In<In<In<In<In<T[]>>>>>>>>>>>>;
+
+interface Growing<T> {
+  value: T;
+  next?: Growing<T[]>;
+}
+
+/** Each is assignable to one that refers to it. */
+interface Person {
+  name: string;
+  friend?: Friend;
+}
+interface Friend extends Person {
+  since: { at: Date };
+}
+
+interface Left {
+  right: Right;
+  both: Both;
+}
+interface Right {
+  left: Left;
+  both: Both[];
+}
+interface Both {
+  left: Left | null;
+  right: { a: { b: { c: { d: { e: { f: { g: { h: Date } } } } } } } };
+}
+
+/** However deep the change is, and whatever refers to itself before. */
+export function deep(
+  growing: JsonOf<Growing<Date>>,
+  person: JsonOf<Person>,
+  left: JsonOf<Left>,
+): void {
+  same<JsonOf<Deep<number>>, Deep<number>>();
+  same<JsonOf<Deep<Date>>, Deep<string>>();
+  same<JsonOf<Growing<number>>, Growing<number>>();
+  const next = growing.next?.next?.value;
+  same<typeof next, string[][] | undefined>();
+  const at = person.friend?.since.at;
+  same<typeof at, string | undefined>();
+  const h = left.right.left.both.right.a.b.c.d.e.f.g.h;
+  same<typeof h, string>();
+  // What nothing is known of, or what any object is assignable to, hides no other part.
+  same<
+    JsonOf<{ a: { b: unknown }; c: { d: { e: Date } } }>,
+    { a: { b: unknown }; c: { d: { e: string } } }
+  >();
+  same<
+    JsonOf<{ a: object; b: { c: { d: Date } } }>,
+    { a: object; b: { c: { d: string } } }
+  >();
+}
+
 /** What is not JSON is what `JSON.stringify` makes of it. */
 export function changed(dated: JsonOf<Dated>): void {
   same<JsonOf<Date | null | undefined>, string | null | undefined>();
