@@ -1,5 +1,6 @@
 import type { ConsistsOf, Digit, IsName, Letter } from "../protocol/channel-name-types.ts";
-import type { Contract, In, TypedSchema } from "../protocol/contract-types.ts";
+import type { Contract, In, Out, TypedSchema } from "../protocol/contract-types.ts";
+import type { JsonFault } from "../protocol/json-of.ts";
 import { Outbound, outboundChecks } from "./outbound.ts";
 import type { PayloadSchema } from "./schema.ts";
 
@@ -72,41 +73,56 @@ type CheckedType<What extends string, Type extends string, Reserved, Checked> = 
   : IsShort<Type> extends false ? `Cannot declare the ${What} "${Type}": a name has 1 to 64 characters`
   : Checked;
 
+/** @internal The entry, or why what it sends cannot be sent. */
+type Sent<What extends string, Path extends string, T, Entry> = [JsonFault<T, Path>] extends [never] ? Entry
+  : `Cannot declare ${What}: ${JsonFault<T, Path>}`;
+
 /** @internal Fields of a payload that the protocol sets, beside which it would be lost. */
 type EnvelopeField<Payload> = Payload extends unknown
   ? keyof { [Field in keyof Payload as Field extends "type" | "uid" ? Field : never]: true }
   : never;
 
 /** @internal */
-type CheckedPayload<Type extends string, P> = [EnvelopeField<In<P>>] extends [never] ? P
+type CheckedPayload<Type extends string, P, Path extends string = "payload"> = [EnvelopeField<In<P>>] extends [never]
+  ? Sent<`"${Type}"`, Path, In<P>, P>
   : `Cannot declare "${Type}": the protocol sets the field "${EnvelopeField<In<P>>}", choose another name`;
+
+/** @internal */
+type CheckedReply<Type extends string, R> = R extends RunSchema ? Sent<`"${Type}"`, "reply", In<R>, R>
+  : `Cannot declare "${Type}": reply must be a schema`;
+
+/** @internal */
+type CheckedStream<Type extends string, S> = IsStream<S> extends true
+  ? { readonly [Key in keyof S]: Sent<`"${Type}"`, `stream.${Key & string}`, In<S[Key]>, S[Key]> }
+  : `Cannot declare "${Type}": stream must be { input: schema, output: schema }, or one of the two`;
 
 /** @internal */
 type CheckedRequest<Type extends string, R> = {
   readonly [Key in keyof R]: Key extends "payload" ? R[Key] extends PayloadSchema<unknown, object> ? CheckedPayload<Type, R[Key]>
     : `Cannot declare "${Type}": payload must be a schema of an object, such as v.object({ … })`
-    : Key extends "reply" ? R[Key] extends RunSchema ? R[Key] : `Cannot declare "${Type}": reply must be a schema`
-    : Key extends "stream" ? IsStream<R[Key]> extends true ? R[Key]
-      : `Cannot declare "${Type}": stream must be { input: schema, output: schema }, or one of the two`
+    : Key extends "reply" ? CheckedReply<Type, R[Key]>
+    : Key extends "stream" ? CheckedStream<Type, R[Key]>
     : `Cannot declare "${Type}": a request has payload, reply and stream, not "${Key & string}"`;
 };
 
 /** @internal */
-type CheckedMessage<Type extends string, M> = M extends TypedSchema ? In<M> extends object ? CheckedPayload<Type, M>
+type CheckedMessage<Type extends string, M, Path extends string = "message"> = M extends TypedSchema
+  ? In<M> extends object ? CheckedPayload<Type, M, Path>
   : `Cannot declare "${Type}": a message must be an object, such as v.object({ … })`
   : `Cannot declare "${Type}": a message must be a schema`;
 
 /** @internal */
 type CheckedQuestion<Type extends string, Q> = {
-  readonly [Key in keyof Q]: Key extends "payload" ? CheckedMessage<Type, Q[Key]>
-    : Key extends "reply" ? Q[Key] extends RunSchema ? Q[Key] : `Cannot declare "${Type}": reply must be a schema`
+  readonly [Key in keyof Q]: Key extends "payload" ? CheckedMessage<Type, Q[Key], Key>
+    : Key extends "reply" ? CheckedReply<Type, Q[Key]>
     : `Cannot declare "${Type}": a question has payload and reply, not "${Key & string}"`;
 };
 
+/** @internal A client sends the input of its schema, and the server publishes the output. */
 type CheckedEvent<Event extends string, E> = Event extends "init" | "unsubscribe" | "join" | "leave"
   ? `Cannot declare the event "${Event}": the protocol uses this name, choose another`
   : IsShort<Event> extends false ? `Cannot declare the event "${Event}": a name has 1 to 64 characters`
-  : E extends RunSchema ? E
+  : E extends RunSchema ? Sent<`the event "${Event}"`, "data", In<E> | Out<E>, E>
   : `Cannot declare the event "${Event}": it must be a schema`;
 
 /** @internal */
@@ -114,7 +130,8 @@ type CheckedChannel<Name extends string, H> = {
   readonly [Key in keyof H]: Key extends "events"
     ? { readonly [Event in keyof H[Key]]: CheckedEvent<Event & string, H[Key][Event]> }
     : Key extends "snapshot" | "query" | "member"
-      ? H[Key] extends TypedSchema ? H[Key] : `Cannot declare the channel "${Name}": ${Key} must be a schema`
+      ? H[Key] extends TypedSchema ? Sent<`the channel "${Name}"`, Key, In<H[Key]>, H[Key]>
+      : `Cannot declare the channel "${Name}": ${Key} must be a schema`
     : `Cannot declare the channel "${Name}": a channel has events, snapshot, query and member, not "${Key & string}"`;
 };
 

@@ -20,15 +20,15 @@ export type JsonOf<T> = unknown extends T ? T
   : never;
 
 /** @internal `true` if JSON changes a value of the type, else `never`. */
-type Changed<T> = Search<KnownParts<T>, "">;
+type Changed<T> = Search<KnownParts<T>, Omitted | bigint | Encodes>;
 
 /**
- * @internal Looks level by level, so that a class with methods, which may refer to half a library, is found by these. Ends when a level
- * adds no type, as that of a recursive type, and at the nesting that a message may have.
+ * @internal `true` if a type is among the parts of one, or among theirs. Goes level by level: a class that refers to half a library is
+ * found by its own methods. Ends when a level adds no type, as that of a recursive type, and at the nesting that a message may have.
  */
-type Search<Parts, Level extends string> = true extends ChangedItself<Parts> ? true
+type Search<Parts, Sought, Level extends string = ""> = true extends (Parts extends Sought ? true : never) ? true
   : Level extends Deepest ? never
-  : Parts | PartsOf<Parts> extends infer More ? Same<Parts, More> extends true ? never : Search<More, `${Level}.`>
+  : Parts | PartsOf<Parts> extends infer More ? Same<Parts, More> extends true ? never : Search<More, Sought, `${Level}.`>
   : never;
 
 /** @internal As many as `MAX_DEPTH`. */
@@ -37,16 +37,54 @@ type Deepest = "................................";
 /** @internal Whether both are the same type, and not only assignable to each other. */
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
 
-/** @internal The types of items and fields. */
+/** @internal The types of items and fields, or what `toJSON` returns. */
 type PartsOf<T> = T extends readonly unknown[] ? KnownParts<ItemOf<T>>
+  : T extends { toJSON(...args: never): infer Result } ? KnownParts<Result>
   : T extends object ? { [K in keyof T]-?: K extends symbol ? never : KnownParts<FieldOf<T, K>> }[keyof T]
   : never;
 
 /** @internal The types of a union that are not JSON as they are. */
 type KnownParts<T> = unknown extends T ? never : T extends Primitive ? never : T;
 
-/** @internal As {@link Changed}, whatever its fields are. */
-type ChangedItself<T> = T extends Omitted | bigint | Encodes ? true : never;
+/** @internal What JSON loses, or cannot represent. */
+type Lost = bigint | symbol | ((...args: never) => unknown) | Collection | ArrayBufferView;
+
+/** @internal */
+type Collection = ReadonlyMap<unknown, unknown> | ReadonlySet<unknown>;
+
+/** @internal Why a value of the type cannot be sent as JSON, such as ``the bigint at "reply.id" is not JSON, use a string``; else `never`. */
+export type JsonFault<T, Path extends string> = [Changed<T>] extends [never] ? never
+  : [Search<KnownParts<T>, Lost>] extends [never] ? never
+  : NearestFault<At<Path, KnownParts<T>>>;
+
+/** @internal Of the places given, or else of those in them. */
+type NearestFault<Places> = [FaultAt<Places>] extends [never] ? NearestFault<PlacesIn<Places>> : FaultAt<Places>;
+
+/** @internal Each type of a union, with where it is. */
+type At<Path extends string, T> = T extends unknown ? [Path, T] : never;
+
+/** @internal */
+type PlacesIn<Place> = Place extends [infer Path extends string, infer T]
+  ? T extends readonly unknown[] ? At<`${Path}[]`, PartsOf<T>>
+  : T extends Encodes ? At<Path, PartsOf<T>>
+  : { [K in keyof T]-?: K extends string | number ? At<`${Path}.${K}`, KnownParts<FieldOf<T, K>>> : never }[keyof T]
+  : never;
+
+/** @internal */
+type FaultAt<Place> = Place extends [infer Path extends string, infer T extends Lost]
+  ? `the ${LostName<T>} at "${Path}" is not JSON, ${Remedy<T>}`
+  : never;
+
+/** @internal */
+type LostName<T> = T extends bigint ? "bigint"
+  : T extends symbol ? "symbol"
+  : T extends ReadonlyMap<unknown, unknown> ? "Map"
+  : T extends ReadonlySet<unknown> ? "Set"
+  : T extends ArrayBufferView ? "typed array"
+  : "function";
+
+/** @internal */
+type Remedy<T> = T extends bigint | ArrayBufferView ? "use a string" : T extends Collection ? "use an array" : "remove it";
 
 /** @internal The type of a field; without `undefined` if the field is optional. */
 type FieldOf<T, K extends keyof T> = undefined extends T[K]

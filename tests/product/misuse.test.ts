@@ -157,6 +157,18 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
     'defineContract({ channels: { "the room": {} } });',
     /'"Cannot declare the channel \\"the room\\": use A–Z a–z 0–9 _ - \. : \/ @ = \+ ~, \{name\} for a parameter, and \* at the end for a prefix"'\.$/,
   ],
+  "a contract with a bigint": [
+    "defineContract({ requests: { pay: { reply: v.object({ items: v.array(v.object({ cents: v.bigint() })) }) } } });",
+    /'"Cannot declare \\"pay\\": the bigint at \\"reply\.items\[\]\.cents\\" is not JSON, use a string"'\.$/,
+  ],
+  "a contract with a function": [
+    "defineContract({ channels: { wire: { events: { posted: v.object({ done: v.optional(v.function()) }) } } } });",
+    /'"Cannot declare the event \\"posted\\": the function at \\"data\.done\\" is not JSON, remove it"'\.$/,
+  ],
+  "a contract with a Map": [
+    "defineContract({ messages: { news: v.object({ all: v.map(v.string(), v.string()) }) } });",
+    /'"Cannot declare \\"news\\": the Map at \\"message\.all\\" is not JSON, use an array"'\.$/,
+  ],
   "a contract with an event of the protocol": [
     "defineContract({ channels: { wire: { events: { init: Text } } } });",
     /'"Cannot declare the event \\"init\\": the protocol uses this name, choose another"'\.$/,

@@ -574,6 +574,74 @@ export function contracts(): void {
   defineContract({ channels: { wire: { snapshot: [] } } });
 }
 
+interface Node {
+  readonly id: string;
+  readonly at?: Date;
+  readonly children: readonly Node[];
+  readonly byName: Readonly<Record<string, Node>>;
+  readonly rest: unknown;
+}
+
+interface Account extends Node {
+  readonly owner: { readonly balance: { readonly of: readonly [string, { readonly cents: bigint | null }] } };
+}
+
+export class Clock {
+  now(): number {
+    return 0;
+  }
+}
+
+/** What is sent is JSON, or becomes JSON. What the server makes of it need not be. */
+export function sent(): void {
+  const Cents = v.pipe(v.string(), v.transform((text) => BigInt(text)));
+  const Bytes = v.instance(Uint8Array);
+  defineContract({
+    requests: {
+      pay: { payload: v.object({ cents: Cents }), reply: v.object({ at: v.date(), rest: v.unknown(), any: v.any() }) },
+      count: { stream: { input: Cents, output: v.nullish(v.string()) } },
+    },
+    questions: { price: { payload: v.object({ at: v.optional(v.date()) }), reply: Cents } },
+    messages: { news: v.looseObject({ url: v.instance(URL) }) },
+    channels: {
+      wire: {
+        events: { posted: v.object({ id: v.pipe(v.string(), v.brand("Id")), at: v.pipe(v.date(), v.readonly()) }) },
+        snapshot: v.custom<Node>(() => true),
+        query: v.record(v.string(), v.string()),
+        member: v.undefined(),
+      },
+    },
+  });
+  // @ts-expect-error -- a bigint
+  defineContract({ requests: { pay: { payload: v.object({ cents: v.optional(v.bigint()) }) } } });
+  // @ts-expect-error -- a bigint, which the schema of a reply would not replace
+  defineContract({ requests: { pay: { reply: v.pipe(v.bigint(), v.transform(String)) } } });
+  // @ts-expect-error -- a bigint among others
+  defineContract({ requests: { pay: { reply: v.array(v.union([v.string(), v.bigint()])) } } });
+  // @ts-expect-error -- a bigint in an item
+  defineContract({ requests: { pay: { stream: { output: v.bigint() } } } });
+  // @ts-expect-error -- a bigint in an item of the input
+  defineContract({ requests: { pay: { stream: { input: v.object({ cents: v.bigint() }), output: v.string() } } } });
+  // @ts-expect-error -- a function
+  defineContract({ questions: { price: { payload: v.object({ done: v.function() }) } } });
+  // @ts-expect-error -- a bigint
+  defineContract({ questions: { price: { reply: v.bigint() } } });
+  // @ts-expect-error -- a symbol
+  defineContract({ messages: { news: v.object({ kind: v.symbol() }) } });
+  // @ts-expect-error -- a method
+  defineContract({ messages: { news: v.object({ clock: v.instance(Clock) }) } });
+  // @ts-expect-error -- a Map
+  defineContract({ channels: { wire: { events: { posted: v.map(v.string(), v.string()) } } } });
+  // @ts-expect-error -- the server publishes a bigint, the output
+  defineContract({ channels: { wire: { events: { posted: Cents } } } });
+  // @ts-expect-error -- a bigint, below types that refer to themselves
+  defineContract({ channels: { wire: { snapshot: v.custom<Account>(() => true) } } });
+  // @ts-expect-error -- a Set
+  defineContract({ channels: { wire: { member: v.object({ rights: v.set(v.string()) }) } } });
+  // @ts-expect-error -- bytes
+  defineContract({ channels: { wire: { query: v.object({ after: Bytes }) } } });
+}
+
 /** The longest prefix wins, as at run time. */
 export function prefixes(): void {
   const contract = defineContract({
