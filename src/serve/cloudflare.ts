@@ -32,7 +32,7 @@ import {
   schedulesOf,
   type WebSocketObjectStats,
 } from "./object-calls.ts";
-import type { AnyPayloads, ScheduleArguments, ScheduleRecord, Schedules } from "./schedules.ts";
+import type { AnyPayloads, ScheduleRecord, Schedules } from "./schedules.ts";
 import { engineOf, prefixOf } from "./object-engine.ts";
 import { reportOf } from "./report-of.ts";
 import { type Upgrade, Upgrades } from "./object-upgrades.ts";
@@ -216,7 +216,7 @@ export function createWebSocketObject<
       });
     }
 
-    async schedule(...call: ScheduleArguments<Payloads>): Promise<string> {
+    async schedule(...call: never): Promise<string> {
       return await schedulesOf("schedule", this.#schedules).schedule(...call);
     }
 

@@ -2,7 +2,26 @@ import { isPositive } from "../application/option-checks.ts";
 import { isMs, MS } from "../base/clock.ts";
 import { byteLength } from "../protocol/bytes.ts";
 import { WebSocketError } from "../protocol/errors.ts";
+import type { JsonFault } from "../protocol/json-of.ts";
 import { MAX_ALARM } from "./alarm-clock.ts";
+
+/** Options of `Schedules.schedule`. */
+export interface ScheduleOptions {
+  /** The id, of 1 to 64 characters. A schedule with the same id is replaced. @default a random one */
+  id?: string;
+}
+
+/** When a call is due: a date, a delay in ms, or a cron expression of five fields in UTC. */
+export type When = Date | number | string;
+
+/** Arguments of `schedule`. Instead of a payload that is not JSON, the reason. */
+export type ScheduleArguments<Payloads> = {
+  [Name in keyof Payloads & string]: undefined extends Payloads[Name]
+    ? [when: When, name: Name, payload?: Payloads[Name], options?: ScheduleOptions]
+    : [JsonFault<Payloads[Name], "payload">] extends [never]
+      ? [when: When, name: Name, payload: Payloads[Name], options?: ScheduleOptions]
+    : [when: When, name: Name, payload: `Cannot schedule "${Name}": ${JsonFault<Payloads[Name], "payload">}`];
+}[keyof Payloads & string];
 
 /** Maximum bytes of a payload as JSON. */
 const MAX_PAYLOAD = 131_072;

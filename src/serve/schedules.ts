@@ -21,19 +21,23 @@ import type { Clock } from "../base/clock.ts";
 import { describeCause } from "../base/describe-cause.ts";
 import { guard, type Report } from "../base/guard.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
+import type { JsonOf } from "../protocol/json-of.ts";
 import { parseCron } from "./cron.ts";
-import { checkOptions, dueOf, exceeded, idOf, MAX_PAYLOADS, payloadOf } from "./schedule-arguments.ts";
+import { checkOptions, dueOf, exceeded, idOf, MAX_PAYLOADS, payloadOf, type ScheduleArguments } from "./schedule-arguments.ts";
 import { bytesOf, following, isAhead, type ScheduleRow, ScheduleTable } from "./schedule-table.ts";
 import { storageDelay } from "./storage-delay.ts";
 
-/** One call of a handler. */
+export type { JsonOf } from "../protocol/json-of.ts";
+export type { ScheduleArguments, ScheduleOptions, When } from "./schedule-arguments.ts";
+
+/** One call of a handler. `Payload` is the type that `schedule` takes. */
 export interface ScheduledCall<Payload = unknown> {
   /** The id of the schedule. */
   readonly id: string;
   /** The name that it was scheduled by. */
   readonly name: string;
-  /** The payload that it was scheduled with. */
-  readonly payload: Payload;
+  /** The payload that it was scheduled with, as JSON has stored it: a `Date` is a `string`. */
+  readonly payload: JsonOf<Payload>;
   /** Number of the attempt, from 1. */
   readonly attempt: number;
   /** When the call was due, in ms since 1970. */
@@ -63,22 +67,6 @@ export interface SchedulesOptions {
   /** Maximum number of dead letters; the oldest ones are deleted. @default {1_000} */
   maxDeadLetters?: number;
 }
-
-/** Options of {@link Schedules.schedule}. */
-export interface ScheduleOptions {
-  /** The id, of 1 to 64 characters. A schedule with the same id is replaced. @default a random one */
-  id?: string;
-}
-
-/** When a call is due: a date, a delay in ms, or a cron expression of five fields in UTC. */
-export type When = Date | number | string;
-
-/** Arguments of `schedule`. */
-export type ScheduleArguments<Payloads> = {
-  [Name in keyof Payloads & string]: undefined extends Payloads[Name]
-    ? [when: When, name: Name, payload?: Payloads[Name], options?: ScheduleOptions]
-    : [when: When, name: Name, payload: Payloads[Name], options?: ScheduleOptions];
-}[keyof Payloads & string];
 
 /** A schedule, as it is listed. */
 export interface ScheduleRecord {

@@ -114,6 +114,19 @@ describe("Schedules", { skip: noSqlite }, () => {
     ]);
   });
 
+  it("passes the handler what JSON has made of the payload", async () => {
+    const calls: unknown[] = [];
+    const { clock, start } = open({
+      remind: ({ payload }: ScheduledCall<{ at: Date; by?: string | undefined }>) => {
+        const at: string = payload.at;
+        calls.push({ ...payload, at });
+      },
+    });
+    await start().schedule(1_000, "remind", { at: new Date(0), by: undefined });
+    await clock.advance(1_000);
+    assert.deepEqual(calls, [{ at: "1970-01-01T00:00:00.000Z" }]);
+  });
+
   it("repeats a call that fails, later each time, and keeps it as a dead letter in the end", async () => {
     const times: number[] = [];
     const { clock, errors, start } = open({
