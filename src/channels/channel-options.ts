@@ -149,10 +149,19 @@ export class ChannelTable {
     this.#patterns.sort(([one], [other]) => ChannelPattern.compare(one, other));
   }
 
-  /** Adds the schemas of what clients send. @throws {TypeError} for one that cannot be run. */
+  /** Adds the schemas of what clients send. @throws {TypeError} for one that cannot be run, or an event that the contract does not have. */
   declare({ channels = {} }: Contract): void {
-    const declared = (channel: ResolvedChannel): ResolvedChannel =>
-      Object.hasOwn(channels, channel.name) ? { ...inboundOf(channel.name, channels[channel.name]!), ...channel } : channel;
+    const declared = (channel: ResolvedChannel): ResolvedChannel => {
+      if (!Object.hasOwn(channels, channel.name)) return channel;
+      const inbound = inboundOf(channel.name, channels[channel.name]!);
+      for (const event of inbound.schema && channel.schema ? channel.schema.keys() : []) {
+        if (inbound.schema?.has(event)) continue;
+        throw new TypeError(
+          `Cannot declare the channel "${channel.name}": the contract has no event "${event}", add it, or remove schema.${event}`,
+        );
+      }
+      return { ...inbound, ...channel };
+    };
     for (const [name, channel] of this.#names) this.#names.set(name, declared(channel));
     this.#patterns = this.#patterns.map(([pattern, channel]) => [pattern, declared(channel)]);
   }

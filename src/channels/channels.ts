@@ -20,10 +20,17 @@
  */
 import { Channel, type ChannelHost } from "./channel.ts";
 import { ChannelQuota } from "./channel-quota.ts";
-import { type ChannelOptions, ChannelTable, type EventSchemas, type ResolvedChannel } from "./channel-options.ts";
+import type {
+  AnySchemas,
+  ChannelDeclarations,
+  ChannelsOf,
+  DeclarationOf,
+  DeclaredName,
+  OnlyDeclared,
+} from "./channel-declarations.ts";
+import { ChannelTable, type ResolvedChannel } from "./channel-options.ts";
 import { CloseCode } from "../protocol/close.ts";
-import type { ChannelContract, ChannelName, ChannelOf, Contract } from "../protocol/contract-types.ts";
-import type { DataOf, EventOf, MatchingName } from "../protocol/contract-types.ts";
+import type { Contract, DataOf, EventOf } from "../protocol/contract-types.ts";
 import { WebSocketController } from "../controller/controller.ts";
 import type { Publishing } from "../application/observer.ts";
 import { describeCopies } from "../base/copies.ts";
@@ -50,32 +57,10 @@ export type {
   SchemasOf,
   SnapshotContext,
 } from "./channel-options.ts";
+export type { AnySchemas, ChannelDeclarations, ChannelsOf, DeclarationOf, DeclaredName } from "./channel-declarations.ts";
 export type * from "../protocol/contract-types.ts";
 export type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 export type { HistoryQuery, HistoryReason, HistoryRecord, PublicationRecord } from "./history-record.ts";
-
-/** Channel options, by channel name or by a prefix followed by `*`: of the channels of the contract, or of any. */
-export type ChannelDeclarations<C = Contract, Schemas = AnySchemas> = C extends { readonly channels: infer H }
-  ? { readonly [Name in keyof H & string]: ChannelOptions<Name, H[Name]> }
-  : { readonly [Name in keyof Schemas]: ChannelOptions<Name & string, ChannelContract, Schemas[Name]> };
-
-/** Schemas of channels that are not known at compile time. */
-export type AnySchemas = { readonly [name: string]: EventSchemas };
-
-/** The contract, or what the schemas of the declarations say instead. */
-export type ChannelsOf<C, Schemas> = C extends { readonly channels: unknown } ? C : {
-  readonly channels: {
-    readonly [Name in keyof Schemas]: Schemas[Name] extends EventSchemas ? { readonly events: Schemas[Name] } : ChannelContract;
-  };
-};
-
-/** A declared channel name. A `string`, which is not known at compile time, is checked at run time only. */
-export type DeclaredName<D, Name extends string> = string extends Name ? Name
-  : [Name] extends [ChannelName<D>] ? MatchingName<D, Name>
-  : ChannelName<D>;
-
-/** The declaration that a channel name matches; any declaration if the name is not known at compile time. */
-export type DeclarationOf<D, Name extends string> = string extends Name ? ChannelContract : ChannelOf<D, Name>;
 
 /** Limits for all channels together. */
 export interface ChannelsOptions {
@@ -157,7 +142,11 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
    * @throws {TypeError} for an invalid declaration or option, a history that the engine cannot keep, a controller from another
    * copy of the package, or a controller that already has channels.
    */
-  constructor(controller: WebSocketController<C>, declarations: ChannelDeclarations<C, Schemas>, options: ChannelsOptions = {}) {
+  constructor(
+    controller: WebSocketController<C>,
+    declarations: ChannelDeclarations<C, Schemas> & OnlyDeclared<C, NoInfer<Schemas>>,
+    options: ChannelsOptions = {},
+  ) {
     const given = checkLimits(options);
     checkController(controller);
     this.controller = controller;

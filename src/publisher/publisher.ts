@@ -48,6 +48,11 @@ export interface PublishedChannel {
   readonly authorize?: unknown;
 }
 
+/** Channels by their declared names: those of the contract, or any. */
+export type PublishedChannels<C = Contract> = C extends { readonly channels: infer H }
+  ? { readonly [Name in keyof H]?: PublishedChannel }
+  : { readonly [name: string]: PublishedChannel };
+
 /** Options of {@link createPublisher}. */
 export interface PublisherOptions<C = Contract> {
   /** The engine of the nodes, with the same options as theirs: `natsEngine`, `redisEngine`, `postgresEngine`. */
@@ -56,7 +61,7 @@ export interface PublisherOptions<C = Contract> {
    * The channels, by name or by a prefix followed by `*`, as `new Channels` declares them. Others are refused.
    * @default any channel, without a history
    */
-  channels?: Readonly<Record<string, PublishedChannel>>;
+  channels?: PublishedChannels<C>;
   /** The contract of the nodes: it types channels, events, data and messages. */
   contract?: C;
   /** Begins the name of this process among the nodes: up to 51 letters, digits, `_` and `-`. @default {"publisher"} */

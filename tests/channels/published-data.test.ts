@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
 import * as z from "zod";
-import { defineContract } from "../../mod.ts";
+import { defineContract, type WebSocketController } from "../../mod.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import { createChannels } from "../support/channels-fixture.ts";
 import { observe } from "../support/observed.ts";
@@ -111,6 +111,18 @@ describe("The option contract", () => {
     }
     await join().ask(say("said", { text: "still here" }));
     assert.deepEqual((await peer.take()).map(({ event, uid }) => [event, uid]), [["said", 7]]);
+  });
+
+  it("refuses a schema of an event that the contract does not have", () => {
+    const { controller } = observe({ contract });
+    const schema = { said: Name, evil: Name };
+    const declarations = { "room:{id}": { authorize: () => true, schema } };
+    assert.throws(
+      () => new Channels(controller as WebSocketController, declarations),
+      /Cannot declare the channel "room:\{id\}": the contract has no event "evil", add it, or remove schema\.evil$/,
+    );
+    const events = defineContract({ channels: { free: {} } }); // Has no events, and so restricts none.
+    new Channels(observe({ contract: events }).controller as WebSocketController, { free: { authorize: () => true, schema } });
   });
 
   it("refuses schemas that it cannot run", () => {

@@ -84,6 +84,16 @@ const MISUSES: Record<string, [snippet: string, error: RegExp]> = {
     'new Channels(controller, { "room:*": { authorize } });',
     /Property 'wire' is missing in type '\{ "room:\*": \{ authorize: \(\) => boolean; \}; \}'/,
   ],
+  "an event in a variable that the contract does not have": [
+    `const schema = { said: Text, evil: Text };
+    new Channels(controller, { "room:*": { authorize, schema }, wire: { authorize } });`,
+    /'"Cannot declare the event \\"evil\\": the contract does not have it"'\.$/,
+  ],
+  "a channel in a variable that the contract does not have": [
+    `const declarations = { "room:*": { authorize }, wire: { authorize }, wrie: { authorize } };
+    new Channels(controller, declarations);`,
+    /'"Cannot declare the channel \\"wrie\\": the contract does not have it"'\.$/,
+  ],
   "a publication to a misspelt channel": [
     'open.publish("romo:1", "said", { text: "Hello" });',
     /^Argument of type '"romo:1"' is not assignable to parameter of type '(?:"wire" \| `room:\$\{string\}`|`room:\$\{string\}` \| "wire")'\.$/,

@@ -15,7 +15,7 @@ import {
   type EventOf,
 } from "../../src/client/client.ts";
 import { usePresence, useSubscription } from "../../src/client/react.ts";
-import type { Publisher } from "../../src/publisher/publisher.ts";
+import { createPublisher, type Publisher, type PublisherOptions } from "../../src/publisher/publisher.ts";
 
 /** Compiles only when the two types are the same. */
 function same<A, B>(
@@ -161,6 +161,13 @@ export function names(
   void channels.history("room:");
   // @ts-expect-error -- no such channel
   void channels.presence("room:1:x");
+}
+
+export function publishers({ engine }: PublisherOptions): void {
+  createPublisher({ engine, contract, channels: { "room:{id}": {}, lobby: {} } });
+  createPublisher({ engine, channels: { anything: {} } });
+  // @ts-expect-error -- no such channel
+  createPublisher({ engine, contract, channels: { "room:{id}": {}, "romo:{id}": {} } });
 }
 
 export function hooks(id: string): void {

@@ -381,6 +381,43 @@ export function declarations(): void {
   });
 }
 
+/** TypeScript looks for unknown fields in object literals only: a variable is checked by the types of its fields. */
+export function variables(): void {
+  const schema = { said: Said };
+  const more = { said: Said, evil: v.string() };
+  const typed = new Channels(controller, {
+    "room:*": { authorize: ({ channel }) => channel === "room:1", schema, snapshot: () => [""] },
+    ...others,
+  });
+  const same: Channels<typeof contract> = typed;
+  void same.publish("room:1", "said", { text: "Hello", likes: 1 });
+  const declared: ChannelDeclarations<typeof contract> = { "room:*": { authorize: () => true, schema }, ...others };
+  new Channels(controller, declared);
+  new Channels(controller, {
+    // @ts-expect-error -- no such event
+    "room:*": { authorize: () => true, schema: more },
+    ...others,
+  });
+  const withEvent = { "room:*": { authorize: () => true, schema: more }, ...others };
+  // @ts-expect-error -- no such event
+  new Channels(controller, withEvent);
+  const withChannel = { "room:*": room, ...others, "rooms:*": room };
+  // @ts-expect-error -- no such channel
+  new Channels(controller, withChannel);
+  const withEvents = { events: { said: Said }, event: { evil: v.string() } };
+  // @ts-expect-error -- a misspelt field
+  defineContract({ channels: { wire: withEvents } });
+  const withField = { say: { payload: Text, replay: Text } };
+  // @ts-expect-error -- a misspelt field
+  defineContract({ requests: withField });
+  const withPart = { requests: { say: { payload: Text } }, request: {} };
+  // @ts-expect-error -- a misspelt part
+  defineContract(withPart);
+  const anyOf = <C>(controller: WebSocketController<C>, declarations: ChannelDeclarations<C>): Channels<C> =>
+    new Channels(controller, declarations);
+  anyOf(controller, declared);
+}
+
 /** What takes any controller, service or channels also takes those of a contract. */
 export function anybody(): void {
   const any: WebSocketController = controller;

@@ -1,0 +1,42 @@
+/** The types of what `new Channels` is passed, and of the names that follow from it. */
+import type { ChannelContract, ChannelName, ChannelOf, Contract, MatchingName } from "../protocol/contract-types.ts";
+import type { ChannelOptions, EventSchemas } from "./channel-options.ts";
+
+/** Channel options, by channel name or by a prefix followed by `*`: of the channels of the contract, or of any. */
+export type ChannelDeclarations<C = Contract, Schemas = AnySchemas> = C extends { readonly channels: infer H }
+  ? { readonly [Name in keyof H & string]: ChannelOptions<Name, H[Name]> }
+  : { readonly [Name in keyof Schemas]: ChannelOptions<Name & string, ChannelContract, Schemas[Name]> };
+
+/** @internal Refuses what the contract does not have in an object that comes from a variable, too. */
+export type OnlyDeclared<C, Schemas> = string extends keyof Schemas ? unknown
+  : C extends { readonly channels: infer H } ? { readonly [Name in keyof Schemas]: OnlyIn<H, Name, Schemas[Name]> }
+  : unknown;
+
+/** @internal */
+type OnlyIn<H, Name, Schemas> = Name extends keyof H ? { readonly schema?: OnlyEvents<H[Name], Schemas> }
+  : `Cannot declare the channel "${Name & string}": the contract does not have it`;
+
+/** @internal */
+type OnlyEvents<H, Schemas> = {
+  readonly [Event in keyof Schemas]: H extends { readonly events: infer Events }
+    ? Event extends keyof Events ? unknown : `Cannot declare the event "${Event & string}": the contract does not have it`
+    : unknown;
+};
+
+/** Schemas of channels that are not known at compile time. */
+export type AnySchemas = { readonly [name: string]: EventSchemas };
+
+/** The contract, or what the schemas of the declarations say instead. */
+export type ChannelsOf<C, Schemas> = C extends { readonly channels: unknown } ? C : {
+  readonly channels: {
+    readonly [Name in keyof Schemas]: Schemas[Name] extends EventSchemas ? { readonly events: Schemas[Name] } : ChannelContract;
+  };
+};
+
+/** A declared channel name. A `string`, which is not known at compile time, is checked at run time only. */
+export type DeclaredName<D, Name extends string> = string extends Name ? Name
+  : [Name] extends [ChannelName<D>] ? MatchingName<D, Name>
+  : ChannelName<D>;
+
+/** The declaration that a channel name matches; any declaration if the name is not known at compile time. */
+export type DeclarationOf<D, Name extends string> = string extends Name ? ChannelContract : ChannelOf<D, Name>;
