@@ -107,13 +107,31 @@ async function snapshot(connection: NatsConnection): Promise<Snapshot> {
   return { config, state, chunks };
 }
 
+/** What the server answers while it restores. */
+interface Restoring {
+  deliver_subject: string;
+  error?: { err_code: number };
+}
+
+/** The code of JetStream for a stream of this name that is there. */
+const NAME_IN_USE = 10_130;
+
 /** Puts a backup in place of the stream while the nodes stay connected: as another server does that is behind. */
-async function restore(connection: NatsConnection, { config, state, chunks }: Snapshot): Promise<void> {
-  await api(connection, "DELETE");
-  const { deliver_subject } = await api<{ deliver_subject: string }>(connection, "RESTORE", { config, state });
+async function restore(connection: NatsConnection, copied: Snapshot): Promise<void> {
+  for (;;) {
+    await api(connection, "DELETE");
+    const error = await restoreDeleted(connection, copied);
+    // A node that misses the stream makes it again, which may be before it is restored.
+    if (error?.err_code !== NAME_IN_USE) return assert.equal(error, undefined);
+  }
+}
+
+/** Resolves with what the server refuses it by. */
+async function restoreDeleted(connection: NatsConnection, { config, state, chunks }: Snapshot): Promise<Restoring["error"]> {
+  const { deliver_subject, error } = await api<Restoring>(connection, "RESTORE", { config, state });
+  if (error) return error;
   for (const chunk of chunks) await connection.request(deliver_subject, chunk);
-  const restored = (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<{ error?: object }>();
-  assert.equal(restored.error, undefined);
+  return (await connection.request(deliver_subject, "", { timeout: 5_000 })).json<Restoring>().error;
 }
 
 async function purge(connection: NatsConnection, channel: string): Promise<void> {
