@@ -9,7 +9,8 @@ import { turn } from "../support/waiting.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { type Loss, losses } from "./losses.ts";
 
-const FAST = { lease: 1_500, checkInterval: 300, linger: 300, timeout: 2_000 };
+/** Quick to notice all but silence: a busy machine keeps a server or a node silent for a while. */
+const FAST = { lease: 6_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 const urlOf = (port: number) => `postgres://noroshi@127.0.0.1:${port}/postgres`;
 
