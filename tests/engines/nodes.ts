@@ -4,6 +4,7 @@ import process from "node:process";
 import { describe, it } from "node:test";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
 import { Channels } from "../../src/channels/channels.ts";
+import type { ClusterStats } from "../../src/controller/cluster.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { Engine } from "../../src/engines/engine.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
@@ -86,16 +87,22 @@ export function nodes(name: string, { skip, start, engine }: NodesFixture): void
           return { controller, channels, join: (user: string) => new Peer(controller, user) };
         }));
         // Each names itself first.
-        const names = await Promise.all(
-          nodes.map(async ({ controller }) => Object.keys((await controller.cluster.stats()).nodes)[0]!),
-        );
+        let stats: ClusterStats[] = [];
+        // A node is ready before it knows those that have not answered its greeting within a second, and drops what they send until then.
+        await until(async () => {
+          stats = await Promise.all(nodes.map(({ controller }) => controller.cluster.stats()));
+          return stats.every(({ nodes, missing }) => Object.keys(nodes).length === 3 && missing.length === 0);
+        }, () => stats);
+        const names = stats.map(({ nodes }) => Object.keys(nodes)[0]!); // There are three.
+        const droppedBy = () => nodes.map(({ controller }) => ({ ...(controller.engine as BrokerEngine).dropped }));
+        const dropped = droppedBy();
         const restore = speakNextVersion(
           new Set(names.filter((_, index) => version > 0 && (index > 0) === (version > 1))),
           secret,
         );
         const close = async () => {
           restore();
-          assert.deepEqual(nodes.map(({ controller }) => (controller.engine as BrokerEngine).dropped), [{}, {}, {}]);
+          assert.deepEqual(droppedBy(), dropped);
           for (const { controller } of nodes) await controller.engine.close();
           await broker.close();
         };
