@@ -1,5 +1,7 @@
 import type { Clock } from "../../src/base/clock.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
+import type { Awaitable } from "../../src/engines/engine.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import type { EngineFixture } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 
@@ -14,6 +16,19 @@ export async function startNode(engine: BrokerEngine, clock?: Clock): Promise<Br
   engine.start(host);
   await host.until(() => host.statuses.includes("ready"));
   return { engine, host, kill: () => host.stop() };
+}
+
+/** Asks again when the engine refuses: on a busy machine an answer may take longer than its timeout. The same id makes that safe. */
+export async function untilAnswered<Answer>(ask: () => Awaitable<Answer>): Promise<Answer> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof WebSocketError)) throw error;
+      // An engine that is away rejects at once.
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
 }
 
 export function brokerFixture(

@@ -9,8 +9,8 @@ import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { answerOnce } from "../../src/once/once.ts";
-import { WebSocketError } from "../../src/protocol/errors.ts";
 import { open } from "../support/fake-transport.ts";
+import { untilAnswered } from "./broker-fixture.ts";
 
 export const HISTORY = { size: 100_000, ttl: 3_600_000 };
 
@@ -91,19 +91,6 @@ async function run(broker: string, port: number, first: number): Promise<void> {
       engine.publish("log", { event: "wrote", data: `${number}` }, HISTORY, onceOf(number))
     );
     write(`published ${number} ${position!.offset}`);
-  }
-}
-
-/** Asks again when the engine refuses: on a busy machine an answer may take longer than its timeout. The same id makes that safe. */
-export async function untilAnswered<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
-  for (;;) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (!(error instanceof WebSocketError)) throw error;
-      // An engine that is away rejects at once.
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
   }
 }
 

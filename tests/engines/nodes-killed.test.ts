@@ -19,7 +19,8 @@ import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { Random } from "../support/random.ts";
 import { turn } from "../support/waiting.ts";
-import { createEngine, createHandler, HISTORY, onceOf, untilAnswered } from "./killed-node.ts";
+import { untilAnswered } from "./broker-fixture.ts";
+import { createEngine, createHandler, HISTORY, onceOf } from "./killed-node.ts";
 
 const KILLS = Number(process.env["KILLS"] ?? 3);
 const HERE = fileURLToPath(new URL(".", import.meta.url));
