@@ -11,16 +11,19 @@ import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 
+/** Calls wait for three of these (ms), in which a busy machine starts a broker. */
+const TIMEOUT = 30_000;
+
 const BROKERS = {
   Redis: {
     program: "redis-server",
     start: () => BrokerProcess.redis(),
-    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }) }),
+    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), timeout: TIMEOUT }),
   },
   NATS: {
     program: "nats-server",
     start: () => BrokerProcess.nats(),
-    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}` }),
+    engine: (port: number) => natsEngine({ servers: `nats://127.0.0.1:${port}`, timeout: TIMEOUT }),
   },
 };
 
