@@ -17,6 +17,7 @@ import { listSections } from "../../scripts/docs/pages.ts";
 import { createClient } from "../../src/client/client.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { packPackage } from "../support/packed.ts";
+import { PATIENT } from "../support/patient.ts";
 import { endAll, findNode, start, type Tools } from "./projects.ts";
 import { readSnippets } from "./snippets.ts";
 
@@ -210,6 +211,7 @@ async function talk(url: string): Promise<void> {
   const client = createClient(`${url}/websocket`, {
     token,
     tokenIn: "protocol",
+    ...PATIENT,
     WebSocket: WebSocket as unknown as typeof globalThis.WebSocket, // Node 20 has none of its own.
   });
   const room = client.subscribe("room:lobby")[Symbol.asyncIterator]();

@@ -268,7 +268,7 @@ class WorkerNode {
 
 /** A client, and what it was sent. */
 async function join(node: WorkerNode, user: string) {
-  const client = createClient(node.url, { WebSocket: WebSocket as never, token: user, reconnect: false });
+  const client = createClient(node.url, { WebSocket: WebSocket as never, token: user, reconnect: false, heartbeat: 0 });
   const news: unknown[] = [];
   const said: unknown[] = [];
   const closes: number[] = [];

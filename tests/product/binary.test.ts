@@ -12,6 +12,7 @@ import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { start } from "../docs/projects.ts";
 import { freePort } from "../support/brokers.ts";
+import { PATIENT } from "../support/patient.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -45,7 +46,7 @@ it("bun build --compile makes a binary that serves the route", { timeout: 300_00
     new Promise<never>((_, reject) => server.on("exit", (code) => reject(new Error(`The server exited with ${code}`)))),
   ]);
   assert.match(line, /Started development server/);
-  const client = createClient(`ws://127.0.0.1:${port}/websocket`, { WebSocket: WebSocket as never }); // As the client uses it.
+  const client = createClient(`ws://127.0.0.1:${port}/websocket`, { WebSocket: WebSocket as never, ...PATIENT }); // As the client uses it.
   assert.equal(await client.request("double", { n: 21 }), 42);
   await client.close();
 });

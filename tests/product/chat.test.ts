@@ -18,6 +18,7 @@ import { findViolations } from "../support/axe.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { ChatNode, ChatProject, logIn, PASSWORD } from "../support/chat-project.ts";
+import { PATIENT } from "../support/patient.ts";
 import { inTime } from "../support/waiting.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -50,6 +51,7 @@ class Listener {
       token,
       tokenIn: "protocol",
       backoff: { base: 100, cap: 1_000 },
+      ...PATIENT,
       WebSocket: TestSocket as unknown as typeof globalThis.WebSocket, // As far as the client uses one.
     });
     client.subscribe("room:garden", {

@@ -22,7 +22,9 @@ const seen = window.seen = { status: [], data: [], gaps: 0, present: [], closes:
 const kept = JSON.parse(sessionStorage.getItem("position") ?? "null") ?? undefined;
 // One that is patient comes back in good time only when it is told that the network is there.
 const backoff = location.search === "?patient" ? { base: 1e6, cap: 1e6 } : {};
-const client = window.client = createClient("/websocket?port=" + location.port, { token: "ann", heartbeat: 60_000, backoff });
+// Without a heartbeat, but where a page sleeps: a machine that stands still for seconds would look like one that slept.
+const heartbeat = location.search === "?sleepy" ? 60_000 : 0;
+const client = window.client = createClient("/websocket?port=" + location.port, { token: "ann", heartbeat, backoff });
 client.on("status", ({ status }) => seen.status.push(status));
 client.on("close", (close) => seen.closes.push({ ...close, at: Date.now() }));
 const subscription = client.subscribe("room:1", {
@@ -164,7 +166,7 @@ describe("createClient, in a browser", { skip: elsewhere || noBrowser }, () => {
   });
 
   it("notices at once, when it is seen again, that its link has died while it was frozen", async () => {
-    const { page, cdp } = await open();
+    const { page, cdp } = await open(undefined, "?sleepy");
     await cdp.send("Page.setWebLifecycleState", { state: "frozen" });
     proxy.blackHole();
     await channels.publish("room:1", "say", "while frozen");

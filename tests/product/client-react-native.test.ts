@@ -16,6 +16,7 @@ import { WebSocketController } from "../../mod.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import type * as Client from "../../src/client/client.ts";
 import { serve } from "../../src/serve/serve.ts";
+import { PATIENT } from "../support/patient.ts";
 import { Proxy } from "../support/proxy.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "it is bundled and evaluated on Node" : false;
@@ -197,6 +198,7 @@ describe("The client, with what React Native has", { skip: elsewhere }, () => {
             }
           },
           backoff: { base: 20, cap: 100 },
+          ...PATIENT,
         });
         clients.push(client);
         const channel = `room:${tokenIn}`;

@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { packPackage } from "../support/packed.ts";
+import { PATIENT } from "../support/patient.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const modules = join(root, "node_modules");
@@ -277,7 +278,7 @@ async function serves(url: string): Promise<void> {
     return (await (await fetch(`${url}/login`, { method: "POST", body }))
       .json()).token as string;
   };
-  const client = createClient(`${url}/websocket`, { token, WebSocket });
+  const client = createClient(`${url}/websocket`, { token, WebSocket, ...PATIENT });
   await client.request("say", { text: "Hello" });
   for await (const item of client.subscribe("chat")) {
     assert.deepEqual(

@@ -11,6 +11,7 @@ import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { lacks } from "../support/brokers.ts";
+import { PATIENT } from "../support/patient.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 import { inTime } from "../support/waiting.ts";
 
@@ -94,6 +95,7 @@ class Listener {
     const client = this.client = createClient(`${url}/websocket`.replace("http", "ws"), {
       token,
       backoff: { base: 100, cap: 1_000 },
+      ...PATIENT,
       WebSocket: WebSocket as unknown as typeof globalThis.WebSocket, // Node 20 has none of its own.
     });
     client.on("status", ({ status }) => {

@@ -20,6 +20,7 @@ import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { endAll, findNode, install, start, type Tools, unpackPackage } from "../docs/projects.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
+import { PATIENT } from "../support/patient.ts";
 import { environmentOf, type Image, playDockerfile } from "./dockerfile.ts";
 import { type Front, SITE, startFront, toThisMachine } from "./front.ts";
 
@@ -139,7 +140,7 @@ describe("The recipes", { skip: noShell }, () => {
               } as object); // Its types do not know the options of `https.request`.
             }
           }
-          const client = createClient(`wss://${SITE}:${port}${path}`, { WebSocket: Socket as never }); // As `ws` itself.
+          const client = createClient(`wss://${SITE}:${port}${path}`, { WebSocket: Socket as never, ...PATIENT }); // As `ws` itself.
           clients.add(client);
           const heard: unknown[] = [];
           let wake = () => {};

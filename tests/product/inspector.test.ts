@@ -24,6 +24,7 @@ import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
 import { Firefox, noFirefox } from "../support/firefox.ts";
+import { PATIENT } from "../support/patient.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -76,7 +77,7 @@ class Node {
   }
 
   async connect(token: string): Promise<StreamingClient> {
-    const client = createClient(`${this.url}websocket`, { token, WebSocket, streams });
+    const client = createClient(`${this.url}websocket`, { token, WebSocket, streams, ...PATIENT });
     this.#clients.push(client);
     await client.ready;
     return client;
@@ -340,7 +341,7 @@ describe(
       t.after(() => front.close());
       await once(front, "listening");
       const { port } = front.address() as { port: number }; // Of a TCP server.
-      const ann = createClient(`ws://127.0.0.1:${nodes[1]!.port}/websocket`, { token: "ann", WebSocket });
+      const ann = createClient(`ws://127.0.0.1:${nodes[1]!.port}/websocket`, { token: "ann", WebSocket, ...PATIENT });
       t.after(() => ann.close());
       await ann.ready;
 

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { createClient } from "../../src/client/client.ts";
 import { packPackage } from "../support/packed.ts";
+import { PATIENT } from "../support/patient.ts";
 import { endAll, findNode, start } from "../docs/projects.ts";
 import { freePort } from "../support/brokers.ts";
 
@@ -96,7 +97,8 @@ describe("examples/worker", { skip: noShell }, () => {
       const server = start(`npm start -- --port ${port} --ip 127.0.0.1`, project, { path });
       await Promise.race([server.listens, server.ended]);
       const url = `http://127.0.0.1:${port}`;
-      const connect = (path: string) => createClient(`${url.replace("http", "ws")}${path}`, { WebSocket: WebSocket as never }); // As the client uses it.
+      const connect = (path: string) =>
+        createClient(`${url.replace("http", "ws")}${path}`, { WebSocket: WebSocket as never, ...PATIENT }); // As the client uses it.
       const [client, guest] = [connect("/websocket"), connect("/hall/websocket")];
       try {
         const orders = client.subscribe("orders")[Symbol.asyncIterator]();

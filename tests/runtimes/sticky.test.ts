@@ -10,6 +10,7 @@ import { EventSocket } from "../../src/client/sse.ts";
 import { fallback } from "../../src/http/http.ts";
 import { type RunningServer, serve } from "../../src/serve/serve.ts";
 import { freePort, lacks } from "../support/brokers.ts";
+import { PATIENT } from "../support/patient.ts";
 import { Caddy } from "./caddy.ts";
 import { Nginx } from "./nginx.ts";
 
@@ -61,7 +62,7 @@ describe("The fallback over two nodes", () => {
 
   async function ask(port: number): Promise<string[]> {
     const answers = Array.from({ length: CLIENTS }, async () => {
-      const client = createClient(`ws://127.0.0.1:${port}/websocket`, { WebSocket: EventSocket });
+      const client = createClient(`ws://127.0.0.1:${port}/websocket`, { WebSocket: EventSocket, ...PATIENT });
       const first = await client.request("where", {}) as string; // As the handler answers.
       for (let n = 0; n < 3; n++) assert.equal(await client.request("where", {}), first);
       await client.close();

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { WebSocket } from "ws";
 import { ClientError, createClient } from "../../../src/client/client.ts";
 import { streams } from "../../../src/client/streams.ts";
+import { PATIENT } from "../../support/patient.ts";
 import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
 import { codeOf, Reader, V1 } from "./streaming.ts";
@@ -46,7 +47,8 @@ async function readAll(reader: Reader): Promise<{ items: unknown[]; end: any }> 
 }
 
 function connect({ port }: TestServer) {
-  return createClient(`ws://127.0.0.1:${port}/streaming?access_token=ann`, { WebSocket: WebSocket as never, streams }); // As the client uses it.
+  const options = { WebSocket: WebSocket as never, streams, ...PATIENT }; // As the client uses it.
+  return createClient(`ws://127.0.0.1:${port}/streaming?access_token=ann`, options);
 }
 
 /** What clients send after a request: how far they may be ahead of the handler, and how it ends. */
