@@ -64,7 +64,7 @@ export function handleChat<Message extends ChatMessage = ChatMessage>(
   handler: ChatHandler<Message>,
   { type = "chat", ...options }: ChatOptions = {},
 ): void {
-  // The content of a message is the application's: its type is what it says.
+  // The schema checks the shape only: the application declares the type of the content.
   controller.handle(type, requestSchema() as v.GenericSchema<unknown, ChatRequest<Message>>, handler, {
     resumable: {
       ...options,

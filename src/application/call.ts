@@ -58,7 +58,7 @@ export interface CallKeeper {
   keep(call: Call): void;
   /** Opens the input of the call, until {@link release}. @throws {WebSocketError} if the client may not send it. */
   open(call: Call, schema: CheckedSchema): AsyncIterable<unknown>;
-  /** The call is answered. */
+  /** Stops following the call, because it is answered. */
   release(call: Call): void;
   /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
   stream(call: Call, source: Streamable): Promise<unknown>;

@@ -141,7 +141,7 @@ type CheckedName<Name extends string, Channels> = IsChannel<Name> extends false
   : [SameShape<Name, keyof Channels & string>] extends [never] ? CheckedChannel<Name, Channels[Name & keyof Channels]>
   : `Cannot declare the channel "${Name}": "${SameShape<Name, keyof Channels & string>}" has the same names, remove one`;
 
-/** The declaration itself, with the reason in the place of each entry that is wrong. */
+/** The declaration itself. The type of an invalid entry is a text that says what is wrong. */
 export type CheckedContract<D> = {
   readonly [Key in keyof D]: Key extends "requests" ? {
       readonly [Type in keyof D[Key] & string]: CheckedType<

@@ -89,7 +89,7 @@ interface Registered {
   readonly isPlain: boolean;
 }
 
-/** Types of messages about streams, which no middleware and listener sees. */
+/** Message types that control streams. Neither middleware nor listeners receive them. */
 export const STREAM_TYPES: ReadonlySet<string> = new Set(["stream.credit", "stream.cancel", "stream.input", "stream.end"]);
 
 /** Types that the controller handles itself. */
@@ -349,13 +349,13 @@ export class Handlers {
     this.#host.outbound?.reply(type, data, client);
   }
 
-  /** Never throws. */
+  /** Answers a failed call. Never throws. */
   #fail(call: Call, error: unknown): void {
     releaseCall(call);
     this.#answerError(isAbort(call, error) ? reasonOf(call) : error, call.client, requestOf(call));
   }
 
-  /** Never throws. */
+  /** Answers with a `WebSocketError` as it is, with any other error as `INTERNAL_ERROR`. Never throws. */
   #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
     const request = envelopeOf(message);
     const shown = WebSocketError.from(error);
@@ -392,7 +392,7 @@ function inputOf(type: string, declared: Declared<object>): CheckedSchema | unde
   return checked;
 }
 
-/** @internal Whether it is a request of a contract: a plain object, of `payload`, `reply` and `stream` only. */
+/** @internal Whether the value is a request of a contract: a plain object with no key but `payload`, `reply` and `stream`. */
 export const isRequest = <Output extends object, Reply>(
   declared: Declared<Output, Reply>,
 ): declared is RequestDeclaration<Output, Reply> =>

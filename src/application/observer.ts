@@ -48,7 +48,7 @@ export interface Observer {
   handle?(request: WebSocketMessage, client: WebSocketClient, call: () => unknown): unknown;
   /** Sends what {@link handle} has returned in parts. The promise settles when all is sent. */
   stream?(request: WebSocketMessage, client: WebSocketClient, send: () => Promise<unknown>): Promise<unknown>;
-  /** Publishes to a channel, and returns what that returns. */
+  /** Calls `call`, which publishes to a channel, and returns its result. */
   publish?<Result>(publishing: Publishing, call: () => Result): Result;
   /** Delivers a publication that a span has published. */
   deliver?(delivering: Delivering, call: () => void): void;
@@ -58,11 +58,11 @@ export interface Observer {
   reported?(error: unknown, client?: WebSocketClient): void;
   /** A record was logged. */
   logged?(level: LogLevel, record: LogRecord, message: string): void;
-  /** It was removed. */
+  /** The observer was removed. */
   end?(): void;
 }
 
-/** Makes one observer of several. Each call goes through the first one first. */
+/** Combines observers into one. The first one is the outermost: its wrapper is called first. */
 export function combine(observers: readonly Observer[]): Observer | undefined {
   if (observers.length < 2) return observers[0];
   /** The calls of all of them, each around the next. */

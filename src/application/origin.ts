@@ -37,7 +37,7 @@ export function isAllowedOrigin(origin: string, host: string, origins: Origins):
   return isSameHost(url, host) || origins.some((pattern) => matches(url, pattern));
 }
 
-/** {@link isAllowedOrigin}, which remembers its latest answer: it takes four URLs parsed, and most clients come from one page. */
+/** {@link isAllowedOrigin} that remembers its latest answer: each one parses four URLs, and most clients come from one page. */
 export function allowedOrigins(origins: Origins): (origin: string, host: string) => boolean {
   if (origins === "*") return () => true;
   let known: { readonly origin: string; readonly host: string; readonly list: Origins; readonly isAllowed: boolean } | undefined;

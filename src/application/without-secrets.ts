@@ -16,7 +16,7 @@ const MAX_LENGTH = 100_000;
 /** Times that a text is percent-decoded: an address may be a parameter of another one. */
 const MAX_DECODED = 3;
 
-/** Maximum number of causes that are kept, one of the other. The log shows two. */
+/** Maximum length of the chain of causes that is kept. The log shows two. */
 const MAX_CAUSES = 4;
 
 /**

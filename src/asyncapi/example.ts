@@ -20,7 +20,7 @@ const KNOWN = new Set(
     "properties readOnly required title type writeOnly").split(" "),
 );
 
-/** Recursive schemas end where a field may be absent; one that does not has no example. */
+/** Maximum depth of an example. A schema that recurses through required fields has none. */
 const MAX_DEPTH = 8;
 
 /** Value of a schema that fits it; `undefined` where that is not certain, as with keywords that are not known here. */
@@ -36,7 +36,7 @@ export function exampleOf(
   if ("const" in schema) return { value: schema["const"] };
   for (const keyword of ["examples", "enum"]) {
     const values = schema[keyword];
-    // None: an optional field is left out.
+    // An empty list: there is no example, and an optional field is left out.
     if (Array.isArray(values)) return values.length > 0 ? { value: values[0] } : undefined;
   }
   if ("default" in schema) return { value: schema["default"] };
@@ -92,7 +92,7 @@ function objectOf(schema: JsonSchema, inner: Inner, depth: number): Example {
   const fields: [string, unknown][] = [];
   for (const name of new Set([...Object.keys(properties), ...required])) {
     const isRequired = required.includes(name);
-    // An optional field of any value would show nothing.
+    // An example of an optional field without restrictions shows nothing.
     const property = Object.hasOwn(properties, name) ? properties[name] : undefined;
     if (!isRequired && (depth > 2 || !restricts(property))) continue;
     const example = inner(property ?? (isSchema(schema["additionalProperties"]) ? schema["additionalProperties"] : true));

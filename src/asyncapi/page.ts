@@ -244,10 +244,10 @@ const LIMITS = [
   ["maxItems", "items ≤"],
 ] as const;
 
-/** The bounds of numbers that JSON keeps unchanged say nothing of the value. */
+/** Whether the bound is that of a safe integer, which says nothing about the value. */
 const isIntegerBound = (bound: unknown): boolean => typeof bound === "number" && Math.abs(bound) === Number.MAX_SAFE_INTEGER;
 
-/** Text with the code in it that backticks mark. */
+/** Parts of a text, in which those between backticks become code. */
 const textOf = (text: string): unknown[] =>
   text.split(/`([^`]+)`/).map((part, index) => index % 2 ? html`<code>${part}</code>` : part);
 

@@ -66,7 +66,7 @@ export function message(type: string, title: string, summary: string, fields: Fi
   }, examples.map((example) => ({ type, ...example })));
 }
 
-/** A message with a schema of the whole of it. */
+/** Describes a message by the schema of the whole message. */
 export function describe(
   name: string,
   title: string,
@@ -84,7 +84,7 @@ export function describe(
   };
 }
 
-/** An answer to any request, or of type `server` where there is none. */
+/** An error: the answer to any request, or of type `auth` or `server` if it answers none. */
 export const error: AsyncApiMessage = describe(
   "error",
   "Error",

@@ -170,7 +170,7 @@ class SchemaDiff {
     else {
       const [old, now] = this.#withoutEqual(before, after);
       old.slice(0, now.length).forEach((each, index) => this.compare(each, now[index], path));
-      // Each part accepts less.
+      // A value must match every part of allOf.
       if (old.length > now.length) this.#add(path, "widened", "a part of allOf removed");
       if (now.length > old.length) this.#add(path, "narrowed", "a part of allOf added");
     }
@@ -191,7 +191,7 @@ class SchemaDiff {
   #compareAlternatives(before: readonly unknown[], after: readonly unknown[], path: string): void {
     const [old, now] = this.#withoutEqual(before, after);
     const shared = sharedBy([...before.map((each) => this.#follow(each, 0)), ...after.map((each) => this.#follow(each, 1))]);
-    // Those of one kind have changed; others are new, or gone.
+    // Alternatives of one kind have changed; the others were added or removed.
     for (const alternative of [...old]) {
       const at = now.findIndex((each) => kindOf(this.#follow(each, 1)) === kindOf(this.#follow(alternative, 0)));
       if (at < 0) continue;

@@ -31,7 +31,7 @@ export class Subscription implements ChannelRecipient {
   /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
   #run = 0;
   #presence: SubscriptionPresence | undefined;
-  /** Whether the client would have to catch up after hibernation: it is behind, or what is kept waits until it has read. */
+  /** Whether the client would have to catch up after hibernation: it is behind, or kept publications wait until it reads. */
   #isDelayed = false;
 
   constructor(message: SubscriptionRequest, options: ResolvedChannel, owner: SubscriptionOwner) {
@@ -160,7 +160,7 @@ export class Subscription implements ChannelRecipient {
     channel.leave();
   }
 
-  /** Ends the subscription and tells the client why. */
+  /** Ends the subscription and sends the client the reason. */
   endWith(reason: WebSocketError): void {
     const { isStarted: wasStarted, replaces } = this;
     const kept = reason.code === "INVALID_PAYLOAD" ? replaces : undefined; // The replaced one goes on (PROTOCOL.md 4.3).

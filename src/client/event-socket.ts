@@ -3,7 +3,7 @@ import type { WebSocketLike } from "./platform.ts";
 /** What {@link EventSocket} calls, such as `globalThis.fetch`. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** Characters of the frames of one POST, unless one alone is longer (PROTOCOL.md §8). */
+/** Maximum characters of all frames in one POST; a single frame may be longer (PROTOCOL.md §8). */
 const MAX_BATCH = 65_536;
 
 /** Characters of an event that has not ended. */
@@ -107,8 +107,9 @@ export class EventSocket implements WebSocketLike {
     }
   }
 
+  // Async, so that an error that `fetch` throws at once rejects too, and is reported when somebody listens.
   async #ask(url: string, init: RequestInit): Promise<Response> {
-    // Async, since what `fetch` throws at once would be reported before anybody listens. Cookies as of a WebSocket.
+    // With cookies, as a WebSocket sends them.
     return await this.#fetch(url, { credentials: "include", cache: "no-store", signal: this.#abort.signal, ...init });
   }
 
@@ -132,7 +133,7 @@ export class EventSocket implements WebSocketLike {
     if (this.readyState !== 1) return;
     const last = this.#posts.at(-1);
     const size = (frames: string[] = []) => frames.reduce((sum, { length }) => sum + length, 0);
-    // With the first of this turn, or with what waits for the POST under way.
+    // Joins the frames that wait for the end of this turn, or for the POST under way.
     if (last && post.frames && size(last.frames) + size(post.frames) <= MAX_BATCH) (last.frames ??= []).push(...post.frames);
     else this.#posts.push(post);
     if (this.#isPosting) return;

@@ -78,7 +78,7 @@ export function createShownStreams(client: Streaming, type: string, show: (state
     void (async () => {
       const iterator = stream[Symbol.asyncIterator]();
       try {
-        // Not `for await`: to leave it would cancel a stream that goes on. One that is not asked for more ends at the server.
+        // Not `for await`: leaving it would cancel a stream that goes on. The server ends one that is no longer read.
         for (let next = await iterator.next(); !next.done && current === own; next = await iterator.next()) {
           all.push(next.value);
           copy = copyOf(all);

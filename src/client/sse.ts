@@ -193,7 +193,7 @@ class FallbackSocket implements WebSocketLike {
     clearTimeout(this.#timer);
   }
 
-  /** @param own is called first; `ended` returns whether the client is to see it. */
+  /** @param own handles each event first; its `ended` returns whether the client is notified of the close. */
   #use(socket: WebSocketLike, own: { opened(): void; failed(event: object): void; ended(): boolean }): void {
     this.#inner = socket;
     socket.onopen = (event) => {

@@ -52,7 +52,7 @@ const MAX_WAITING = 10_000;
 /** The option `streams` of {@link createClient}: gives the client the methods of {@link Streaming}. */
 export function streams({ nextUid, request, offer, drop, report }: StreamsHost): Streams {
   const open = new Map<unknown, (message: WebSocketMessage) => void>();
-  /** What could not be sent yet: of each stream its last credit or its cancellation, and an item of its input. */
+  /** What could not be sent yet: for each stream its latest credit or cancellation, and an item of its input. */
   const due = new Map<string, { attempt(): boolean; isLasting: boolean }>();
 
   /**
@@ -150,7 +150,7 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
     if (id) name!(id);
     const result = run().catch((error) => {
       const [cause, item] = failed;
-      // The handler has failed with the input, and not of something later (PROTOCOL.md §3.14).
+      // If the handler failed because of the input, and of nothing later, its cause is thrown (PROTOCOL.md §3.14).
       throw item && error.details?.item === item ? cause : error;
     });
     const done = (error?: unknown) => {

@@ -42,7 +42,7 @@ export interface StreamsOfClients {
   readonly items: number;
   /** Whether a generator runs here that clients of other nodes can read. */
   readonly isShared: boolean;
-  /** How many streams the client reads, and how many of them it can go on with on another node. */
+  /** Number of streams that the client reads, and of those that it can continue on another node. */
   of(client: WebSocketClient): { readonly all: number; readonly portable: number };
   /** Ends the streams of the client with SERVICE_UNAVAILABLE, because the node ends. */
   end(client: WebSocketClient): void;

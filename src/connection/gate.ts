@@ -79,7 +79,7 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
   // Handled while the credentials are expired, too: a refused message would be lost in the middle of a stream, which waits until
   // they are renewed. Not a cancel by `id`, which also stops a stream of other connections.
   if (STREAM_TYPES.has(type) && (owner.state !== "expired" || uid !== undefined)) {
-    // The rate limit is for what a client sends on its own.
+    // A credit that the server asked for does not count against the rate limit.
     if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // It was decoded.
     return undefined;
   }

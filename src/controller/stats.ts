@@ -38,7 +38,7 @@ export interface ControllerStats {
 export class ConnectionCounts {
   opened = 0;
   readonly closedBy: Record<CloseCause, number> = { ...NONE_CLOSED };
-  /** Those of them without a WebSocket. */
+  /** The same counts of connections without a WebSocket. */
   readonly overHttp: { opened: number; closedBy: Record<CloseCause, number> } = { opened: 0, closedBy: { ...NONE_CLOSED } };
 
   /** A connection has opened. */

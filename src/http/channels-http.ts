@@ -77,7 +77,7 @@ async function finish(c: Context, answer: Promise<Response>): Promise<Response> 
 
 const acceptsStream = (c: Context): boolean => /(?:^|,)\s*text\/event-stream\b/i.test(c.req.header("accept") ?? "");
 
-/** Close codes in place of the statuses of what may work later. */
+/** Close codes that replace the statuses of failures that may pass. */
 const LATER: Readonly<Record<number, number>> = { 429: CloseCode.RATE_LIMITED, 503: CloseCode.TRY_AGAIN_LATER };
 
 /**

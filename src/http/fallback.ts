@@ -116,7 +116,7 @@ class FallbackRoute {
       c.res = this.#unknown(c, connection);
       return;
     }
-    // Where it stands before the whole app, the preflights of other routes are not its own.
+    // Registered for all paths, it leaves the preflights of other routes to them.
     if (isPreflight(c.req.raw) && !c.req.routePath.endsWith("*")) return preflight(c, "authorization");
     const { headers } = c.req.raw;
     if (method === "GET" && !headers.has("upgrade") && acceptsStream(headers.get("accept"))) return await this.#connect(c, next);

@@ -20,7 +20,7 @@ const NAME = "noroshi/inspector";
 /** Time between two snapshots, in ms. */
 const PERIOD = 1_000;
 
-/** How long a node goes on after the page was connected, or another node has asked, in periods. */
+/** How long a node keeps measuring after its page was last connected, or another node last asked, in periods. */
 const LEASE = 5;
 
 /** How often a drain of the page looks whether the clients have left, in ms. */

@@ -290,7 +290,7 @@ export class Schedules<Payloads = AnyPayloads> {
   #call(row: ScheduleRow, now: number): void {
     const until = now + this.#options.timeout;
     if (this.#unsaved.has(row.id)) return this.#end(row, this.#unsaved.get(row.id));
-    // More attempts than there are to be: evictions have ended the last one, or a deployment has lowered `attempts`.
+    // No attempt is left: an eviction has ended the last one, or a deployment has lowered `attempts`.
     if (row.attempts >= this.#options.attempts) {
       const text = row.error === null
         ? "The object was evicted during the call"

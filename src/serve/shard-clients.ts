@@ -38,7 +38,7 @@ export interface ClientsPage {
 
 const MAX_LIMIT = 10_000;
 
-/** As of `Cluster.clients`, for each object, in ms. */
+/** Time for each object to answer, in ms. That of `Cluster.clients`. */
 const PATIENCE = 2_000;
 
 /** The clients of this object that match. */

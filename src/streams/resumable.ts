@@ -72,7 +72,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   readonly #logs = new Map<string, StreamLog>();
   readonly #runs = new Map<StreamRun, Listed & { readonly user: string | null }>();
   readonly #logHost: StreamLogHost;
-  /** Those that no client reads yet. */
+  /** Streams that no client reads yet. */
   readonly #starting = new Set<Starting>();
 
   constructor(host: ResumableHost) {

@@ -172,7 +172,7 @@ export class StreamRun implements StreamOwner, Timed {
           this.#isPublished = true;
           stream.advance();
         }, (error) => {
-          // Refused, or given up: the end takes its number.
+          // The item was not published: the end of the stream takes its number.
           this.#number--;
           abortCall(this.call, error);
           stream.stop();
