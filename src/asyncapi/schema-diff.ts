@@ -1,4 +1,18 @@
 import { isSchema, type JsonSchema, resolvePointer } from "./json-schema.ts";
+import { ALTERNATIVES, alternativesOf, ANY, distinguishingOf, kindOf, nameOf, NONE, sharedBy } from "./schema-alternatives.ts";
+import {
+  ANNOTATIONS,
+  boundOf,
+  equal,
+  fieldsOf,
+  hasReference,
+  isPlain,
+  isStricter,
+  requiredOf,
+  typeFits,
+  typeName,
+  valuesOf,
+} from "./schema-keywords.ts";
 
 /**
  * The effect on the values that a schema accepts. `narrowed`: it refuses some of them; `widened`: it accepts others too; `changed`:
@@ -24,13 +38,6 @@ const COMPARED = new Set([
   ...["type", "const", "enum", "required", "properties", "additionalProperties", "items", "additionalItems", "anyOf", "oneOf"],
   ...["allOf", "$ref", ...LOWER_BOUNDS.flat(), ...UPPER_BOUNDS.flat()],
 ]);
-/** Keywords that restrict nothing. */
-const ANNOTATIONS = new Set(
-  "title description default examples deprecated readOnly writeOnly $comment definitions $defs $schema $id".split(" "),
-);
-/** Keywords with alternatives. `oneOf` is compared as `anyOf`: no library writes alternatives that exclude each other otherwise. */
-const ALTERNATIVES = ["anyOf", "oneOf"] as const;
-
 /** Lists what is different between two schemas, each with references into its own document. */
 export function diffSchemas(
   before: unknown,
@@ -266,135 +273,3 @@ class SchemaDiff {
     return typeof part["$ref"] === "string" ? this.#follow(resolvePointer(this.#documents[side], part["$ref"]), side) : part;
   }
 }
-
-const ANY: JsonSchema = {};
-const NONE: JsonSchema = { not: {} };
-
-/** A schema is one alternative, unless it says that there are several: by `anyOf`, `oneOf` or types. */
-function alternativesOf(schema: JsonSchema): readonly unknown[] {
-  for (const keyword of ALTERNATIVES) {
-    const { [keyword]: list, ...rest } = schema;
-    if (!Array.isArray(list)) continue;
-    const each = list.flatMap((part) => alternativesOf(isSchema(part) ? part : {}));
-    // What stands beside the alternatives holds for each of them.
-    const alternatives = isPlain(rest) ? each : each.map((part) => bothOf(rest, part));
-    if (alternatives.includes(undefined)) return [schema];
-    const isListed = (each: unknown) => isSchema(each) && valuesOf(each) !== undefined && isPlain(each, "type", "const", "enum");
-    const listed = alternatives.filter(isListed) as JsonSchema[];
-    // Values that are listed one by one are those of one list.
-    return listed.length < 2 ? alternatives : [
-      ...alternatives.filter((each) => !isListed(each)),
-      { enum: listed.flatMap((each) => "const" in each ? [each["const"]] : each["enum"]) },
-    ];
-  }
-  const { type } = schema;
-  return Array.isArray(type) && !valuesOf(schema) ? type.map((each) => ({ ...schema, type: each })) : [schema];
-}
-
-/** One schema for what both schemas accept. The first has fields only. `undefined`: these keywords cannot express it. */
-function bothOf(fields: JsonSchema, other: unknown): JsonSchema | undefined {
-  if (!isSchema(other) || !isPlain(fields, "type", "properties", "required") || fields["type"] !== "object") return undefined;
-  const { type = "object", additionalProperties = true } = other;
-  if (type !== "object" || "$ref" in other || valuesOf(other)) return undefined;
-  const [own, others] = [fieldsOf(fields), fieldsOf(other)];
-  const properties: Record<string, unknown> = { ...others };
-  for (const [name, field] of Object.entries(own)) {
-    const given = Object.hasOwn(others, name) ? others[name] : additionalProperties;
-    if (given !== true && !equal(given, field)) return undefined;
-    properties[name] = field;
-  }
-  return { ...other, type, properties, required: [...new Set([...requiredOf(fields), ...requiredOf(other)])] };
-}
-
-/** Whether a schema has no keywords but annotations and those that are passed. */
-const isPlain = (schema: JsonSchema, ...keywords: string[]): boolean =>
-  Object.keys(schema).every((keyword) => keywords.includes(keyword) || ANNOTATIONS.has(keyword));
-
-/** A bound of a schema. */
-interface Bound {
-  readonly keyword: string;
-  readonly written: number;
-  readonly value: number;
-  readonly isExclusive: boolean;
-}
-
-/** Whether a bound accepts less than another. */
-const isStricter = (one: Bound, other: Bound, sign: 1 | -1): boolean =>
-  one.value === other.value ? one.isExclusive && !other.isExclusive : (one.value - other.value) * sign < 0;
-
-/** The strictest bound of a schema by these keywords. */
-function boundOf(schema: JsonSchema, keywords: readonly string[], sign: 1 | -1): Bound | undefined {
-  return keywords.flatMap((keyword, index): Bound[] => {
-    const written = schema[keyword];
-    if (typeof written !== "number") return [];
-    // Whole numbers above 0 are those from 1.
-    const isNext = index > 0 && schema["type"] === "integer" && Number.isInteger(written);
-    return [{ keyword, written, value: isNext ? written - sign : written, isExclusive: index > 0 && !isNext }];
-  }).sort((a, b) => isStricter(a, b, sign) ? -1 : 1)[0];
-}
-
-/** The values that a schema lists, as JSON. */
-function valuesOf(schema: JsonSchema): string[] | undefined {
-  if ("const" in schema) return [JSON.stringify(schema["const"])];
-  return Array.isArray(schema["enum"]) ? schema["enum"].map((value) => JSON.stringify(value)) : undefined;
-}
-
-/** Distinguishes alternatives: their type, and the fields with a constant value. */
-function kindOf(schema: JsonSchema): string {
-  const values = valuesOf(schema);
-  return JSON.stringify([values ? typeof JSON.parse(values[0] ?? "null") : schema["type"], constantsOf(schema)]);
-}
-
-/** The fields with a constant value, as text. */
-const constantsOf = (schema: JsonSchema): string[] =>
-  Object.entries(fieldsOf(schema)).flatMap(([name, field]) =>
-    isSchema(field) && "const" in field ? [`${name}: ${JSON.stringify(field["const"])}`] : []
-  );
-
-/** The required fields of an object whose values are others than those of another object: nothing is both. */
-function distinguishingOf(schema: JsonSchema, other: JsonSchema): string[] {
-  return [...requiredOf(schema)].filter((name) => {
-    const [field, otherField] = [fieldsOf(schema)[name], fieldsOf(other)[name]];
-    const [values, others] = [isSchema(field) && valuesOf(field), isSchema(otherField) && valuesOf(otherField)];
-    return values && others && !values.some((value) => others.includes(value));
-  });
-}
-
-/** The constants of all alternatives, which distinguish none. */
-function sharedBy([first = ANY, ...others]: readonly JsonSchema[]): readonly string[] {
-  return constantsOf(first).filter((constant) => others.every((each) => constantsOf(each).includes(constant)));
-}
-
-/** A name for people. */
-function nameOf(schema: JsonSchema, shared: readonly string[]): string {
-  const constants = constantsOf(schema).filter((constant) => !shared.includes(constant));
-  if (constants.length > 0) return `{ ${constants.join(", ")} }`;
-  return valuesOf(schema)?.join(", ") ?? typeName(schema["type"]);
-}
-
-const typeName = (type: unknown): string =>
-  type === undefined ? "any value" : Array.isArray(type) ? type.join(" | ") : String(type);
-
-function typeFits(value: unknown, type: unknown): boolean {
-  const types: readonly unknown[] = Array.isArray(type) ? type : [type];
-  const own = value === null ? "null" : Array.isArray(value) ? "array" : typeof value;
-  return types.includes(own) || (Number.isInteger(value) && types.includes("integer"));
-}
-
-const fieldsOf = (schema: JsonSchema): JsonSchema => isSchema(schema["properties"]) ? schema["properties"] : {};
-
-const requiredOf = (schema: JsonSchema): ReadonlySet<string> =>
-  new Set(Array.isArray(schema["required"]) ? schema["required"].map(String) : []);
-
-/** Whether JSON values are equal, in any order of keys. */
-function equal(a: unknown, b: unknown): boolean {
-  if (a === b) return true;
-  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null || Array.isArray(a) !== Array.isArray(b)) {
-    return false;
-  }
-  const keys = Object.keys(a);
-  return keys.length === Object.keys(b).length &&
-    keys.every((key) => Object.hasOwn(b, key) && equal(a[key as never], b[key as never]));
-}
-
-const hasReference = (schema: JsonSchema): boolean => JSON.stringify(schema).includes('"$ref"');
