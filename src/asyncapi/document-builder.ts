@@ -289,15 +289,15 @@ export class DocumentBuilder {
   #addOperation(key: string, channel: string, { action, title, summary, tag, messages, reply }: OperationOptions): void {
     const refer = (names: readonly string[]): AsyncApiReference[] =>
       names.map((name) => ({ $ref: pointerTo("channels", channel, "messages", name) }));
-    const place = { $ref: pointerTo("channels", channel) };
+    const reference = { $ref: pointerTo("channels", channel) };
     this.operations[key] = {
       action,
-      channel: place,
+      channel: reference,
       title,
       summary,
       tags: [{ name: tag }],
       messages: refer(messages),
-      ...(reply && { reply: { channel: place, messages: refer(reply) } }),
+      ...(reply && { reply: { channel: reference, messages: refer(reply) } }),
     };
   }
 

@@ -7,18 +7,18 @@ export const NONE: JsonSchema = { not: {} };
 /** Keywords with alternatives. `oneOf` is compared as `anyOf`: no library writes alternatives that exclude each other otherwise. */
 export const ALTERNATIVES = ["anyOf", "oneOf"] as const;
 
-/** A schema is one alternative, unless it says that there are several: by `anyOf`, `oneOf` or types. */
+/** The alternatives of a schema, by `anyOf`, `oneOf` or a list of types. Without these it is the only one. */
 export function alternativesOf(schema: JsonSchema): readonly unknown[] {
   for (const keyword of ALTERNATIVES) {
     const { [keyword]: list, ...rest } = schema;
     if (!Array.isArray(list)) continue;
     const each = list.flatMap((part) => alternativesOf(isSchema(part) ? part : {}));
-    // What stands beside the alternatives holds for each of them.
+    // Keywords beside `anyOf` apply to each alternative.
     const alternatives = isPlain(rest) ? each : each.map((part) => bothOf(rest, part));
     if (alternatives.includes(undefined)) return [schema];
     const isListed = (each: unknown) => isSchema(each) && valuesOf(each) !== undefined && isPlain(each, "type", "const", "enum");
     const listed = alternatives.filter(isListed) as JsonSchema[];
-    // Values that are listed one by one are those of one list.
+    // Alternatives that list values are joined to one list.
     return listed.length < 2 ? alternatives : [
       ...alternatives.filter((each) => !isListed(each)),
       { enum: listed.flatMap((each) => "const" in each ? [each["const"]] : each["enum"]) },
@@ -43,7 +43,7 @@ function bothOf(fields: JsonSchema, other: unknown): JsonSchema | undefined {
   return { ...other, type, properties, required: [...new Set([...requiredOf(fields), ...requiredOf(other)])] };
 }
 
-/** Distinguishes alternatives: their type, and the fields with a constant value. */
+/** Text that distinguishes alternatives: their type, and the fields with a constant value. */
 export function kindOf(schema: JsonSchema): string {
   const values = valuesOf(schema);
   return JSON.stringify([values ? typeof JSON.parse(values[0] ?? "null") : schema["type"], constantsOf(schema)]);
@@ -55,7 +55,7 @@ const constantsOf = (schema: JsonSchema): string[] =>
     isSchema(field) && "const" in field ? [`${name}: ${JSON.stringify(field["const"])}`] : []
   );
 
-/** The required fields of an object whose values are others than those of another object: nothing is both. */
+/** The required fields of an object whose values differ from those of another object: no value matches both. */
 export function distinguishingOf(schema: JsonSchema, other: JsonSchema): string[] {
   return [...requiredOf(schema)].filter((name) => {
     const [field, otherField] = [fieldsOf(schema)[name], fieldsOf(other)[name]];
@@ -64,12 +64,12 @@ export function distinguishingOf(schema: JsonSchema, other: JsonSchema): string[
   });
 }
 
-/** The constants of all alternatives, which distinguish none. */
+/** The constants that all alternatives have, which distinguish none of them. */
 export function sharedBy([first = ANY, ...others]: readonly JsonSchema[]): readonly string[] {
   return constantsOf(first).filter((constant) => others.every((each) => constantsOf(each).includes(constant)));
 }
 
-/** A name for people. */
+/** A name of the alternative for the report. */
 export function nameOf(schema: JsonSchema, shared: readonly string[]): string {
   const constants = constantsOf(schema).filter((constant) => !shared.includes(constant));
   if (constants.length > 0) return `{ ${constants.join(", ")} }`;

@@ -22,7 +22,7 @@ export type Effect = "narrowed" | "widened" | "changed" | "compatible";
 
 /** A difference of two schemas. */
 export interface SchemaChange {
-  /** The place, such as `items[].text`; empty: the whole value. */
+  /** Path to the part that differs, such as `items[].text`; empty: the whole value. */
   readonly path: string;
   readonly effect: Effect;
   /** What is different, such as `maxLength 500 → 100`. */
@@ -52,23 +52,23 @@ export function diffSchemas(
 class SchemaDiff {
   readonly #documents: readonly [unknown, unknown];
   readonly #changes: SchemaChange[];
-  /** Pairs that are being compared: recursive schemas are equal where they come back to one. */
-  readonly #open: (readonly [JsonSchema, JsonSchema])[];
+  /** Pairs that are being compared. A recursive schema that reaches one again is not compared further. */
+  readonly #inProgress: (readonly [JsonSchema, JsonSchema])[];
 
-  constructor(documents: readonly [unknown, unknown], changes: SchemaChange[], open: (readonly [JsonSchema, JsonSchema])[] = []) {
+  constructor(documents: readonly [unknown, unknown], changes: SchemaChange[], inProgress: (readonly [JsonSchema, JsonSchema])[] = []) {
     this.#documents = documents;
     this.#changes = changes;
-    this.#open = open;
+    this.#inProgress = inProgress;
   }
 
   compare(beforePart: unknown, afterPart: unknown, path: string): void {
     const [before, after] = [this.#follow(beforePart, 0), this.#follow(afterPart, 1)];
-    if (this.#open.some(([a, b]) => a === before && b === after)) return;
-    this.#open.push([before, after]);
+    if (this.#inProgress.some(([a, b]) => a === before && b === after)) return;
+    this.#inProgress.push([before, after]);
     const [old, now] = [alternativesOf(before), alternativesOf(after)];
     if (old.length === 1 && now.length === 1) this.#compareOne(old[0]!, now[0]!, path);
     else this.#compareAlternatives(old, now, path);
-    this.#open.pop();
+    this.#inProgress.pop();
   }
 
   #compareOne(beforePart: unknown, afterPart: unknown, path: string): void {
@@ -92,14 +92,14 @@ class SchemaDiff {
   #compareValues(before: JsonSchema, after: JsonSchema, path: string): boolean {
     const [old, now] = [valuesOf(before), valuesOf(after)];
     if (old && now) {
-      const [gone, come] = [old.filter((value) => !now.includes(value)), now.filter((value) => !old.includes(value))];
-      if (gone.length > 0) this.#add(path, "narrowed", `${gone.join(", ")} removed`);
-      if (come.length > 0) this.#add(path, "widened", `${come.join(", ")} added`);
+      const [removed, added] = [old.filter((value) => !now.includes(value)), now.filter((value) => !old.includes(value))];
+      if (removed.length > 0) this.#add(path, "narrowed", `${removed.join(", ")} removed`);
+      if (added.length > 0) this.#add(path, "widened", `${added.join(", ")} added`);
       return true;
     }
     const [type, newType] = [before["type"], after["type"]];
     if (old || now) {
-      // Values against a type: they are of that type, or of another.
+      // One side lists values, the other has a type.
       const [values, schema] = old ? [old, after] : [now!, before];
       const fits = isPlain(schema, "type") &&
         values.every((value) => schema["type"] === undefined || typeFits(JSON.parse(value), schema["type"]));
@@ -118,7 +118,7 @@ class SchemaDiff {
     return true;
   }
 
-  /** @param sign 1: a greater value accepts more. */
+  /** @param sign 1 for an upper bound, where a greater value accepts more; −1 for a lower one. */
   #compareBound(keywords: readonly string[], before: JsonSchema, after: JsonSchema, path: string, sign: 1 | -1): void {
     const [old, now] = [boundOf(before, keywords, sign), boundOf(after, keywords, sign)];
     if (old?.value === now?.value && old?.isExclusive === now?.isExclusive) return;
@@ -132,29 +132,29 @@ class SchemaDiff {
     const [old, now] = [fieldsOf(before), fieldsOf(after)];
     const [required, nowRequired] = [requiredOf(before), requiredOf(after)];
     for (const name of new Set([...Object.keys(old), ...Object.keys(now), ...required, ...nowRequired])) {
-      const place = path === "" ? name : `${path}.${name}`;
+      const fieldPath = path === "" ? name : `${path}.${name}`;
       const [was, is] = [Object.hasOwn(old, name), Object.hasOwn(now, name)];
       // A field without a schema of its own has that of the other fields.
       const [rest, nowRest] = [before["additionalProperties"], after["additionalProperties"]];
       if ((was || isSchema(rest)) && (is || isSchema(nowRest)) && (was || is)) {
-        this.compare(was ? old[name] : rest, is ? now[name] : nowRest, place);
+        this.compare(was ? old[name] : rest, is ? now[name] : nowRest, fieldPath);
       }
       if (required.has(name) !== nowRequired.has(name)) {
-        if (nowRequired.has(name)) this.#add(place, "narrowed", was ? "now required" : "added, required");
-        else this.#add(place, "widened", is ? "now optional" : "removed, was required");
-      } else if (!was && is) this.#add(place, "compatible", "added");
-      if (was && !is) this.#removed(after, place, required.has(name));
+        if (nowRequired.has(name)) this.#add(fieldPath, "narrowed", was ? "now required" : "added, required");
+        else this.#add(fieldPath, "widened", is ? "now optional" : "removed, was required");
+      } else if (!was && is) this.#add(fieldPath, "compatible", "added");
+      if (was && !is) this.#removed(after, fieldPath, required.has(name));
     }
     const [open, nowOpen] = [before["additionalProperties"] ?? true, after["additionalProperties"] ?? true];
-    const place = path === "" ? "(other fields)" : `${path}.(other fields)`;
-    if (isSchema(open) || isSchema(nowOpen)) this.compare(open, nowOpen, place);
-    else if (open && !nowOpen) this.#add(place, "narrowed", "now refused");
-    else if (!open && nowOpen) this.#add(place, "compatible", "now ignored");
+    const othersPath = path === "" ? "(other fields)" : `${path}.(other fields)`;
+    if (isSchema(open) || isSchema(nowOpen)) this.compare(open, nowOpen, othersPath);
+    else if (open && !nowOpen) this.#add(othersPath, "narrowed", "now refused");
+    else if (!open && nowOpen) this.#add(othersPath, "compatible", "now ignored");
   }
 
-  #removed(after: JsonSchema, place: string, wasRequired: boolean): void {
-    if (after["additionalProperties"] === false) this.#add(place, "narrowed", "removed, and now refused");
-    else if (!wasRequired) this.#add(place, "compatible", "removed, now ignored");
+  #removed(after: JsonSchema, fieldPath: string, wasRequired: boolean): void {
+    if (after["additionalProperties"] === false) this.#add(fieldPath, "narrowed", "removed, and now refused");
+    else if (!wasRequired) this.#add(fieldPath, "compatible", "removed, now ignored");
   }
 
   #compareItems(before: JsonSchema, after: JsonSchema, path: string): void {
@@ -204,7 +204,7 @@ class SchemaDiff {
       if (at < 0) continue;
       this.#compareOne(alternative, now[at], path);
       const accepts = this.#changesOf(alternative, now[at]).some(({ effect }) => effect === "widened" || effect === "changed");
-      if (!accepts && !this.#isKnown(now[at], before)) {
+      if (!accepts && !this.#wasAccepted(now[at], before)) {
         this.#add(path, "widened", `${nameOf(this.#follow(now[at], 1), shared)} changed`);
       }
       now.splice(at, 1);
@@ -218,7 +218,7 @@ class SchemaDiff {
       if (!isCovered) this.#add(path, "narrowed", `${nameOf(this.#follow(alternative, 0), shared)} removed`);
     }
     for (const alternative of now) {
-      if (!this.#isKnown(alternative, before)) {
+      if (!this.#wasAccepted(alternative, before)) {
         this.#add(path, "widened", `${nameOf(this.#follow(alternative, 1), shared)} added`);
       }
     }
@@ -230,7 +230,7 @@ class SchemaDiff {
    *
    * @param all the alternatives of `before` and, of a field, those that it has in other alternatives.
    */
-  #isKnown(alternative: unknown, before: readonly unknown[], all: readonly unknown[] = before, depth = 0): boolean {
+  #wasAccepted(alternative: unknown, before: readonly unknown[], all: readonly unknown[] = before, depth = 0): boolean {
     const now = this.#follow(alternative, 1);
     const [former, others] = [before, all].map((list) => list.map((each) => this.#follow(each, 0))) as [
       JsonSchema[],
@@ -247,7 +247,7 @@ class SchemaDiff {
       if (!Object.hasOwn(fieldsOf(each), name)) return each["additionalProperties"] !== false || !known.has(name);
       const [own, inAll] = [fieldOf([each], name), fieldOf(possible, name)];
       return own.length === inAll.length || depth > 4 || // Of a recursive schema.
-        alternativesOf(this.#follow(fieldsOf(now)[name], 1)).every((field) => this.#isKnown(field, own, inAll, depth + 1));
+        alternativesOf(this.#follow(fieldsOf(now)[name], 1)).every((field) => this.#wasAccepted(field, own, inAll, depth + 1));
     };
     return former.some((each) =>
       Object.keys(fieldsOf(now)).every((name) => isKnownField(each, name)) &&
@@ -257,7 +257,7 @@ class SchemaDiff {
 
   #changesOf(before: unknown, after: unknown): SchemaChange[] {
     const changes: SchemaChange[] = [];
-    new SchemaDiff(this.#documents, changes, [...this.#open]).#compareOne(before, after, "");
+    new SchemaDiff(this.#documents, changes, [...this.#inProgress]).#compareOne(before, after, "");
     return changes;
   }
 
@@ -267,6 +267,7 @@ class SchemaDiff {
     this.#changes.push({ path, effect, text });
   }
 
+  /** Resolves references. @param side of the document: 0 before, 1 after. */
   #follow(part: unknown, side: 0 | 1): JsonSchema {
     if (part === true || part === undefined) return ANY;
     if (!isSchema(part)) return NONE;

@@ -46,7 +46,7 @@ export function boundOf(schema: JsonSchema, keywords: readonly string[], sign: 1
   return keywords.flatMap((keyword, index): Bound[] => {
     const written = schema[keyword];
     if (typeof written !== "number") return [];
-    // Whole numbers above 0 are those from 1.
+    // For integers an exclusive bound of 0 is an inclusive one of 1.
     const isNext = index > 0 && schema["type"] === "integer" && Number.isInteger(written);
     return [{ keyword, written, value: isNext ? written - sign : written, isExclusive: index > 0 && !isNext }];
   }).sort((a, b) => isStricter(a, b, sign) ? -1 : 1)[0];

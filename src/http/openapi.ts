@@ -83,13 +83,13 @@ export function channelsOpenApi(contract: Contract, options: ChannelsOpenApiOpti
   const paths: Record<string, JsonSchema> = {};
   for (const [name, channel] of Object.entries(contract.channels ?? {})) {
     const { address, parameters = {} } = channelAddress(name);
-    const place = `${path}/${address!.replaceAll("/", "%2F")}`; // A channel has an address.
+    const channelPath = `${path}/${address!.replaceAll("/", "%2F")}`; // A channel has an address.
     const shared = Object.entries(parameters).map(([parameter, { description }]) => ({
       ...{ name: parameter, in: "path", required: true, description },
       schema: { type: "string" },
     }));
-    paths[place] = { parameters: shared, ...operationsOf(name, channel, add) };
-    paths[`${place}/presence`] = { parameters: shared, get: presenceOf(name, add(channel.member, "input", `${name} member`)) };
+    paths[channelPath] = { parameters: shared, ...operationsOf(name, channel, add) };
+    paths[`${channelPath}/presence`] = { parameters: shared, get: presenceOf(name, add(channel.member, "input", `${name} member`)) };
   }
   return {
     openapi: "3.1.0",
@@ -121,8 +121,8 @@ function operationsOf(
   const anyEvent: JsonSchema = { type: "object", required: ["event"], properties: { event: { type: "string" }, data: {} } };
   const sent = schemas.map(([key, schema]) => event(key, add(schema, "input", `${name} ${key} input`)));
   const kept = schemas.map(([key, schema]) => event(key, add(schema, "output", `${name} ${key} output`), offset));
-  const parameter = (parameter: string, place: string, schema: JsonSchema, description: string) => ({
-    ...{ name: parameter, in: place, description },
+  const parameter = (name: string, location: string, schema: JsonSchema, description: string) => ({
+    ...{ name, in: location, description },
     schema,
   });
   const record: JsonSchema = {

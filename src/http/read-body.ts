@@ -68,10 +68,10 @@ async function gather(request: Request, maxBytes: number): Promise<Bytes> {
 /** Joins chunks of bytes. */
 export function joined(chunks: readonly Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length);
-  let place = 0;
+  let offset = 0;
   for (const chunk of chunks) {
-    bytes.set(chunk, place);
-    place += chunk.byteLength;
+    bytes.set(chunk, offset);
+    offset += chunk.byteLength;
   }
   return bytes;
 }

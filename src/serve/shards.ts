@@ -175,10 +175,10 @@ export function shard<Stub extends { fetch(request: Request): Promise<Response> 
       const [text, tried] = [key(request), new Set<number>()];
       for (let number = 0;; number++) {
         // Each further try has a hash of its own: the clients of a full relay are spread over all others.
-        let place = hash(`${number} ${text}`) % shards;
-        while (tried.has(place)) place = (place + 1) % shards;
-        tried.add(place);
-        const relay = namespace.getByName(`${name}#${place}`);
+        let index = hash(`${number} ${text}`) % shards;
+        while (tried.has(index)) index = (index + 1) % shards;
+        tried.add(index);
+        const relay = namespace.getByName(`${name}#${index}`);
         const isLast = number + 1 >= tries;
         try {
           const response = await relay.fetch(isLast && isUpgrade ? lastTry(request) : request);
