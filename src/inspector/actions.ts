@@ -5,7 +5,7 @@ import { isAllowedOrigin } from "../application/origin.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { FIRST_ISSUE } from "../protocol/protocol.ts";
-import type { InspectedChannels } from "./answers.ts";
+import type { InspectedChannels } from "./query-handler.ts";
 import { ChannelQuerySchema } from "./query.ts";
 import { readChannel } from "./read-channel.ts";
 import { ACTIONS, type InspectorAction } from "./shown.ts";

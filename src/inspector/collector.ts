@@ -10,7 +10,7 @@ import { measureDelay } from "../otel/event-loop.ts";
 import type { CloseCause } from "../protocol/close.ts";
 import { DurationSamples, round } from "./durations.ts";
 import { Journal } from "./journal.ts";
-import { Life } from "./life.ts";
+import { Life } from "./timeline.ts";
 import { redactUrl } from "./redact.ts";
 import { Ring } from "./ring.ts";
 import type { ClientDetail, Ending, EntryKind, Snapshot, StreamRow } from "./shown.ts";

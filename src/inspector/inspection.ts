@@ -7,10 +7,10 @@ import { WebSocketController } from "../controller/controller.ts";
 import type { DrainOptions, DrainResult } from "../controller/drain.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { UpgradeHandler } from "../controller/upgrade.ts";
-import { type InspectedChannels, NodeAnswers } from "./answers.ts";
+import { type InspectedChannels, NodeAnswers } from "./query-handler.ts";
 import { Collector } from "./collector.ts";
 import { type Note, QuerySchema, readNote, writeNote } from "./query.ts";
-import { NodeQuestions } from "./questions.ts";
+import { NodeQuestions } from "./node-queries.ts";
 import { CHANNEL, type Snapshot, TAP_CHANNEL, type TapBatch } from "./shown.ts";
 import { Tap } from "./tap.ts";
 

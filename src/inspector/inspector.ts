@@ -18,7 +18,7 @@ import { WebSocketController } from "../controller/controller.ts";
 import { describeCopies } from "../base/copies.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { addActions, type Authorize } from "./actions.ts";
-import type { InspectedChannels } from "./answers.ts";
+import type { InspectedChannels } from "./query-handler.ts";
 import { script, style } from "./assets.ts";
 import { Inspection } from "./inspection.ts";
 import { page, POLICY } from "./page.ts";

@@ -1,4 +1,4 @@
-import type { InspectedChannels } from "./answers.ts";
+import type { InspectedChannels } from "./query-handler.ts";
 import type { ChannelQuery } from "./query.ts";
 import { redact } from "./redact.ts";
 import type { ChannelDetail } from "./shown.ts";

@@ -1,5 +1,5 @@
 import type { Deadlines, Timed } from "../base/clock.ts";
-import type { NodeAnswers } from "./answers.ts";
+import type { NodeAnswers } from "./query-handler.ts";
 import type { Note, Query } from "./query.ts";
 import type { Answers, Part } from "./shown.ts";
 
