@@ -10,13 +10,13 @@ import { measureDelay } from "../otel/event-loop.ts";
 import type { CloseCause } from "../protocol/close.ts";
 import { DurationSamples, round } from "./durations.ts";
 import { Journal } from "./journal.ts";
-import { Life } from "./timeline.ts";
+import { Timeline } from "./timeline.ts";
 import { redactUrl } from "./redact.ts";
 import { Ring } from "./ring.ts";
 import type { ClientDetail, Ending, EntryKind, Snapshot, StreamRow } from "./shown.ts";
 import { readUsage, type Usage } from "./usage.ts";
 
-/** Maximum number of open clients whose life is kept, and of closed ones. */
+/** Maximum number of open clients whose timeline is kept, and of closed ones. */
 const [MAX_OPEN, MAX_CLOSED] = [20_000, 1_000];
 
 /** Maximum number of channels whose publications are counted in one second. */
@@ -25,22 +25,22 @@ const MAX_COUNTED = 1_000;
 /** Maximum number of clients whose buffers are read in one second. */
 const MAX_SAMPLED = 1_000;
 
-/** Buffers from this size are part of a client's life, in bytes. */
+/** Buffers from this size are recorded in a client's timeline, in bytes. */
 const NOTABLE_BUFFER = 65_536;
 
-/** Maximum length of a text that a client has a say in, in characters. */
+/** Maximum length of a text that a client may choose, in characters. */
 const MAX_TEXT = 512;
 
 const clean = (text: string): string => escapeControls(text.slice(0, MAX_TEXT)).slice(0, MAX_TEXT);
 
-/** Follows one node: always what happens to connections, and each message only while somebody looks. */
+/** Records what happens on one node: connections always, messages only while the page is open. */
 export class Collector {
   readonly refusals: Journal = new Journal();
   readonly errors: Journal = new Journal();
   readonly #controller: WebSocketController<unknown>;
   readonly #node: ConnectionHost;
   readonly #closed = new Ring<ClosedClient>(MAX_CLOSED);
-  readonly #lives = new Map<WebSocketClient, Life>();
+  readonly #timelines = new Map<WebSocketClient, Timeline>();
   readonly #streams = new Map<WebSocketMessage, { client: WebSocketClient; startedAt: number }>();
   readonly #handled = new DurationSamples();
   #seq = 0;
@@ -49,8 +49,8 @@ export class Collector {
   #counted = new Map<string, number>();
   #rates: ReadonlyMap<string, number> = new Map();
   #delay = 0;
-  /** Whether somebody looks. */
-  #isSeen = false;
+  /** Whether the page is open on any node. */
+  #isPageOpen = false;
   #usage: Usage | undefined;
 
   constructor(controller: WebSocketController<unknown>, node: ConnectionHost) {
@@ -58,10 +58,10 @@ export class Collector {
     this.#node = node;
   }
 
-  /** Follows connections. A connection without incidents costs two entries of a map. */
-  readonly always: Observer = {
+  /** Records connections, and is always installed. A connection without incidents costs two map entries. */
+  readonly connectionObserver: Observer = {
     opened: (client) => {
-      if (this.#lives.size < MAX_OPEN) this.#lives.set(client, new Life(this.#node.now()));
+      if (this.#timelines.size < MAX_OPEN) this.#timelines.set(client, new Timeline(this.#node.now()));
     },
     closed: (client, cause, { code, reason }) => this.#close(client, cause, code, reason),
     refused: (reason, describe, client) => {
@@ -77,12 +77,12 @@ export class Collector {
           ...(uid !== undefined && { client: uid }),
         };
       });
-      if (client) this.#lives.get(client)?.add(now, "refused", `Credentials refused: ${reason}`);
+      if (client) this.#timelines.get(client)?.add(now, "refused", `Credentials refused: ${reason}`);
     },
     reported: (error, client) => {
       const now = this.#node.now();
       const summary = clean(describeCause(error, new Error("An error without a message")));
-      // By their place: a client may choose what is in a text, and fill the list with it.
+      // Grouped by stack frame: a client may choose the text of an error, and would fill the list with different ones.
       this.errors.add(now, placeOf(error), () => {
         const [{ code, error: described }, text] = errorRecord(error, client);
         return {
@@ -93,7 +93,7 @@ export class Collector {
           ...(described?.stack !== undefined && { stack: described.stack }),
         };
       });
-      if (client) this.#lives.get(client)?.add(now, "error", summary);
+      if (client) this.#timelines.get(client)?.add(now, "error", summary);
     },
     stream: async (request, client, send) => {
       const startedAt = this.#node.now();
@@ -102,13 +102,13 @@ export class Collector {
         return await send();
       } finally {
         this.#streams.delete(request);
-        if (this.#isSeen) this.#count(client, "stream", `Stream ${clean(request.type)} ended`);
+        if (this.#isPageOpen) this.#count(client, "stream", `Stream ${clean(request.type)} ended`);
       }
     },
   };
 
-  /** Follows messages, handlers and publications. */
-  readonly whileSeen: Observer = {
+  /** Records messages, handlers and publications, and is installed while the page is open. */
+  readonly messageObserver: Observer = {
     received: (type, client) => {
       this.#received++;
       if (type === "ping" || type === "pong") return;
@@ -133,37 +133,37 @@ export class Collector {
   };
 
   /** Measures the event loop and keeps messages while the page is open. Returns a function that ends both. */
-  begin(): () => void {
-    this.#isSeen = true;
+  start(): () => void {
+    this.#isPageOpen = true;
     this.#usage = readUsage(this.#node.monotonic());
     const end = measureDelay((seconds) => this.#delay = Math.max(this.#delay, seconds * 1_000));
     return () => {
       end();
-      this.#isSeen = false;
-      for (const life of this.#lives.values()) life.forget();
-      for (const { life } of this.#closed.list()) life?.forget();
+      this.#isPageOpen = false;
+      for (const timeline of this.#timelines.values()) timeline.dropMessages();
+      for (const { timeline } of this.#closed.list()) timeline?.dropMessages();
     };
   }
 
   #count(client: WebSocketClient, kind: EntryKind, text: string): void {
-    this.#lives.get(client)?.count(this.#node.now(), kind, text);
+    this.#timelines.get(client)?.count(this.#node.now(), kind, text);
   }
 
-  /** Adds something to the life of a client. */
-  note(client: WebSocketClient, kind: EntryKind, text: string): void {
-    this.#lives.get(client)?.add(this.#node.now(), kind, text);
+  /** Adds an entry to the timeline of a client. */
+  record(client: WebSocketClient, kind: EntryKind, text: string): void {
+    this.#timelines.get(client)?.add(this.#node.now(), kind, text);
   }
 
   admitted(client: WebSocketClient): void {
-    const life = this.#lives.get(client);
-    if (life) life.admittedAt = this.#node.now();
+    const timeline = this.#timelines.get(client);
+    if (timeline) timeline.admittedAt = this.#node.now();
   }
 
-  lifeOf(client: WebSocketClient): Life | undefined {
-    return this.#lives.get(client);
+  timelineOf(client: WebSocketClient): Timeline | undefined {
+    return this.#timelines.get(client);
   }
 
-  /** The latest clients that have gone, the last one first. */
+  /** The clients that disconnected last, latest first. */
   *closed(): Generator<Omit<ClientDetail, "node"> & { closed: Ending }> {
     for (const client of this.#closed.list().reverse()) yield detailOf(client);
   }
@@ -214,7 +214,7 @@ export class Collector {
     };
   }
 
-  /** The largest of some buffers, others each time. */
+  /** The largest buffer of a sample of clients, which differs at each call. */
   #sampleBuffers(): number {
     const clients = this.#controller.clients();
     const step = Math.ceil(clients.size / MAX_SAMPLED);
@@ -224,29 +224,29 @@ export class Collector {
       const { bufferedAmount } = client;
       largest = Math.max(largest, bufferedAmount);
       if (bufferedAmount >= NOTABLE_BUFFER) {
-        this.note(client, "buffer", `${Math.round(bufferedAmount / 1_024)} KiB wait for the client`);
+        this.record(client, "buffer", `${Math.round(bufferedAmount / 1_024)} KiB wait for the client`);
       }
     }
     return largest;
   }
 
   #close(client: WebSocketClient, cause: CloseCause, code: number, reason: string): void {
-    const life = this.#lives.get(client);
-    this.#lives.delete(client);
+    const timeline = this.#timelines.get(client);
+    this.#timelines.delete(client);
     const { uid, accountability, expires_at, handshake } = client;
     const ending = { at: this.#node.now(), cause, code, reason };
-    // Of plain fields, and listed when somebody asks: 10,000 clients leave within seconds in a deploy.
-    this.#closed.push({ uid, accountability, expires_at, handshake, life, ending });
+    // Only fields are copied here, and details are made on request: in a deploy, 10,000 clients leave within seconds.
+    this.#closed.push({ uid, accountability, expires_at, handshake, timeline, ending });
   }
 }
 
 /** Facts about a client that has disconnected, for the list and its timeline. */
 interface ClosedClient extends Pick<WebSocketClient, "uid" | "accountability" | "expires_at" | "handshake"> {
-  readonly life: Life | undefined;
+  readonly timeline: Timeline | undefined;
   readonly ending: Ending;
 }
 
-function detailOf({ uid, accountability: { user, role }, expires_at, handshake, life, ending }: ClosedClient) {
+function detailOf({ uid, accountability: { user, role }, expires_at, handshake, timeline, ending }: ClosedClient) {
   const { url, origin, ip, userAgent, protocol } = handshake;
   const { at, cause, code } = ending;
   const reason = clean(ending.reason);
@@ -254,10 +254,10 @@ function detailOf({ uid, accountability: { user, role }, expires_at, handshake, 
   return {
     ...{ uid, user, role, ip, url: redactUrl(url), origin, userAgent, protocol, expires_at },
     buffered: 0,
-    openedAt: life?.openedAt ?? null,
+    openedAt: timeline?.openedAt ?? null,
     closed: { at, cause, code, reason },
     channels: [],
-    timeline: [...life?.list() ?? [], { kind: "closed" as const, text, at, until: at, count: 1 }],
-    forgotten: life?.forgotten ?? 0,
+    timeline: [...timeline?.list() ?? [], { kind: "closed" as const, text, at, until: at, count: 1 }],
+    forgotten: timeline?.forgotten ?? 0,
   };
 }

@@ -7,14 +7,14 @@ import { WebSocketController } from "../controller/controller.ts";
 import type { DrainOptions, DrainResult } from "../controller/drain.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { UpgradeHandler } from "../controller/upgrade.ts";
-import { type InspectedChannels, NodeAnswers } from "./query-handler.ts";
+import { type InspectedChannels, QueryHandler } from "./query-handler.ts";
 import { Collector } from "./collector.ts";
-import { type Note, QuerySchema, readNote, writeNote } from "./query.ts";
-import { NodeQuestions } from "./node-queries.ts";
+import { decodeMessage, encodeMessage, type InspectorMessage, QuerySchema } from "./query.ts";
+import { NodeQueries } from "./node-queries.ts";
 import { CHANNEL, type Snapshot, TAP_CHANNEL, type TapBatch } from "./shown.ts";
 import { Tap } from "./tap.ts";
 
-/** The name under which the inspectors of all nodes exchange notes, and that of the observers. */
+/** The name under which the inspectors of all nodes exchange messages, and the name of their observers. */
 const NAME = "noroshi/inspector";
 
 /** Time between two snapshots, in ms. */
@@ -23,13 +23,13 @@ const PERIOD = 1_000;
 /** How long a node keeps measuring after its page was last connected, or another node last asked, in periods. */
 const LEASE = 5;
 
-/** How often a drain of the page looks whether the clients have left, in ms. */
+/** How often a drain of the page checks whether the clients have left, in ms. */
 const TICK = 50;
 
-/** How long a connection of the page may last, in ms. It comes back by itself, and is authorized again. */
+/** Maximum age of a connection of the page, in ms. The page reconnects, and is authorized again. */
 const MAX_AGE = 60_000;
 
-/** What {@link Inspection} is made of. */
+/** Options of {@link Inspection}. */
 export interface InspectionOptions {
   readonly channels: InspectedChannels | undefined;
   redact(message: WebSocketMessage): unknown;
@@ -37,44 +37,44 @@ export interface InspectionOptions {
   readonly origins: readonly string[];
 }
 
-/** The controller of the page. Its drain begins when the clients have left, so that one can watch them leave. */
+/** The controller of the page. Its drain begins when the clients have left, so that the page shows how they leave. */
 class PageController extends WebSocketController {
-  readonly #left: () => Promise<void>;
+  readonly #clientsLeft: () => Promise<void>;
 
-  constructor(options: WebSocketControllerOptions, left: () => Promise<void>) {
+  constructor(options: WebSocketControllerOptions, clientsLeft: () => Promise<void>) {
     super(options);
-    this.#left = left;
+    this.#clientsLeft = clientsLeft;
   }
 
   override async drain(options: DrainOptions = {}): Promise<DrainResult> {
-    await this.#left();
+    await this.#clientsLeft();
     return await super.drain({ ...options, window: 0 });
   }
 }
 
 /**
- * Looks at one controller while somebody has the page open on any node. The page is connected to a controller of its own: it is not
- * counted among the clients, and can connect when the one that it looks at refuses everybody.
+ * Inspects one controller while the page is open on any node. The page connects to a controller of its own: it is not counted
+ * among the clients, and can connect while the inspected controller refuses everybody.
  */
 export class Inspection implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
   readonly #controller: WebSocketController<unknown>;
   readonly #collector: Collector;
-  readonly #questions: NodeQuestions;
+  readonly #queries: NodeQueries;
   readonly #tap: Tap;
   readonly #host: ConnectionHost;
   readonly #page: WebSocketController;
-  readonly #feed: Channels;
-  /** The latest snapshot of each node, with the number of periods that it still counts. */
+  readonly #pageChannels: Channels;
+  /** The latest snapshot of each node, with the number of periods that it stays valid. */
   readonly #snapshots = new Map<string, { snapshot: Snapshot; left: number }>();
   #end: (() => void) | undefined;
   #endTap: (() => void) | undefined;
-  /** Periods left for the page to come back. */
-  #awaited = 0;
-  /** Periods left for which other nodes watch this one, and its messages. */
-  #watched = 0;
-  #tapped = 0;
+  /** Periods left for the page of this node to reconnect. */
+  #pageLease = 0;
+  /** Periods left for which other nodes request snapshots of this one, and its messages. */
+  #watchLease = 0;
+  #tapLease = 0;
 
   constructor(controller: WebSocketController<unknown>, { channels, redact, origins }: InspectionOptions) {
     this.#controller = controller;
@@ -83,24 +83,24 @@ export class Inspection implements Timed {
     controller.observe(NAME, (node) => {
       host = node;
       collector = new Collector(controller, node);
-      return collector.always;
+      return collector.connectionObserver;
     });
     this.#host = host;
     this.#collector = collector;
     this.#tap = new Tap(redact, (error) => host.report(error));
     controller.on("connect", ({ client }) => collector.admitted(client));
-    controller.on("auth.success", ({ client }) => collector.note(client, "auth", "Credentials accepted"));
+    controller.on("auth.success", ({ client }) => collector.record(client, "auth", "Credentials accepted"));
 
     const { options: { logger, clientIp }, deadlines, nodes, report } = host;
     const node = () => nodes.node;
-    const answers = new NodeAnswers(controller, collector, channels, node);
+    const handler = new QueryHandler(controller, collector, channels, node);
     const others = () => [...this.#snapshots.keys()].filter((other) => other !== nodes.node);
-    this.#questions = new NodeQuestions({ answers, deadlines, node, others, send: (note) => this.#send(note), report });
+    this.#queries = new NodeQueries({ handler, deadlines, node, others, send: (message) => this.#send(message), report });
     nodes.listen(NAME, (text) => this.#receive(text));
 
     const pageOptions: WebSocketControllerOptions = {
       name: NAME,
-      origins, // Not those of the controller: their pages are clients, and have no business here.
+      origins, // Not those of the controller, whose pages are clients.
       logger,
       clientIp,
       clock: clockOf(host),
@@ -109,8 +109,8 @@ export class Inspection implements Timed {
       maxPayload: 16_384,
       maxBufferedBytes: 8_388_608,
     };
-    this.#page = new PageController(pageOptions, () => this.#left());
-    this.#feed = new Channels(this.#page, {
+    this.#page = new PageController(pageOptions, () => this.#clientsLeft());
+    this.#pageChannels = new Channels(this.#page, {
       [CHANNEL]: {
         authorize: ({ action }) => action === "subscribe",
         snapshot: () => Array.from(this.#snapshots.values(), ({ snapshot }) => ({ ...snapshot })),
@@ -119,7 +119,7 @@ export class Inspection implements Timed {
         authorize: ({ action, client }) => action === "subscribe" && new URL(client.handshake.url).searchParams.has("tap"),
       },
     });
-    this.#page.handle("look", QuerySchema, ({ message }) => this.#questions.ask(message));
+    this.#page.handle("look", QuerySchema, ({ message }) => this.#queries.query(message));
     this.#page.on("connect", () => this.#start());
   }
 
@@ -134,61 +134,61 @@ export class Inspection implements Timed {
 
   /** A period is over. */
   due(): void {
-    if (this.#controller.isClosed || this.#hasLeft) {
+    if (this.#controller.isClosed || this.#isDrained) {
       this.#stop();
       return void (this.#controller.isClosed
         ? this.#page.close()
         : this.#page.close(CloseCode.SERVICE_RESTART, "Service restart"));
     }
     const isOpen = this.#page.clients().size > 0;
-    this.#awaited = isOpen ? LEASE : this.#awaited - 1;
-    this.#watched--;
-    this.#tapped--;
-    if (this.#awaited <= 0 && this.#watched <= 0) return this.#stop();
+    this.#pageLease = isOpen ? LEASE : this.#pageLease - 1;
+    this.#watchLease--;
+    this.#tapLease--;
+    if (this.#pageLease <= 0 && this.#watchLease <= 0) return this.#stop();
     // Set first: an error below must not end it.
     this.#host.deadlines.set(this, PERIOD);
-    this.#look(isOpen);
+    this.#measure(isOpen);
   }
 
-  /** Whether the clients have left in a drain, which waits for the server and its sockets then: that of the page is one. */
-  get #hasLeft(): boolean {
+  /** Whether the clients have left in a drain. It then waits for the sockets of the server, of which the page has one. */
+  get #isDrained(): boolean {
     if (this.#controller.status !== "draining") return false;
     const { active, reserved } = this.#controller.stats();
     return active + reserved === 0;
   }
 
   /** Resolves when the clients have left in a drain: at once if there is none. */
-  #left(): Promise<void> {
+  #clientsLeft(): Promise<void> {
     const { deadlines } = this.#host;
     return new Promise((resolve) => {
-      const due = () => this.#controller.status === "draining" && !this.#hasLeft ? deadlines.set(timer, TICK) : resolve();
+      const due = () => this.#controller.status === "draining" && !this.#isDrained ? deadlines.set(timer, TICK) : resolve();
       const timer: Timed = { deadline: 0, heapIndex: -1, due };
       due();
     });
   }
 
-  #look(isOpen: boolean): void {
-    const isTapping = isOpen && this.#feed.stats(TAP_CHANNEL).subscriptions > 0;
-    this.#follow(isTapping || this.#tapped > 0);
+  #measure(isOpen: boolean): void {
+    const isTapping = isOpen && this.#pageChannels.stats(TAP_CHANNEL).subscriptions > 0;
+    this.#setTapping(isTapping || this.#tapLease > 0);
     const snapshot = this.#collector.snapshot();
     for (const [node, kept] of this.#snapshots) if (--kept.left <= 0) this.#snapshots.delete(node);
     if (isOpen) {
-      this.#show(snapshot);
+      this.#publishSnapshot(snapshot);
       this.#send({ kind: "watch", isTapping });
     }
-    if (this.#watched > 0) this.#send({ kind: "snapshot", snapshot });
+    if (this.#watchLease > 0) this.#send({ kind: "snapshot", snapshot });
     const batch = this.#endTap && this.#tap.take(snapshot.node);
     if (!batch || batch.messages.length + batch.skipped === 0) return;
     if (isTapping) this.#publish(TAP_CHANNEL, "tapped", batch);
-    if (this.#tapped > 0) this.#send({ kind: "tapped", batch });
+    if (this.#tapLease > 0) this.#send({ kind: "tapped", batch });
   }
 
   /** Starts measuring: the page was opened on some node. */
   #start(): void {
     if (this.#end) return;
-    const { whileSeen } = this.#collector;
-    const endObserving = this.#controller.observe(`${NAME}, while it is open`, () => whileSeen);
-    const end = this.#collector.begin();
+    const { messageObserver } = this.#collector;
+    const endObserving = this.#controller.observe(`${NAME}, while it is open`, () => messageObserver);
+    const end = this.#collector.start();
     this.#end = () => {
       endObserving();
       end();
@@ -200,12 +200,12 @@ export class Inspection implements Timed {
   #stop(): void {
     this.#end?.();
     this.#end = undefined;
-    this.#follow(false);
+    this.#setTapping(false);
     this.#snapshots.clear();
   }
 
   /** Switches the tap of this node. */
-  #follow(isTapping: boolean): void {
+  #setTapping(isTapping: boolean): void {
     if (isTapping === (this.#endTap !== undefined)) return;
     if (!isTapping) {
       this.#endTap?.();
@@ -218,33 +218,34 @@ export class Inspection implements Timed {
     }));
   }
 
-  #show(snapshot: Snapshot): void {
+  #publishSnapshot(snapshot: Snapshot): void {
     this.#snapshots.set(snapshot.node, { snapshot, left: LEASE });
     this.#publish(CHANNEL, "snapshot", snapshot);
   }
 
   #publish(channel: string, event: string, data: Snapshot | TapBatch): void {
-    this.#feed.publish(channel, event, { ...data });
+    this.#pageChannels.publish(channel, event, { ...data });
   }
 
-  #send(note: Note): void {
-    this.#host.nodes.send(NAME, writeNote(note));
+  #send(message: InspectorMessage): void {
+    this.#host.nodes.send(NAME, encodeMessage(message));
   }
 
   #receive(text: string): void {
-    // Anybody with access to the broker can send a note, whatever `authorize` says.
-    const note = this.#host.nodes.isSigned ? readNote(text) : null;
-    if (!note) return;
+    // Anybody with access to the broker can send a message, whatever `authorize` returns.
+    const message = this.#host.nodes.isSigned ? decodeMessage(text) : null;
+    if (!message) return;
     const isOpen = this.#page.clients().size > 0;
-    if (note.kind === "watch") {
-      this.#watched = LEASE;
-      if (note.isTapping) this.#tapped = LEASE;
+    if (message.kind === "watch") {
+      this.#watchLease = LEASE;
+      if (message.isTapping) this.#tapLease = LEASE;
       this.#start();
-    } else if (note.kind === "ask") this.#questions.answer(note).catch(this.#host.report);
-    else if (note.kind === "answer") this.#questions.receive(note);
+    } else if (message.kind === "ask") this.#queries.answer(message).catch(this.#host.report);
+    else if (message.kind === "answer") this.#queries.receive(message);
     else if (!isOpen) return;
-    else if (note.kind === "snapshot") this.#show(note.snapshot as unknown as Snapshot); // As a node of this version sends it.
-    else this.#publish(TAP_CHANNEL, "tapped", note.batch as unknown as TapBatch); // As above.
+    // The casts hold for what a node of this version sends.
+    else if (message.kind === "snapshot") this.#publishSnapshot(message.snapshot as unknown as Snapshot);
+    else this.#publish(TAP_CHANNEL, "tapped", message.batch as unknown as TapBatch);
   }
 }
 

@@ -1,100 +1,102 @@
 import type { Deadlines, Timed } from "../base/clock.ts";
-import type { NodeAnswers } from "./query-handler.ts";
-import type { Note, Query } from "./query.ts";
+import type { QueryHandler } from "./query-handler.ts";
+import type { InspectorMessage, Query } from "./query.ts";
 import type { Answers, Part } from "./shown.ts";
 
 /** How long to wait for the other nodes, in ms. */
-const PATIENCE = 2_000;
+const ANSWER_TIMEOUT = 2_000;
 
-/** What questions to the nodes need. */
-export interface QuestionsHost {
-  readonly answers: NodeAnswers;
+/** What {@link NodeQueries} needs from its node. */
+export interface NodeQueriesHost {
+  readonly handler: QueryHandler;
   readonly deadlines: Deadlines;
   /** The name of this node. */
   node(): string;
   /** The other nodes that have an inspector. */
   others(): readonly string[];
-  send(note: Note): void;
+  send(message: InspectorMessage): void;
   report(error: unknown): void;
 }
 
-/** One question with answers outstanding. */
-interface Open {
+/** A query with answers outstanding. */
+interface PendingQuery {
+  /** The nodes that have not sent their last part. */
   readonly waiting: Set<string>;
-  take(part: Part): void;
-  done(): void;
+  receive(part: Part): void;
+  /** Ends the answer if no node is left. */
+  endIfComplete(): void;
 }
 
-/** Asks the nodes, and answers for this one. */
-export class NodeQuestions {
-  readonly #host: QuestionsHost;
-  readonly #open = new Map<string, Open>();
-  #asked = 0;
+/** Sends queries to the nodes, and answers those of other nodes. */
+export class NodeQueries {
+  readonly #host: NodeQueriesHost;
+  readonly #pending = new Map<string, PendingQuery>();
+  #queryCount = 0;
 
-  constructor(host: QuestionsHost) {
+  constructor(host: NodeQueriesHost) {
     this.#host = host;
   }
 
-  /** The answers of all nodes, or of the one that the query names, as they come in. A node that does not answer in time is left out. */
-  ask(query: Query): ReadableStream<Part> {
-    const { answers, deadlines, others, report } = this.#host;
+  /** Streams the answers of all nodes, or of the one that the query names. A node that does not answer in time is left out. */
+  query(query: Query): ReadableStream<Part> {
+    const { handler, deadlines, others, report } = this.#host;
     const node = this.#host.node();
     const waiting = new Set(others().filter((other) => query.node === undefined || query.node === other));
-    const id = `${node} ${++this.#asked}`;
+    const id = `${node} ${++this.#queryCount}`;
     let end = () => {};
     return new ReadableStream<Part>({
       start: (parts) => {
         const timer: Timed = { deadline: 0, heapIndex: -1, due: () => end() };
         let isDone = query.node !== undefined && query.node !== node;
         end = () => {
-          if (!this.#open.delete(id)) return;
+          if (!this.#pending.delete(id)) return;
           deadlines.delete(timer);
           parts.close();
         };
-        const look = () => {
+        const endIfComplete = () => {
           if (isDone && waiting.size === 0) end();
         };
-        this.#open.set(id, {
+        this.#pending.set(id, {
           waiting,
-          take: (part) => parts.enqueue(part),
-          done: look,
+          receive: (part) => parts.enqueue(part),
+          endIfComplete,
         });
         if (waiting.size > 0) {
-          deadlines.set(timer, PATIENCE);
+          deadlines.set(timer, ANSWER_TIMEOUT);
           this.#host.send({ kind: "ask", id, query });
         }
         const own = async () => {
-          for await (const data of answers.answer(query)) {
-            if (!this.#open.has(id)) return;
+          for await (const data of handler.handle(query)) {
+            if (!this.#pending.has(id)) return;
             parts.enqueue({ node, data });
           }
         };
-        if (isDone) return look();
+        if (isDone) return endIfComplete();
         own().catch(report).finally(() => {
           isDone = true;
-          look();
+          endIfComplete();
         });
       },
       cancel: () => {
-        this.#open.delete(id);
+        this.#pending.delete(id);
       },
     });
   }
 
-  /** Answers another node. */
-  async answer({ id, query }: Extract<Note, { kind: "ask" }>): Promise<void> {
+  /** Answers the query of another node. */
+  async answer({ id, query }: Extract<InspectorMessage, { kind: "ask" }>): Promise<void> {
     const node = this.#host.node();
     if (query.node !== undefined && query.node !== node) return;
-    for await (const data of this.#host.answers.answer(query)) this.#host.send({ kind: "answer", id, node, data });
+    for await (const data of this.#host.handler.handle(query)) this.#host.send({ kind: "answer", id, node, data });
     this.#host.send({ kind: "answer", id, node });
   }
 
-  /** Another node has answered. Without `data` it was the last part. */
-  receive({ id, node, data }: Extract<Note, { kind: "answer" }>): void {
-    const open = this.#open.get(id);
-    if (!open?.waiting.has(node)) return;
-    if (data) return open.take({ node, data: data as Answers[keyof Answers] }); // As a node of this version sends it.
-    open.waiting.delete(node);
-    open.done();
+  /** Receives an answer of another node. Without `data` it was the last part. */
+  receive({ id, node, data }: Extract<InspectorMessage, { kind: "answer" }>): void {
+    const pending = this.#pending.get(id);
+    if (!pending?.waiting.has(node)) return;
+    if (data) return pending.receive({ node, data: data as Answers[keyof Answers] }); // As a node of this version sends it.
+    pending.waiting.delete(node);
+    pending.endIfComplete();
   }
 }

@@ -15,8 +15,8 @@ const ROWS_AT_ONCE = 500;
 /** Maximum number of channels and streams in one answer of a node. */
 const MAX_LISTED = 500;
 
-/** Answers questions about one node. */
-export class NodeAnswers {
+/** Handles queries of the page about one node. */
+export class QueryHandler {
   readonly #controller: WebSocketController<unknown>;
   readonly #collector: Collector;
   readonly #channels: InspectedChannels | undefined;
@@ -35,7 +35,7 @@ export class NodeAnswers {
   }
 
   /** Yields the parts of the answer. */
-  async *answer({ about, text = "", client = "", state = "open", limit = 500 }: Query): AsyncGenerator<Answers[keyof Answers]> {
+  async *handle({ about, text = "", client = "", state = "open", limit = 500 }: Query): AsyncGenerator<Answers[keyof Answers]> {
     if (about === "clients") yield* this.#clients(text.trim().toLowerCase(), state, limit);
     else if (about === "client") yield { client: this.#client(client) };
     else if (about === "channels") yield this.#openChannels(text.trim());
@@ -77,7 +77,7 @@ export class NodeAnswers {
 
   #rowOf(client: WebSocketClient<unknown>, node: string): ClientRow {
     const { uid, accountability: { user, role }, handshake: { ip }, bufferedAmount: buffered } = client;
-    const openedAt = this.#collector.lifeOf(client as WebSocketClient)?.openedAt ?? null; // The contract is a type.
+    const openedAt = this.#collector.timelineOf(client as WebSocketClient)?.openedAt ?? null; // The contract is a type.
     return { node, uid, user, role, ip, openedAt, buffered };
   }
 
@@ -86,13 +86,13 @@ export class NodeAnswers {
     for (const client of this.#controller.clients()) {
       if (client.uid !== uid) continue;
       const { handshake: { url, origin, userAgent, protocol }, expires_at } = client;
-      const life = this.#collector.lifeOf(client as WebSocketClient); // As above.
+      const timeline = this.#collector.timelineOf(client as WebSocketClient); // As above.
       return {
         ...this.#rowOf(client, node),
         ...{ url: redactUrl(url), origin, userAgent, protocol, expires_at },
         channels: this.#channels?.ofClient(client as WebSocketClient) ?? [], // As above.
-        timeline: life?.list() ?? [],
-        forgotten: life?.forgotten ?? 0,
+        timeline: timeline?.list() ?? [],
+        forgotten: timeline?.forgotten ?? 0,
       };
     }
     for (const closed of this.#collector.closed()) if (closed.uid === uid) return { node, ...closed };

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { FIRST_ISSUE } from "../protocol/protocol.ts";
 
-/** A question about what the nodes are doing. */
+/** A query of the page about the nodes. */
 export interface Query {
   about: "clients" | "client" | "channels" | "streams" | "refusals" | "errors";
   text?: string | undefined;
@@ -15,16 +15,16 @@ export interface Query {
   limit?: number | undefined;
 }
 
-/** A question about one channel, which any node can answer. */
+/** A query about one channel, which any node can answer. */
 export interface ChannelQuery {
   name: string;
   /** The history is read from here. @default the latest publications */
   after?: { epoch: string; offset: number } | undefined;
 }
 
-/** A note between the inspectors of two nodes. */
-export type Note =
-  /** Somebody looks at the node that sends it, and at the messages if `isTapping`. */
+/** A message between the inspectors of two nodes. */
+export type InspectorMessage =
+  /** The page is open on the sending node, and shows messages if `isTapping`. */
   | { kind: "watch"; isTapping: boolean }
   | { kind: "snapshot"; snapshot: { node: string } }
   | { kind: "tapped"; batch: { node: string } }
@@ -51,13 +51,13 @@ export const ChannelQuerySchema: v.GenericSchema<unknown, ChannelQuery> = v.obje
   after: v.optional(v.object({ epoch: v.string(), offset: v.number() })),
 });
 
-/** Of what notes consist of: nodes of another version ignore them. */
+/** Version of the messages: nodes of another version ignore them. */
 const VERSION = 1;
 
 const version = v.literal(VERSION);
 const [numbers, count] = [v.record(v.string(), v.number()), v.number()];
 
-/** What the page reads of each snapshot. */
+/** The fields of a snapshot that the page reads. */
 const SnapshotSchema = v.looseObject({
   ...{ node: text, status: text, engine: text, isSigned: v.boolean() },
   ...{ at: count, seq: count, channels: count, subscriptions: count, sent: count, received: count, published: count },
@@ -71,7 +71,7 @@ const SnapshotSchema = v.looseObject({
 
 const TappedSchema = v.looseObject({ at: count, uid: text, user: v.nullable(v.string()), type: text });
 
-const NoteSchema = v.variant("kind", [
+const MessageSchema = v.variant("kind", [
   v.object({ v: version, kind: v.literal("watch"), isTapping: v.boolean() }),
   v.object({ v: version, kind: v.literal("snapshot"), snapshot: SnapshotSchema }),
   v.object({
@@ -83,13 +83,13 @@ const NoteSchema = v.variant("kind", [
   v.object({ v: version, kind: v.literal("answer"), id: text, node: text, data: v.optional(v.looseObject({})) }),
 ]);
 
-/** The JSON of a note. */
-export const writeNote = (note: Note): string => JSON.stringify({ v: VERSION, ...note });
+/** Encodes a message as JSON. */
+export const encodeMessage = (message: InspectorMessage): string => JSON.stringify({ v: VERSION, ...message });
 
-/** Reads a note; `null`: it is of another version, or not valid. */
-export function readNote(json: string): Note | null {
+/** Decodes a message; `null`: it is of another version, or invalid. */
+export function decodeMessage(json: string): InspectorMessage | null {
   try {
-    const parsed = v.safeParse(NoteSchema, JSON.parse(json), FIRST_ISSUE);
+    const parsed = v.safeParse(MessageSchema, JSON.parse(json), FIRST_ISSUE);
     return parsed.success ? parsed.output : null;
   } catch {
     return null; // Not JSON.

@@ -98,7 +98,7 @@ export interface Entry {
   readonly count: number;
 }
 
-/** One client, and its life so far. */
+/** One client, and its timeline so far. */
 export interface ClientDetail extends ClientRow {
   /** Its path and the names in its query. */
   readonly url: string;

@@ -7,21 +7,21 @@ const MAX_ENTRIES = 100;
 /** Maximum number of entries about messages and streams of one client, one for each type. */
 const MAX_MESSAGES = 20;
 
-/** An entry whose text is known. */
-interface Counted {
+/** An entry about messages of one text, which is its key in the map. */
+interface MessageEntry {
   readonly kind: EntryKind;
   readonly at: number;
   until: number;
   count: number;
 }
 
-/** What happened to one client. A quiet one costs three fields. */
-export class Life {
+/** What happened to one client. Without incidents it has three fields. */
+export class Timeline {
   readonly openedAt: number;
   admittedAt = 0;
   #entries: Ring<Entry> | undefined;
   /** By text. */
-  #messages: Map<string, Counted> | undefined;
+  #messages: Map<string, MessageEntry> | undefined;
   /** Number of entries that are not kept any more. */
   forgotten = 0;
 
@@ -55,7 +55,7 @@ export class Life {
   }
 
   /** Drops messages and streams. */
-  forget(): void {
+  dropMessages(): void {
     this.#messages = undefined;
   }
 

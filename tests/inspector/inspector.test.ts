@@ -10,7 +10,7 @@ import type { StreamingClient } from "../../src/client/client.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { EngineHost } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import { type Note, writeNote } from "../../src/inspector/query.ts";
+import { type InspectorMessage, encodeMessage } from "../../src/inspector/query.ts";
 import { inspector, type InspectorOptions } from "../../src/inspector/inspector.ts";
 import {
   type Answers,
@@ -61,7 +61,7 @@ function createNode(options: Partial<InspectorOptions> = {}, controllerOptions: 
 class SharedEngine extends MemoryEngine {
   override readonly isAlone = (false as boolean) as true; // The type of `MemoryEngine`, which has no other nodes.
   readonly isSigned: boolean;
-  readonly sent: Note[] = [];
+  readonly sent: InspectorMessage[] = [];
   #host: EngineHost | undefined;
 
   constructor(isSigned: boolean) {
@@ -79,8 +79,8 @@ class SharedEngine extends MemoryEngine {
     if (type === "note") this.sent.push(JSON.parse(text));
   }
 
-  receive(note: Note | string): void {
-    const text = typeof note === "string" ? note : writeNote(note);
+  receive(note: InspectorMessage | string): void {
+    const text = typeof note === "string" ? note : encodeMessage(note);
     this.#host?.received(JSON.stringify({ type: "note", to: "noroshi/inspector", text }));
   }
 }

@@ -8,7 +8,7 @@ import type { ClientDetail, Entry } from "../shown.ts";
 /** Ticks between two readings. */
 const TICKS = 2;
 
-/** One client: facts, and its life. */
+/** One client: its fields, and its timeline. */
 export class ClientPanel {
   readonly element: HTMLElement;
   readonly #content = create("div");

@@ -15,7 +15,7 @@ const ticksFor = (rows: number): number => rows > 2_000 ? 10 : 3;
 
 const keyOf = ({ node, uid }: ClientRow): string => `${node}/${uid}`;
 
-/** The clients of all nodes, and the life of one. */
+/** The clients of all nodes, and the timeline of one. */
 export function createClients(): View {
   const panel = new ClientPanel(() => {
     history.replaceState(null, "", "#clients");
