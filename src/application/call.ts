@@ -52,14 +52,14 @@ export type Answer<Reply, Item> = [Item] extends [never] ? Reply | Promise<Reply
 /** A value that is sent in parts, whatever the type of its items. */
 export type Streamable = AsyncIterable<unknown> | ReadableStreamOf<unknown>;
 
-/** Follows the calls of handlers, and sends the answers that come in parts. */
-export interface CallKeeper {
-  /** Aborts the call when it is no longer wanted, until {@link release}. */
-  keep(call: Call): void;
-  /** Opens the input of the call, until {@link release}. @throws {WebSocketError} if the client may not send it. */
+/** What a call needs from its controller: it aborts calls, opens their input, and sends answers in parts. */
+export interface CallHost {
+  /** Aborts the call when it is no longer wanted, until {@link unregister}. */
+  register(call: Call): void;
+  /** Opens the input of the call, until {@link unregister}. @throws {WebSocketError} if the client may not send it. */
   open(call: Call, schema: CheckedSchema): AsyncIterable<unknown>;
-  /** Stops following the call, because it is answered. */
-  release(call: Call): void;
+  /** Stops watching the call, because it is answered. */
+  unregister(call: Call): void;
   /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
   stream(call: Call, source: Streamable): Promise<unknown>;
   /** Handles a message that controls a stream, with its size. Returns whether it is a credit that the server asked for. */
@@ -75,9 +75,9 @@ export let reasonOf: (call: Call) => unknown;
 /** Opens the input, and calls the handler. */
 export let runCall: (call: Call) => unknown;
 /** Registers the call, so that it is aborted when it is no longer wanted. */
-export let keepCall: (call: Call) => void;
+export let registerCall: (call: Call) => void;
 /** Unregisters an answered call: nothing aborts it any more. */
-export let releaseCall: (call: Call) => void;
+export let unregisterCall: (call: Call) => void;
 /** Aborts the signal, with the error that the call then ends with. Only the first reason counts. */
 export let abortCall: (call: Call, reason: unknown) => void;
 
@@ -87,19 +87,19 @@ export class Call implements HandlerContext<object> {
   readonly message: HandlerContext<object>["message"];
   readonly #handler: (context: HandlerContext<object>) => unknown;
   readonly #request: WebSocketMessage;
-  readonly #keeper: CallKeeper;
+  readonly #host: CallHost;
   readonly #schema: CheckedSchema | undefined;
   #input: AsyncIterable<unknown> | undefined;
   #abort: AbortController | undefined;
-  #state: "new" | "kept" | "done" = "new";
+  #state: "new" | "registered" | "done" = "new";
   #reason: unknown;
 
   static {
     requestOf = (call) => call.#request;
     reasonOf = (call) => call.#reason;
     runCall = (call) => call.#run();
-    keepCall = (call) => call.#keep();
-    releaseCall = (call) => call.#release();
+    registerCall = (call) => call.#register();
+    unregisterCall = (call) => call.#unregister();
     abortCall = (call, reason) => call.#abortWith(reason);
   }
 
@@ -108,7 +108,7 @@ export class Call implements HandlerContext<object> {
     client: WebSocketClient,
     message: HandlerContext<object>["message"],
     request: WebSocketMessage,
-    keeper: CallKeeper,
+    host: CallHost,
     /** Schema of an item of the input. Absent: the request has no input. */
     schema?: CheckedSchema,
   ) {
@@ -116,7 +116,7 @@ export class Call implements HandlerContext<object> {
     this.message = message;
     this.#handler = handler;
     this.#request = request;
-    this.#keeper = keeper;
+    this.#host = host;
     this.#schema = schema;
   }
 
@@ -129,24 +129,24 @@ export class Call implements HandlerContext<object> {
     if (!this.#abort) {
       this.#abort = new AbortController();
       if (this.#reason !== undefined) this.#abort.abort(this.#reason);
-      else this.#keep();
+      else this.#register();
     }
     return this.#abort.signal;
   }
 
   #run(): unknown {
-    if (this.#schema) this.#input = this.#keeper.open(this, this.#schema);
+    if (this.#schema) this.#input = this.#host.open(this, this.#schema);
     return this.#handler(this);
   }
 
-  #keep(): void {
+  #register(): void {
     if (this.#state !== "new") return;
-    this.#state = "kept";
-    this.#keeper.keep(this);
+    this.#state = "registered";
+    this.#host.register(this);
   }
 
-  #release(): void {
-    if (this.#state === "kept") this.#keeper.release(this);
+  #unregister(): void {
+    if (this.#state === "registered") this.#host.unregister(this);
     this.#state = "done";
   }
 

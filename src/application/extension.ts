@@ -27,8 +27,8 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   readable(client: WebSocketClient): void;
   /** The client must not be sent anything: its credentials have expired, or it is closing. */
   suspended(client: WebSocketClient): void;
-  /** @param hasLeft whether the client is not expected to reconnect. */
-  closed(client: WebSocketClient, hasLeft: boolean): void;
+  /** @param mayReturn whether the client may reconnect. */
+  closed(client: WebSocketClient, mayReturn: boolean): void;
   /** Whether the client has publications without an answer. */
   isBusy(client: WebSocketClient): boolean;
   /** Resolves when no client has a subscription and no member is in its grace period; at once if there are no other nodes to see that. */

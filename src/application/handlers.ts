@@ -1,16 +1,16 @@
 import {
   type Answer,
   Call,
-  type CallKeeper,
+  type CallHost,
   type HandlerContext,
   isAbort,
   isStreamable,
-  keepCall,
   reasonOf,
-  releaseCall,
+  registerCall,
   requestOf,
   runCall,
   type Streamable,
+  unregisterCall,
 } from "./call.ts";
 import type { RequestDeclaration } from "./contract.ts";
 import type { Contract } from "../protocol/contract-types.ts";
@@ -68,7 +68,7 @@ export interface HandlersHost {
   report(error: unknown, client: WebSocketClient): void;
   readonly observed: Observed;
   /** Aborts calls, and sends the answers that come in parts. */
-  readonly calls: CallKeeper;
+  readonly calls: CallHost;
   /** Answers repeats of idempotent requests. Absent: each is handled. */
   readonly once?: Once | undefined;
   /** Called for an idempotent request only. */
@@ -312,7 +312,7 @@ export class Handlers {
       if (!isThenable(result)) return this.#answer(call, result)?.then(this.running.begin(call.client));
       const ended = this.running.begin(call.client);
       // The handler may still return a stream, and the client may cancel the request before that.
-      if (request.uid !== undefined) keepCall(call);
+      if (request.uid !== undefined) registerCall(call);
       return Promise.resolve(result).then((data) => this.#answer(call, data)).catch((error) => this.#fail(call, error))
         .then(ended);
     } catch (error) {
@@ -324,7 +324,7 @@ export class Handlers {
   /** Sends what the handler returned: at once, or in parts. */
   #answer(call: Call, data: unknown): Promise<void> | undefined {
     if (isStreamable(data)) {
-      keepCall(call);
+      registerCall(call);
       return this.#stream(call, data).then((result) => this.#reply(call, result))
         .catch((error) => this.#fail(call, error));
     }
@@ -339,7 +339,7 @@ export class Handlers {
   }
 
   #reply(call: Call, data: unknown): void {
-    releaseCall(call);
+    unregisterCall(call);
     const { client } = call;
     const { type, uid } = requestOf(call);
     const message: ReplyMessage = { type, status: "ok" };
@@ -351,7 +351,7 @@ export class Handlers {
 
   /** Answers a failed call. Never throws. */
   #fail(call: Call, error: unknown): void {
-    releaseCall(call);
+    unregisterCall(call);
     this.#answerError(isAbort(call, error) ? reasonOf(call) : error, call.client, requestOf(call));
   }
 

@@ -55,7 +55,11 @@ class SchemaDiff {
   /** Pairs that are being compared. A recursive schema that reaches one again is not compared further. */
   readonly #inProgress: (readonly [JsonSchema, JsonSchema])[];
 
-  constructor(documents: readonly [unknown, unknown], changes: SchemaChange[], inProgress: (readonly [JsonSchema, JsonSchema])[] = []) {
+  constructor(
+    documents: readonly [unknown, unknown],
+    changes: SchemaChange[],
+    inProgress: (readonly [JsonSchema, JsonSchema])[] = [],
+  ) {
     this.#documents = documents;
     this.#changes = changes;
     this.#inProgress = inProgress;

@@ -6,7 +6,7 @@ const CREDIT: JsonSchema = { type: "integer", minimum: 1, description: "Sent bac
 
 /** Fields of a resumable stream. */
 const NUMBERED: Fields = {
-  "id?": { type: "string", description: "With the status `open`: the name of a resumable stream", examples: [] },
+  "id?": { type: "string", description: "With the status `open`: the id of a resumable stream", examples: [] },
   "offset?": { type: "integer", minimum: 1, description: "In a resumable stream: the number of the item", examples: [] },
   "items?": { type: "array", description: "In a resumable stream, in place of `data`: several items", examples: [] },
 };
@@ -50,7 +50,7 @@ export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
     credit: 32,
   }),
   cancel: message("stream.cancel", "Cancel", "Ends the stream with the `uid`. Its end is the answer.", {
-    "id?": { type: "string", description: "In place of the `uid`: the name of a resumable stream", examples: [] },
+    "id?": { type: "string", description: "Instead of the `uid`: the id of a resumable stream", examples: [] },
   }, { uid: 8 }),
   resume: message("stream.resume", "Resume", "Reads a resumable stream, after an offset.", {
     id: { type: "string", description: "The name in its first answer" },

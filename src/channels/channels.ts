@@ -280,8 +280,8 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       },
       readable: (client) => this.#subscriptions.get(client)?.resume(false),
       suspended: (client) => this.#subscriptions.get(client)?.suspend(),
-      closed: (client, hasLeft) => {
-        this.#subscriptions.get(client)?.close(!hasLeft);
+      closed: (client, mayReturn) => {
+        this.#subscriptions.get(client)?.close(mayReturn);
         this.#subscriptions.delete(client);
       },
       isBusy: (client) => this.#subscriptions.get(client)?.isPublishing ?? false,

@@ -145,10 +145,10 @@ export class ClientSubscriptions implements SubscriptionOwner {
   }
 
   /** Ends all subscriptions because the connection closed. */
-  close(wasLost: boolean): void {
+  close(mayReturn: boolean): void {
     this.#hasClosed = true;
     for (const [name, subscription] of [...this.#subscriptions]) {
-      subscription.end(wasLost);
+      subscription.end(mayReturn);
       this.#drop(name);
     }
     this.backlog.close();

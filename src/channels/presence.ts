@@ -79,15 +79,15 @@ export class Presence {
     return added;
   }
 
-  /** Removes a subscription. The grace period applies only if the connection was lost. */
-  exit(entry: PresenceEntry, wasLost: boolean): void {
+  /** Removes a subscription. The grace period applies only if the client may return. */
+  exit(entry: PresenceEntry, mayReturn: boolean): void {
     const { user } = entry.member;
     const member = this.#members.get(user);
     const index = member?.entries.indexOf(entry) ?? -1;
     if (!member || index < 0) return;
     member.entries.splice(index, 1);
     if (member.entries.length > 0) this.#join(member);
-    else if (wasLost && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
+    else if (mayReturn && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
     else this.#left(user);
   }
 

@@ -106,10 +106,10 @@ export class SubscriptionPresence {
     });
   }
 
-  end(wasLost: boolean): void {
+  end(mayReturn: boolean): void {
     this.#hasEnded = true;
     if (this.#observer) this.#presence.unobserve(this.#observer);
-    this.#leave(wasLost);
+    this.#leave(mayReturn);
   }
 
   #join(options: ResolvedChannel, message: SubscriptionRequest): void {
@@ -138,9 +138,9 @@ export class SubscriptionPresence {
     return this.#observer = this.#presence.observe(client, backlog, this.#ending, () => this.#owner.changed(), isStale);
   }
 
-  #leave(wasLost: boolean): void {
+  #leave(mayReturn: boolean): void {
     const entry = this.#handOver();
-    if (entry) this.#presence.exit(entry, wasLost);
+    if (entry) this.#presence.exit(entry, mayReturn);
   }
 
   #handOver(): PresenceEntry | undefined {

@@ -146,16 +146,16 @@ export class Subscription implements ChannelRecipient {
   }
 
   /** Ends the subscription without a message to the client. */
-  end(wasLost = false): void {
+  end(mayReturn = false): void {
     if (this.#state === "ended") return;
     this.#enter("ended");
-    this.replaces?.end(wasLost);
+    this.replaces?.end(mayReturn);
     this.#permission.end();
     this.#owner.backlog.withdraw(this);
     this.#feed.release();
     const channel = this.#channel;
     if (!channel) return;
-    this.#presence?.end(wasLost);
+    this.#presence?.end(mayReturn);
     channel.remove(this);
     channel.leave();
   }

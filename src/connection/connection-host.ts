@@ -19,14 +19,14 @@ import type { Sender } from "./sender.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** Messages between nodes for optional features, such as the inspector. */
-export interface NodeNotes {
+export interface NodeMessages {
   /** The name of this node; reading it starts the engine. */
   readonly node: string;
-  /** Whether notes of other nodes are authenticated, or there are never other nodes. */
+  /** Whether messages of other nodes are authenticated, or there are never other nodes. */
   readonly isSigned: boolean;
-  /** Sends a note to the listeners of this name on the other nodes, to each at most once. A failure is reported. */
+  /** Sends a message to the listeners of this name on the other nodes, to each at most once. A failure is reported. */
   send(name: string, text: string): void;
-  /** Listens to the notes of the other nodes. Returns a function that ends it. @throws {TypeError} if the name has a listener. */
+  /** Listens to the messages of the other nodes. Returns a function that ends it. @throws {TypeError} if the name has a listener. */
   listen(name: string, listener: (text: string) => void): () => void;
 }
 
@@ -68,7 +68,7 @@ export interface ConnectionHost {
   readonly refusals: Refusals;
   readonly revocations: Revocations;
   readonly sender: Sender;
-  readonly nodes: NodeNotes;
+  readonly nodes: NodeMessages;
   readonly streams: StreamsOfClients;
   /** The connections without a WebSocket. */
   readonly overHttp: CountedConnections;
@@ -81,6 +81,6 @@ export interface ConnectionHost {
   admit(connection: Connection): void;
   /** Stops delivery to the client, which stays listed. */
   suspend(connection: Connection): void;
-  /** Removes the client from the list. `hasLeft`: it is not expected back. */
-  dismiss(connection: Connection, hasLeft: boolean, close: Close): void;
+  /** Removes the client from the list. `mayReturn`: it may reconnect. */
+  dismiss(connection: Connection, mayReturn: boolean, close: Close): void;
 }

@@ -21,8 +21,8 @@ import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../
 import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
 import { questionsOf, WebSocketClient } from "../application/websocket-client.ts";
 
-/** Holds open connections until they close. */
-export interface ConnectionKeeper {
+/** The set of open connections that a connection leaves when it closes. */
+export interface ConnectionSet {
   delete(connection: Connection): void;
 }
 
@@ -43,7 +43,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   transport: Transport;
   readonly identity: Identity;
   readonly #slot: Slot;
-  #keeper: ConnectionKeeper | undefined;
+  #openConnections: ConnectionSet | undefined;
   #state: ConnectionState = "opening";
   /** Set when the close begins. After our own close frame it stays, whatever the peer echoes. */
   #close: Close | undefined;
@@ -128,19 +128,19 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.host.deadlines.delete(this);
     this.#slot.release();
     const close = this.#close!; // Set above or by `close`.
-    this.host.dismiss(this, isFinal(close.code), close);
+    this.host.dismiss(this, !isFinal(close.code), close);
     // Before the `close` listeners run: they must not count it as open.
-    this.#keeper?.delete(this);
+    this.#openConnections?.delete(this);
     questionsOf(this.client)?.close();
     if (!this.isKnown || !this.host.bus.has("close")) return;
     const { from: _from, ...shown } = close;
     this.host.bus.emit("close", { client: this.client, ...shown, wasClean });
   }
 
-  /** Removes the connection from the keeper when it closes, or now if it has closed. */
-  onClosed(keeper: ConnectionKeeper): void {
-    if (this.#state === "closed") keeper.delete(this);
-    else this.#keeper = keeper;
+  /** Removes the connection from the set when it closes, or now if it has closed. */
+  onClosed(connections: ConnectionSet): void {
+    if (this.#state === "closed") connections.delete(this);
+    else this.#openConnections = connections;
   }
 
   /** The socket reported an error. {@link closed} follows. */

@@ -123,9 +123,9 @@ export class Backplane {
     this.streams?.changed(client);
   }
 
-  /** @param hasLeft whether the client is not expected to reconnect. */
-  closed(client: WebSocketClient, hasLeft: boolean): void {
-    this.extension?.closed(client, hasLeft);
+  /** @param mayReturn whether the client may reconnect. */
+  closed(client: WebSocketClient, mayReturn: boolean): void {
+    this.extension?.closed(client, mayReturn);
     this.streams?.changed(client);
   }
 

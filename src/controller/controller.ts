@@ -149,13 +149,13 @@ export class WebSocketController<C = Contract> {
         this.#delivery.remove(connection);
         this.#backplane.suspended(connection.client);
       },
-      dismiss: (connection, hasLeft, close) => {
+      dismiss: (connection, mayReturn, close) => {
         this.#counts.delete(connection, close.cause);
         observed.observer?.closed?.(connection.client, close.cause, close);
         this.#clients.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
-        this.#backplane.closed(connection.client, hasLeft);
+        this.#backplane.closed(connection.client, mayReturn);
       },
     };
     this.#streams.connect({ backplane, keyOf: this.#keyOf, handlers, rateGate: this.#host.rateGate });
@@ -271,7 +271,7 @@ export class WebSocketController<C = Contract> {
    */
   drain(options: DrainOptions = {}): Promise<DrainResult> {
     this.#drain ??= new Drain(this.#host, this.#connections, () => this.#closed ??= this.#backplane.close(), options);
-    return this.#drain.run(options);
+    return this.#drain.start(options);
   }
 
   /** Whether the controller accepts clients. */

@@ -76,31 +76,31 @@ export interface DrainHost {
 /** Interval at which clients are closed, in ms. */
 const TICK = 50;
 
-/** Part of the window that the grace period of members takes: a fifth more, for the close handshakes and the end of the server. */
-const GRACE_SHARE = 1.2;
+/** The window ends this many grace periods after the last close: the rest is for close handshakes and the end of the server. */
+const GRACE_FACTOR = 1.2;
 
-/** Part of the time over which the clients are closed, at its end, in which busy clients are stopped one by one. */
+/** Last part of the time over which clients are closed. In it, busy clients are stopped one by one. */
 const ENDING_SHARE = 1 / 4;
 
-/** Time in which a client with a request under way may start others, at least, in ms. */
-const SERVED = 1_000;
+/** Minimum time for which a client with a request under way may start others, in ms. */
+const MIN_SERVED = 1_000;
 
 /** Upper bound of `retryAfter`, in ms: that of the client. */
 const MAX_RETRY_AFTER = 300_000;
 
 /** Time for the last close frames, and then for the engine, once `timeout` has passed, in ms. */
-const LAST_WAIT = 500;
+const FINAL_TIMEOUT = 500;
 
 /** Default of `timeout` beyond `window`, in ms: `closeTimeout` and `presence.grace`. */
-const REST = 10_000;
+const TIMEOUT_MARGIN = 10_000;
 
-/** Ends a controller so that nothing is lost: its clients leave over a window, those with nothing under way first, and the engine last. */
+/** Ends a controller without losing requests: idle clients are closed first, over a window, and the engine last. */
 export class Drain implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
   readonly #host: DrainHost;
   readonly #connections: Connections;
-  readonly #goodbye: () => Promise<void>;
+  readonly #closeEngine: () => Promise<void>;
   readonly #options: ResolvedOptions;
   readonly #startedAt: number;
   /** Time over which the clients are closed, in ms. */
@@ -112,26 +112,26 @@ export class Drain implements Timed {
   readonly #stopped = new Set<Connection>();
   /** Clients that had something under way when the first of them was stopped. */
   #busy: number | undefined;
-  /** Looks whether members can still come back. */
-  #lookAtMembers: (() => void) | undefined;
-  /** Called once no stream is to be continued elsewhere. */
+  /** Checks whether members can still return. */
+  #checkMembers: (() => void) | undefined;
+  /** Called once no stream has to be continued on another node. */
   #handedOver: (() => void) | undefined;
   #hasStopped = false;
   #closed = 0;
   #result: Promise<DrainResult> | undefined;
 
   /**
-   * @param goodbye closes the engine.
+   * @param closeEngine closes the engine.
    * @throws {TypeError} for an unknown option or a value out of range.
    */
-  constructor(host: DrainHost, connections: Connections, goodbye: () => Promise<void>, options: DrainOptions) {
+  constructor(host: DrainHost, connections: Connections, closeEngine: () => Promise<void>, options: DrainOptions) {
     this.#options = resolveDrain("Cannot drain: ", options);
     this.#host = host;
     this.#connections = connections;
-    this.#goodbye = goodbye;
+    this.#closeEngine = closeEngine;
     this.#startedAt = host.monotonic();
     const { window } = this.#options;
-    this.#span = Math.max(window / 2, window - GRACE_SHARE * (host.extension?.grace() ?? 0));
+    this.#span = Math.max(window / 2, window - GRACE_FACTOR * (host.extension?.grace() ?? 0));
     this.#total = connections.size;
   }
 
@@ -141,43 +141,45 @@ export class Drain implements Timed {
   }
 
   /**
-   * Starts it. A later call joins with its `stop`, which is called at once if the others have been.
+   * Starts the drain. A later call returns the same result, and adds its `stop`, which is called at once if the others have been.
    *
    * @throws {TypeError} for an unknown option or a value out of range.
    */
-  run(options: DrainOptions): Promise<DrainResult> {
+  start(options: DrainOptions): Promise<DrainResult> {
     const { stop } = resolveDrain("Cannot drain: ", options);
     if (stop && this.#hasStopped) guard(stop, this.#host.report);
     else if (stop) this.#stops.push(stop);
     if (!this.#result) {
       let settle: (result: Promise<DrainResult>) => void;
-      // Set first: on Bun the first clients have closed before `#run` returns, and a `close` listener may drain, too.
+      // Set first: on Bun the first clients have closed before `#drain` returns, and a `close` listener may drain, too.
       this.#result = new Promise((resolve) => settle = resolve);
-      settle!(this.#run());
+      settle!(this.#drain());
     }
     return this.#result;
   }
 
-  /** Closes the clients whose turn it is. */
+  /** Closes the clients that are due by now. */
   due(): void {
     const elapsed = this.#host.monotonic() - this.#startedAt;
     const share = this.#span > 0 ? Math.min(1, elapsed / this.#span) : 1;
     const live = this.#live();
-    if (share >= 1 - ENDING_SHARE) this.#stopClients(live, (1 - share) / ENDING_SHARE, elapsed < SERVED ? isStreaming : isBusy);
+    if (share >= 1 - ENDING_SHARE) {
+      this.#stopClients(live, (1 - share) / ENDING_SHARE, elapsed < MIN_SERVED ? isStreaming : isBusy);
+    }
     let surplus = live.length - Math.floor(this.#total * (1 - share));
-    // They leave before those that could still be served.
-    for (const connection of this.#stopped) if (this.#leaves(connection)) surplus--;
+    // Stopped clients are closed before those that can still be served.
+    for (const connection of this.#stopped) if (this.#closeIfIdle(connection)) surplus--;
     for (const connection of live) {
       if (surplus <= 0) break;
-      if (this.#leaves(connection)) surplus--;
+      if (this.#closeIfIdle(connection)) surplus--;
     }
-    this.#lookAtMembers?.();
+    this.#checkMembers?.();
     if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#handedOver?.();
     this.#host.deadlines.set(this, TICK);
   }
 
-  /** Closes the client, unless it has something under way. Returns whether it did. */
-  #leaves(connection: Connection): boolean {
+  /** Closes the client unless it has a request under way. Returns whether it was closed. */
+  #closeIfIdle(connection: Connection): boolean {
     if (!isLive(connection) || isBusy(connection)) return false;
     const { code, retryAfter } = this.#options;
     this.#closed++;
@@ -185,13 +187,13 @@ export class Drain implements Timed {
     return true;
   }
 
-  /** Ends the streams of the clients whose turn it is, and starts no further request of them. @param rest of the time, from 1 to 0. */
+  /** Stops the busy clients that are due: ends their streams and refuses further requests. @param rest of the time, from 1 to 0. */
   #stopClients(live: readonly Connection[], rest: number, isToStop: (connection: Connection) => boolean): void {
     const busy = live.filter((connection) => !this.#stopped.has(connection) && isToStop(connection));
     this.#busy ??= busy.length;
     for (const connection of busy.slice(0, busy.length - Math.floor(this.#busy * rest))) {
       this.#stopped.add(connection);
-      connection.host.handlers.running.stop(connection.client, (message) => refuses(connection, message));
+      connection.host.handlers.running.stop(connection.client, (message) => refuseMessage(connection, message));
     }
     for (const connection of this.#stopped) {
       if (!isLive(connection)) this.#stopped.delete(connection);
@@ -199,22 +201,22 @@ export class Drain implements Timed {
     }
   }
 
-  /** Resolves when no member keeps a place; once the grace is over, also while the broker is away, which can take no leave. */
+  /** Resolves when no member is in its grace period. While the broker is away, which accepts no leave, when the grace is over. */
   #settled(): Promise<unknown> | undefined {
     const { extension } = this.#host;
     if (!extension) return undefined;
     const end = this.#host.monotonic() + extension.grace();
-    const given = new Promise<void>((resolve) => {
-      this.#lookAtMembers = () => extension.isAway() && this.#host.monotonic() >= end && resolve();
+    const graceOver = new Promise<void>((resolve) => {
+      this.#checkMembers = () => extension.isAway() && this.#host.monotonic() >= end && resolve();
     });
-    return Promise.race([extension.settled(), given]);
+    return Promise.race([extension.settled(), graceOver]);
   }
 
-  async #run(): Promise<DrainResult> {
+  async #drain(): Promise<DrainResult> {
     const { deadlines, report } = this.#host;
     const { timeout, retryAfter } = this.#options;
     let waitsFor = () => "";
-    const closeAll = () => this.#connections.closeAll(CloseCode.GOING_AWAY, wordsOf(retryAfter) || "Going away");
+    const closeAll = () => this.#connections.closeAll(CloseCode.GOING_AWAY, joinReason(retryAfter) || "Going away");
     const steps = async () => {
       const live = () => this.#live().length;
       waitsFor = () => live() > 0 ? `${live()} clients have requests under way` : "clients have not answered the close";
@@ -227,8 +229,8 @@ export class Drain implements Timed {
       waitsFor = () => "requests of the server are under way";
       await this.#stop();
       waitsFor = () => "the engine is not closed";
-      await closeAll(); // Also those that open from now on.
-      await this.#goodbye();
+      await closeAll(); // Also connections that open from now on.
+      await this.#closeEngine();
     };
     const attempt = (ms: number, step: () => Promise<void>, what: () => string) =>
       within(deadlines, ms, step, () => new Error(`Cannot drain in ${ms} ms: ${what()}`));
@@ -242,8 +244,8 @@ export class Drain implements Timed {
     const cut = this.#live().length;
     const closing = closeAll();
     if (!this.#hasStopped) { for (const stop of this.#takeStops()) guard(stop, report); }
-    await attempt(LAST_WAIT, () => closing, () => "").catch(() => {}); // Reported above.
-    await attempt(LAST_WAIT, this.#goodbye, waitsFor).catch((error) => {
+    await attempt(FINAL_TIMEOUT, () => closing, () => "").catch(() => {}); // Reported above.
+    await attempt(FINAL_TIMEOUT, this.#closeEngine, waitsFor).catch((error) => {
       if (error !== fault) report(error);
     });
     return { closed: this.#closed, cut, isClean };
@@ -272,7 +274,7 @@ function isStreaming({ client, host: { streams } }: Connection): boolean {
   return all > portable;
 }
 
-/** Whether the client waits for an answer, or is asked for one. */
+/** Whether the client waits for an answer, or the server waits for one of the client. */
 export function isBusy({ client, host: { extension, handlers, streams }, pipeline }: Connection): boolean {
   const isRunning = handlers.running.of(client) > streams.of(client).portable;
   return !!pipeline?.isHeld || isRunning || !!extension?.isBusy(client) || !!questionsOf(client)?.size;
@@ -282,7 +284,7 @@ export function isBusy({ client, host: { extension, handlers, streams }, pipelin
  * Refuses a message of a client that is about to be closed, unless the server waits for something of that client itself. A message
  * that `drained` will ask for again gets no answer, and neither does an idempotent one, which clients send again anyway.
  */
-function refuses(connection: Connection, message: WebSocketMessage): boolean {
+function refuseMessage(connection: Connection, message: WebSocketMessage): boolean {
   const { client, hasDropped, host: { bus, streams } } = connection;
   if (questionsOf(client)?.size) return false;
   const willSayDrained = !hasDropped && !bus.has("message") && streams.of(client).portable === 0;
@@ -292,14 +294,14 @@ function refuses(connection: Connection, message: WebSocketMessage): boolean {
   return true;
 }
 
-/** `drained` promises that no request without an answer was handled (PROTOCOL.md §6). What a `message` listener does is not known. */
+/** Whether the close reason may be `drained`: no request without an answer was handled (PROTOCOL.md §6). A `message` listener may have handled any. */
 export const saysDrained = ({ client, hasDropped, host: { bus, handlers } }: Connection): boolean =>
   !hasDropped && !bus.has("message") && handlers.running.of(client) === 0;
 
 const reasonOf = (connection: Connection, retryAfter: number): string =>
-  wordsOf(retryAfter, ...saysDrained(connection) ? ["drained"] : []) || "Service restart";
+  joinReason(retryAfter, ...saysDrained(connection) ? ["drained"] : []) || "Service restart";
 
-const wordsOf = (retryAfter: number, ...words: string[]): string =>
+const joinReason = (retryAfter: number, ...words: string[]): string =>
   [...words, ...retryAfter > 0 ? [`retry=${retryAfter}`] : []].join(" ");
 
 /** For each option its check, and the remedy in the error message. */
@@ -329,9 +331,11 @@ export function resolveDrain(prefix: string, options: DrainOptions): ResolvedOpt
     if (!check) throw new TypeError(`${prefix}unknown option "${name}", use one of ${Object.keys(CHECKS).join(", ")}`);
     if (value !== undefined && !check[0](value)) throw new TypeError(`${prefix}option "${name}" must be ${check[1]}`);
   }
-  const { window = 0, timeout = window + REST, code = CloseCode.SERVICE_RESTART, retryAfter = 0, stop } = options;
+  const { window = 0, timeout = window + TIMEOUT_MARGIN, code = CloseCode.SERVICE_RESTART, retryAfter = 0, stop } = options;
   if (timeout < window) {
-    throw new TypeError(`${prefix}option "timeout" must be at least the window of ${window} ms, such as ${window + REST}`);
+    throw new TypeError(
+      `${prefix}option "timeout" must be at least the window of ${window} ms, such as ${window + TIMEOUT_MARGIN}`,
+    );
   }
   checkCloseCode(code);
   return { window, timeout, code, retryAfter, ...(stop && { stop }) };

@@ -89,7 +89,10 @@ export function channelsOpenApi(contract: Contract, options: ChannelsOpenApiOpti
       schema: { type: "string" },
     }));
     paths[channelPath] = { parameters: shared, ...operationsOf(name, channel, add) };
-    paths[`${channelPath}/presence`] = { parameters: shared, get: presenceOf(name, add(channel.member, "input", `${name} member`)) };
+    paths[`${channelPath}/presence`] = {
+      parameters: shared,
+      get: presenceOf(name, add(channel.member, "input", `${name} member`)),
+    };
   }
   return {
     openapi: "3.1.0",

@@ -96,7 +96,7 @@ export class ClientCalls implements StreamOwner, Timed {
     return await stream.ended;
   }
 
-  /** The streams that the client can go on with on another node. */
+  /** Number of streams that the client can continue on another node. */
   get portable(): number {
     let count = 0;
     for (const stream of this.#calls.values()) if (stream?.isPortable) count++;

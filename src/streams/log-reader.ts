@@ -39,7 +39,7 @@ export class LogReader implements Source {
     log.attach(this);
   }
 
-  /** Whether the client of the source can go on with it on another node. */
+  /** Whether the client of the source can continue the stream on another node. */
   static isPortable(source: Source): boolean {
     return #log in source && source.#isOpen && source.#log.isShared;
   }
@@ -65,7 +65,7 @@ export class LogReader implements Source {
   async return(): Promise<unknown> {
     const reason = this.#call && reasonOf(this.#call);
     if (reason === undefined && this.#isFirst && !this.#isOpen) {
-      // Refused before the client knows its name: nobody will read it.
+      // Refused before the client was sent the id: no client can read the stream.
       this.#log.stop(new WebSocketError(this.#log.type, "CANCELLED", "The request was refused"));
     }
     if (!(reason instanceof WebSocketError) || !this.#log.isStoppedFor(reason.code)) return this.#detach();
@@ -97,7 +97,7 @@ export class LogReader implements Source {
   async #next(): Promise<IteratorResult<Part, unknown>> {
     const { id, type } = this.#log;
     if (!this.#isOpen) {
-      // Read first: a stream that is not there is not named.
+      // Read first: the id of a stream that does not exist is not sent.
       if (!this.#isLive && this.#waiting.length === 0) await this.#read();
       this.#isOpen = true;
       if (!this.#skips) return { done: false, value: new Part("open", `"id":${JSON.stringify(id)}`) };

@@ -7,7 +7,7 @@ import type { HistoryOptions } from "../engines/engine.ts";
 export interface AttachContext {
   /** The client that attaches. */
   readonly client: WebSocketClient;
-  /** The name of the stream. */
+  /** The id of the stream. */
   readonly id: string;
   /** Its message type. */
   readonly type: string;

@@ -34,7 +34,7 @@ export type AnyHandler = (context: HandlerContext<object>) => unknown;
 /** Channels that begin with it are streams. No application can declare one: names have no `*`. */
 const PREFIX = "stream*";
 
-/** Maximum length of a name, in characters. */
+/** Maximum length of the id of a stream, in characters. */
 const MAX_ID = 1_024;
 
 /** Maximum length of the application's key of a stream, in characters. */
@@ -113,7 +113,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     return (context) => this.#start(context as Call, handler, kind); // Every context is a call.
   }
 
-  /** Stops the stream with this name, if the client may attach to it. */
+  /** Stops the stream with this id, if the client may attach to it. */
   cancel(client: WebSocketClient, id: string): void {
     guard(async () => {
       const reason = new WebSocketError("stream.cancel", "CANCELLED", "The client has cancelled it");
@@ -278,7 +278,7 @@ function partsOf(id: string): { readonly type: string; readonly user?: string; r
   }
 }
 
-/** A foreign user, or another role, names another channel, which does not exist. */
+/** The channel of a stream. For a foreign user, or another role, it is another channel, which does not exist. */
 async function channelOf({ authorize }: StreamKind, { user, role }: Accountability, id: string): Promise<string> {
   const owner = authorize ? "" : await shortOf(JSON.stringify([user, role]));
   return `${PREFIX}${owner}*${await shortOf(id)}`;
@@ -288,7 +288,7 @@ async function channelOf({ authorize }: StreamKind, { user, role }: Accountabili
 const listOf = async (user: string | null): Promise<string | undefined> =>
   user === null ? undefined : `streams*${await shortOf(user)}`;
 
-/** The name, or the hash of a long one: names of channels are limited. */
+/** The id, or the hash of a long one: the length of a channel name is limited. */
 async function shortOf(name: string): Promise<string> {
   if (name.length <= 128) return `=${name}`;
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(name));

@@ -1,7 +1,7 @@
 import {
   abortCall,
   Call,
-  type CallKeeper,
+  type CallHost,
   type HandlerContext,
   isAbort,
   reasonOf,
@@ -31,12 +31,13 @@ export interface StreamRunHost {
   ended(run: StreamRun): void;
 }
 
-const KEEPER: CallKeeper = {
-  keep: () => {},
+/** For the inner call of a stream: it has a signal of its own, no input, and cannot return another stream. */
+const INNER_CALL_HOST: CallHost = {
+  register: () => {},
   open: () => {
     throw new TypeError("Cannot open an input: none is declared");
   },
-  release: () => {},
+  unregister: () => {},
   stream: () => Promise.reject(new TypeError("Cannot stream: it is a stream already")),
   control: () => false,
 };
@@ -83,7 +84,7 @@ export class StreamRun implements StreamOwner, Timed {
     this.#client = call.client;
     this.#host = host;
     this.#headLength = JSON.stringify({ type, status: "next" }).length - 1;
-    this.call = new Call(handler, call.client, call.message, { type }, KEEPER);
+    this.call = new Call(handler, call.client, call.message, { type }, INNER_CALL_HOST);
   }
 
   /** Calls the handler. */

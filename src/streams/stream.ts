@@ -58,7 +58,7 @@ export class Stream {
     });
   }
 
-  /** Whether the client can go on with it on another node: it was sent its name. */
+  /** Whether the client can continue the stream on another node: it was sent the id. */
   get isPortable(): boolean {
     return !!this.#source && !this.#held && LogReader.isPortable(this.#source);
   }

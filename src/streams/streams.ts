@@ -1,5 +1,5 @@
 /** Answers in parts, sent as fast as each client reads, and the signals that stop handlers. */
-import { abortCall, type Call, type CallKeeper, type Streamable } from "../application/call.ts";
+import { abortCall, type Call, type CallHost, type Streamable } from "../application/call.ts";
 import { type Declared, type Handler, isRequest } from "../application/handlers.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { CheckedSchema } from "../application/schema.ts";
@@ -26,7 +26,7 @@ export interface StreamsNode extends Pick<ResumableHost, "keyOf" | "rateGate"> {
 }
 
 /** The calls of handlers on one node that can be aborted, and the streams among them. */
-export class Streams implements CallKeeper {
+export class Streams implements CallHost {
   /** Streams that outlive their connections. Absent: no handler is resumable. */
   resumable: ResumableStreams | undefined;
   readonly #host: StreamsHost;
@@ -92,7 +92,7 @@ export class Streams implements CallKeeper {
     return this.#turn.items;
   }
 
-  keep(call: Call): void {
+  register(call: Call): void {
     const { client } = call;
     if (connectionOf(client).readyState === OPEN) this.#of(client).add(call);
     else abortCall(call, gone(call));
@@ -104,14 +104,14 @@ export class Streams implements CallKeeper {
     return input;
   }
 
-  release(call: Call): void {
+  unregister(call: Call): void {
     if (this.#inputs.release(call)) this.#marks.delete(call);
     const { client } = call;
     if (this.#clients.get(client)?.delete(call)) this.#clients.delete(client);
   }
 
   async stream(call: Call, source: Streamable): Promise<unknown> {
-    // Not kept if the client has gone: then it is refused.
+    // Not registered if the client has gone: then it is refused.
     const calls = this.#clients.get(call.client) ?? new ClientCalls(call.client, this.#host, this.#turn, this.#marks);
     return await calls.stream(call, source);
   }
@@ -144,7 +144,7 @@ export class Streams implements CallKeeper {
     return false;
   }
 
-  /** The client was admitted or suspended, has other rights, or is gone. */
+  /** The client was admitted or suspended, has other rights, or has gone. */
   changed(client: WebSocketClient): void {
     const calls = this.#clients.get(client);
     if (calls) calls.changed();
@@ -152,7 +152,7 @@ export class Streams implements CallKeeper {
     this.#inputs.changed(client);
   }
 
-  /** How many streams the client reads, and how many of them it can go on with on another node. */
+  /** Number of streams that the client reads, and of those that it can continue on another node. */
   of(client: WebSocketClient): { readonly all: number; readonly portable: number } {
     const calls = this.#clients.get(client);
     return { all: calls?.streams ?? 0, portable: calls?.portable ?? 0 };

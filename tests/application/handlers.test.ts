@@ -18,8 +18,8 @@ function create({ listening = false } = {}) {
   const handlers = new Handlers({
     observed: new Observed(),
     calls: {
-      keep: () => {},
-      release: () => {},
+      register: () => {},
+      unregister: () => {},
       open: () => assert.fail("No handler here has input"),
       stream: () => Promise.reject(new Error("No handler here streams")),
       control: () => false,

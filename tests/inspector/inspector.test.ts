@@ -10,7 +10,7 @@ import type { StreamingClient } from "../../src/client/client.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { EngineHost } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import { type InspectorMessage, encodeMessage } from "../../src/inspector/query.ts";
+import { encodeMessage, type InspectorMessage } from "../../src/inspector/query.ts";
 import { inspector, type InspectorOptions } from "../../src/inspector/inspector.ts";
 import {
   type Answers,
