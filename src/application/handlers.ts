@@ -24,7 +24,7 @@ import type { OutboundChecks } from "./outbound.ts";
 import { issuePath, type ReplyMessage, type WebSocketMessage } from "../protocol/protocol.ts";
 import { Running } from "./running.ts";
 import { type CheckedSchema, checkSchema, parse, type Parsed, type PayloadSchema, SCHEMA } from "./schema.ts";
-import { connectionOf, type WebSocketClient } from "./websocket-client.ts";
+import { connectionOf, sendAnswer, type WebSocketClient } from "./websocket-client.ts";
 
 /**
  * Answers one message type. The value it returns or resolves with is sent as `data` of the answer. An async generator, an
@@ -345,7 +345,7 @@ export class Handlers {
     const message: ReplyMessage = { type, status: "ok" };
     if (uid !== undefined) message.uid = uid;
     if (data !== undefined) message.data = data;
-    client.send(message as ReplyMessage & WebSocketMessage); // A reply only lacks the index signature.
+    sendAnswer(client, message as ReplyMessage & WebSocketMessage); // A reply only lacks the index signature.
     this.#host.outbound?.reply(type, data, client);
   }
 
@@ -359,9 +359,9 @@ export class Handlers {
   #answerError(error: unknown, client: WebSocketClient, message: WebSocketMessage): void {
     const request = envelopeOf(message);
     const shown = WebSocketError.from(error);
-    if (shown) return client.send(shown.withUid(request.uid).toMessage());
+    if (shown) return sendAnswer(client, shown.withUid(request.uid).toMessage());
     // The error itself may hold internals: it goes to the log only.
-    client.send(errorFor(request, "INTERNAL_ERROR", "Something went wrong").toMessage());
+    sendAnswer(client, errorFor(request, "INTERNAL_ERROR", "Something went wrong").toMessage());
     this.#host.report(error, client);
   }
 }

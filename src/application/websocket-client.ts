@@ -90,6 +90,19 @@ export let questionsOf: (client: WebSocketClient) => Questions | undefined;
 /** Asks a client what is checked already, and validates by no contract: internal, as {@link connectionOf}. */
 export let askUnchecked: (client: WebSocketClient, ...question: Parameters<Questions["ask"]>) => Promise<unknown>;
 
+/**
+ * Sends an answer. While `revalidate` renews expired credentials, of which the client knows nothing, the answer waits: internal, as
+ * {@link connectionOf}.
+ *
+ * @throws {TypeError} for a message that JSON cannot represent.
+ */
+export function sendAnswer(client: WebSocketClient, message: string | WebSocketMessage): void {
+  const { isSuspended, revalidating } = connectionOf(client);
+  if (!isSuspended || !revalidating) return client.send(message);
+  const { text } = Frame.of(message); // At once: it may throw.
+  void revalidating.then(() => sendAnswer(client, text));
+}
+
 /** One connected client: the same object in every event from `connect` to `close`. `C` is the contract of its controller. */
 export class WebSocketClient<C = Contract> {
   /** Facts copied from the upgrade request. */

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { ExtensionHost } from "../application/extension.ts";
-import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+import { connectionOf, sendAnswer, type WebSocketClient } from "../application/websocket-client.ts";
 import type { ChannelTable, ResolvedChannel } from "./channel-options.ts";
 import type { Awaitable, Position } from "../engines/engine.ts";
 import type { IdQuota } from "./id-quota.ts";
@@ -108,6 +108,6 @@ export class ClientPublications {
     // Anonymous clients have one scope in common: their address changes when they reconnect.
     const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
     const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
-    client.send({ type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
+    sendAnswer(client, { type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
   }
 }

@@ -67,6 +67,7 @@ function create(options: WebSocketControllerOptions = {}) {
       history: { size: 10, ttl: 600_000 },
       presence: { data: () => wait("data", 1) as number },
     },
+    b: { authorize: () => stalls.get("authorize publish")!.promise.then(() => false) },
   };
   const node = createChannels(declarations, {
     mode: "handshake",
@@ -258,6 +259,33 @@ describe("While revalidate is asked about credentials that have run out", () => 
         assert.deepEqual([handled, engine.asked], [[], []]);
         for (const uid of [1, 2]) assert.deepEqual(withUid(answers, uid), [expired(uid)]);
       }
+    });
+  }
+});
+
+describe("An answer that is made while revalidate is asked", () => {
+  for (const renewed of [true, false]) {
+    it(renewed ? "is sent once the credentials are renewed" : "is not sent if they are not", async () => {
+      const stall = new Stall<AuthenticationState | null>();
+      const { peer, engine, controller, clock, ann, stalls } = create({ revalidate: () => stall.promise });
+      const made = new Stall();
+      controller.handle("good", v.object({}), () => made.promise);
+      controller.handle("bad", v.object({}), async () => {
+        await made.promise;
+        throw new Error("It has failed");
+      });
+      engine.stalls.set("publish", made);
+      peer.send({ type: "good", uid: 1 }, { type: "bad", uid: 2 }, publish("a", { uid: 3, data: 1 }));
+      stalls.set("authorize publish", made);
+      peer.send(publish("b", { uid: 4 }));
+      await peer.take();
+      clock.advance(60_000);
+      made.resolve();
+      assert.deepEqual(await peer.take(), []);
+      stall.resolve(renewed ? ann() : null);
+      const answers = (await peer.take()).filter(({ uid }) => uid !== undefined);
+      const told = answers.map(({ uid, status, error }) => [uid, error?.code === "FORBIDDEN" ? error.code : status]);
+      assert.deepEqual(told.sort(), renewed ? [[1, "ok"], [2, "error"], [3, "ok"], [4, "FORBIDDEN"]] : [[4, "error"]]);
     });
   }
 });
