@@ -3,7 +3,7 @@ import type { Channels } from "../channels/channels.ts";
 import type { Accountability } from "../application/websocket-client.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
-import { CloseCode } from "../protocol/close.ts";
+import { ABNORMAL, CloseCode } from "../protocol/close.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { isTooDeep, MAX_DEPTH } from "../protocol/depth.ts";
 import { CHANNEL_NAME, MAX_ID_LENGTH, type WebSocketMessage } from "../protocol/protocol.ts";
@@ -151,7 +151,9 @@ class ChannelRoutes {
     if (!opened) return refusal;
     const { connection, response } = opened as { connection: Connection; response: Response }; // Set by the callback.
     const before = c.res; // What answers meanwhile, such as Hono's timeout(), replaces it.
+    const stop = whenAborted(raw.signal, () => answered({ close: { code: ABNORMAL, reason: "" } })); // As in `#exchange`.
     const first = await answer;
+    stop();
     const isRead = c.res === before && !raw.signal.aborted;
     if (isRead && "message" in first && first.message["status"] === undefined) return response;
     connection.close(CloseCode.NORMAL, "Refused");
@@ -246,6 +248,8 @@ class ChannelRoutes {
     });
     if (!opened) return refusal;
     const { transport, maxPayload } = opened as { transport: RequestTransport; maxPayload: number }; // Set by the callback.
+    // A middleware may keep the message, and then nothing answers it.
+    const stop = whenAborted(c.req.raw.signal, () => transport.end());
     try {
       if (transport.connection.isPending) return refuse(c, { status: 401, code: "AUTH_FAILED", message: "A token is required" });
       return await answer(transport, maxPayload);
@@ -254,6 +258,7 @@ class ChannelRoutes {
       if (!shown) throw error; // Hono's error handler answers 500.
       return refuse(c, failureOf({ message: JSON.parse(shown.toMessage()) as WebSocketMessage })); // As every error encodes itself.
     } finally {
+      stop();
       transport.end();
     }
   }
@@ -263,6 +268,13 @@ class ChannelRoutes {
     c.res = undefined; // As in `finish`.
     return response as Response; // The route always answers.
   }
+}
+
+/** Calls back when the client has gone. Returns a function that ends this. */
+function whenAborted(signal: AbortSignal, call: () => void): () => void {
+  signal.addEventListener("abort", call);
+  if (signal.aborted) call();
+  return () => signal.removeEventListener("abort", call);
 }
 
 function refuse(c: Context, { status, code, message, retryAfter, ...details }: Failure): Response {

@@ -219,6 +219,23 @@ describe("channelsHttp", () => {
     assert.equal(await next(), null);
   });
 
+  it("leaves nothing of a client that has gone while a middleware keeps its message", async () => {
+    for (const method of ["GET", "POST"]) {
+      const { app, controller } = start(ROOM);
+      const kept = new Stall();
+      controller.use(() => kept.resolve());
+      const abort = new AbortController();
+      const body = method === "POST" ? { body: '{"event":"say","data":1}' } : {};
+      const answer = app.request("/channels/room:1", { method, headers: STREAM, signal: abort.signal, ...body });
+      await kept.promise;
+      assert.equal(controller.stats().active, 1);
+      abort.abort();
+      await answer;
+      await turn();
+      assert.deepEqual([controller.stats().active, controller.stats().reserved], [0, 0]);
+    }
+  });
+
   it("spreads the clients of a server that leaves", async () => {
     const { controller, get } = start(ROOM);
     const { next } = events(await get("room:1", STREAM));
