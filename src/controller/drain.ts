@@ -207,7 +207,8 @@ export class Drain implements Timed {
     if (!extension) return undefined;
     const end = this.#host.monotonic() + extension.grace();
     const graceOver = new Promise<void>((resolve) => {
-      this.#checkMembers = () => extension.isAway() && this.#host.monotonic() >= end && resolve();
+      const isOver = () => extension.isAway() && this.#host.monotonic() >= end || this.#connections.isClosing; // By `close`.
+      this.#checkMembers = () => isOver() && resolve();
     });
     return Promise.race([extension.settled(), graceOver]);
   }

@@ -425,6 +425,21 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await controller.drain(), { closed: 1, cut: 0, isClean: true });
   });
 
+  it("does not wait for them once the controller is closed", async () => {
+    const { clock, controller, opened } = create(1, { engine: new WiredEngine(new Wire(), false) });
+    new Channels(controller, { room: { authorize: () => true, presence: { grace: 60_000 } } });
+    opened[0]!.connection.message('{"type":"subscribe","channel":"room"}');
+    await turn();
+    let result: unknown;
+    void controller.drain({ timeout: 120_000 }).then((ended) => result = ended);
+    await turn();
+    assert.equal(result, undefined);
+    await controller.close();
+    clock.advance(50);
+    await turn();
+    assert.deepEqual(result, { closed: 1, cut: 0, isClean: true });
+  });
+
   for (const [grace, span] of [[2_000, 7_600], [8_000, 5_000]] as const) {
     it(`closes the clients over ${span} of 10,000 ms where members have a grace period of ${grace} ms on other nodes`, async () => {
       const { clock, controller, opened, left } = create(100, { engine: new WiredEngine(new Wire(), false) });
