@@ -148,7 +148,7 @@ export class Handlers {
     this.#middleware.push(middleware);
   }
 
-  /** Handles a message of {@link STREAM_TYPES}. Returns whether it is a credit that the server asked for. */
+  /** Handles a message of {@link STREAM_TYPES}. Returns whether it is a credit that the server asked for, or the first cancellation. */
   control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean {
     return this.#host.calls.control(client, message, bytes);
   }

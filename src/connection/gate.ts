@@ -24,10 +24,31 @@ export function receive(owner: Connection, data: string | ArrayBuffer | ArrayBuf
   if (isText ? exceedsBytes(data, maxPayload) : data.byteLength > maxPayload) {
     return owner.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
   }
-  if (rateGate && !rateGate.lets(owner, isText ? byteLength(data) : data.byteLength, now, isText ? data : "")) return;
+  const bytes = isText ? byteLength(data) : data.byteLength;
+  if (rateGate && !rateGate.lets(owner, bytes, now, isText ? data : "", takesControl)) return;
   const text = isText ? data : textOf(data);
   if (!owner.pipeline?.isHeld || isAnswered(owner, text)) pass(owner, text);
   else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
+}
+
+/** A message about a running stream that a client does not send again. */
+const CONTROL = /^\{ ?"type": ?"stream\.(?:credit|cancel)"/;
+
+/** Maximum length of one that is read beyond the rate limit, in characters. */
+const MAX_CONTROL = 200;
+
+/**
+ * Handles a message beyond the rate limit that a stream or its handler waits for. Discarded, it would leave a stream that nobody reads
+ * until `streamTimeout`. Returns whether it is one.
+ */
+function takesControl({ client, host: { handlers, observed } }: Connection, text: string): boolean {
+  if (text.length > MAX_CONTROL || !CONTROL.test(text)) return false;
+  const decoded = decode(text);
+  // By its `uid`: one with an `id` may concern clients of other nodes.
+  if (!decoded.ok || decoded.message.uid === undefined) return false;
+  const isAwaited = handlers.control(client, decoded.message, byteLength(text));
+  if (isAwaited) observed.observer?.received?.(decoded.message.type, client, decoded.message);
+  return isAwaited;
 }
 
 /** Whether the frame, which would have to wait, answers an open question. */

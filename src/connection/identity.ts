@@ -289,7 +289,7 @@ export class Identity {
     this.#failures = 0;
     const { client, host } = this.#owner;
     // Of another user they end. Charged before the answer, which says what is left.
-    if (user === accountability.user) host.rateGate?.renew(client, host.extension?.subscriptionsOf(client) ?? 0);
+    if (user === accountability.user) host.rateGate?.renew(this.#owner, host.extension?.subscriptionsOf(client) ?? 0);
     // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
     this.#owner.transmit(encode({
       type: "auth",

@@ -89,7 +89,8 @@ export class Pipeline {
   }
 }
 
-const isLimitsPing = (frame: Frame): boolean =>
+/** Whether the frame is a short `ping` with `limits`. */
+export const isLimitsPing = (frame: Frame): boolean =>
   frame !== null && frame.length <= 128 && /"type":\s*"ping"/.test(frame) && /"limits":\s*true/.test(frame);
 
 const sizeOf = (frame: Frame): number => frame === null || isLimitsPing(frame) ? 0 : byteLength(frame);

@@ -3,6 +3,7 @@ import type { Connection } from "./connection.ts";
 import type { ClientKey } from "../application/client-key.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { RequestLimit } from "../application/extension.ts";
+import { isLimitsPing } from "./pipeline.ts";
 import { MAX_EXCESS, type RateLimit, RateLimiter } from "../base/limits.ts";
 import type { AnnouncedLimits } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
@@ -19,12 +20,17 @@ const TAIL = 200;
 /** A `uid` as the last field: an integer of at most 15 digits, or printable ASCII without escapes (PROTOCOL.md 3.3). */
 const LAST_UID = /^[,{ ]"uid": ?("[ !#-[\]-~]{1,64}"|0|-?[1-9]\d{0,14}) ?\}$/;
 
+/** The type of a message that an admitted client may not miss the answer to, since it sends nothing else meanwhile (PROTOCOL.md 3.3). */
+const URGENT = /^\{ ?"type": ?"(auth|ping)"/;
+
 /** Messages of a client beyond the limit. */
 export interface Flood {
   /** Refused messages, minus those accepted since: even a steady flood gets a message through now and then. */
   excess: number;
   /** The end of the wait that the client was last sent, in ms of the monotonic clock. */
   notifiedUntil: number;
+  /** Until when no further message of a type is read that is {@link URGENT}, in ms of the monotonic clock. */
+  readonly readUntil: { auth: number; ping: number };
 }
 
 /** The connection whose message is limited. Only {@link RateGate} writes `flood`. */
@@ -48,19 +54,33 @@ export class RateGate implements RequestLimit {
   }
 
   /**
-   * Whether a message of this size is accepted. If not, the client receives an error with the time to wait, or is closed.
+   * Whether a message of this size is accepted. If not, the client receives an error with the time to wait, or is closed, unless `takes`
+   * has handled the message.
    *
    * @param now the time, in ms of the monotonic clock, which the caller has read already.
    * @param text the message, if it is text. It is answered by its `uid` if that is its last field.
+   * @param takes handles a message beyond the limit for which the server waits. Returns whether it is one.
    */
-  lets(owner: Limited, bytes: number, now: number, text = ""): boolean {
-    const wait = this.#limiter.take(this.#keyOf(owner.client), bytes, now);
+  lets<Owner extends Limited>(
+    owner: Owner,
+    bytes: number,
+    now: number,
+    text = "",
+    takes?: (owner: Owner, text: string) => boolean,
+  ): boolean {
+    const key = this.#keyOf(owner.client);
+    const wait = this.#limiter.take(key, bytes, now);
     if (wait === 0) {
       if (owner.flood && owner.flood.excess > 0) owner.flood.excess--;
       return true;
     }
+    if (!owner.isPending && takes?.(owner, text)) return false;
+    const flood = floodOf(owner);
+    if (!owner.isPending && isUrgent(flood.readUntil, text, now, wait)) {
+      this.#limiter.charge(key, now, 1 + bytes / BYTES_A_MESSAGE);
+      return true;
+    }
     this.limited++;
-    const flood = owner.flood ??= { excess: 0, notifiedUntil: 0 };
     if (++flood.excess > MAX_EXCESS || owner.isPending) {
       owner.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
       return false;
@@ -76,10 +96,13 @@ export class RateGate implements RequestLimit {
 
   /**
    * Charges an accepted `auth` for the subscriptions that it has authorized again, one message each. It is never refused for that: later
-   * messages wait, at most for as long as a full bucket takes.
+   * messages wait, at most for as long as a full bucket takes, and so does another `auth`.
    */
-  renew(client: WebSocketClient, subscriptions: number): void {
-    this.#limiter.charge(this.#keyOf(client), this.#now(), subscriptions, this.#burst);
+  renew(owner: Limited, subscriptions: number): void {
+    const [key, now] = [this.#keyOf(owner.client), this.#now()];
+    this.#limiter.charge(key, now, subscriptions, this.#burst);
+    const wait = this.#limiter.peek(key, now);
+    if (wait > 0) floodOf(owner).readUntil.auth = now + wait;
   }
 
   /** Refunds the cost of a message that the server asked for. */
@@ -119,6 +142,16 @@ function lastUid(text: string): string | undefined {
   const tail = text.slice(-TAIL);
   const at = tail.lastIndexOf('"uid":');
   return at < 1 || tail.includes('"stream.') ? undefined : LAST_UID.exec(tail.slice(at - 1))?.[1];
+}
+
+const floodOf = (owner: Limited): Flood => owner.flood ??= { excess: 0, notifiedUntil: 0, readUntil: { auth: 0, ping: 0 } };
+
+/** Whether the message is read beyond the limit: one of each type in a wait. What it costs makes the next wait longer. */
+function isUrgent(readUntil: Flood["readUntil"], text: string, now: number, wait: number): boolean {
+  const type = URGENT.exec(text)?.[1] as keyof Flood["readUntil"] | undefined; // The types of the expression.
+  if (!type || now < readUntil[type] || type === "ping" && !isLimitsPing(text)) return false;
+  readUntil[type] = now + wait;
+  return true;
 }
 
 /** The key of a second bucket, for requests and the bytes sent in answer: as large as the one for messages, but separate. */

@@ -112,13 +112,16 @@ export class ClientCalls implements StreamOwner, Timed {
     }
   }
 
-  /** Aborts the calls with the `uid`. @default all */
-  abort(reasonFor: (call: Call) => unknown, uid?: unknown): void {
+  /** Aborts the calls with the `uid`. Returns whether one of them was not aborted before. @default all */
+  abort(reasonFor: (call: Call) => unknown, uid?: unknown): boolean {
+    let isFirst = false;
     for (const [call, stream] of [...this.#calls]) {
       if (uid !== undefined && requestOf(call).uid !== uid) continue;
+      isFirst ||= !reasonOf(call);
       abortCall(call, reasonFor(call));
       stream?.stop();
     }
+    return isFirst;
   }
 
   /** Takes a credit back. Returns whether it was asked for. */
@@ -135,7 +138,7 @@ export class ClientCalls implements StreamOwner, Timed {
 
   /** The client was admitted or suspended, has other rights, or is gone. */
   changed(): void {
-    if (this.#connection.readyState !== OPEN) return this.abort(gone);
+    if (this.#connection.readyState !== OPEN) return void this.abort(gone);
     if (!this.isReachable) return;
     const rights = rightsOf(this.#client);
     if (rights !== this.#rights) {

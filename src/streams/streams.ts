@@ -131,16 +131,16 @@ export class Streams implements CallHost {
     const calls = this.#clients.get(client);
     if (type === "stream.credit") return calls?.credit(uid, credit as number) ?? false; // Checked above.
     if (type === "stream.cancel") {
-      calls?.abort((call) => new WebSocketError(call.message.type, "CANCELLED", "The client has cancelled it"), uid);
-    } else {
-      const input = this.#inputs.get(client, uid!); // Checked above.
-      const error = input?.receive(message, bytes);
-      if (input && !error) return false;
-      calls?.abort(
-        (call) => error ?? new WebSocketError(call.message.type, "INVALID_PAYLOAD", "The request takes no input"),
-        uid,
-      );
+      return calls?.abort((call) => new WebSocketError(call.message.type, "CANCELLED", "The client has cancelled it"), uid) ??
+        false;
     }
+    const input = this.#inputs.get(client, uid!); // Checked above.
+    const error = input?.receive(message, bytes);
+    if (input && !error) return false;
+    calls?.abort(
+      (call) => error ?? new WebSocketError(call.message.type, "INVALID_PAYLOAD", "The request takes no input"),
+      uid,
+    );
     return false;
   }
 

@@ -77,6 +77,44 @@ describe("RateGate.lets", () => {
   });
 });
 
+describe("An admitted client beyond its rate", () => {
+  for (const message of [{ type: "auth", uid: 1, access_token: "valid" }, { type: "ping", uid: 1, limits: true }]) {
+    it(`has one ${message.type} in a wait read, which costs what others do`, async () => {
+      const { controller, clock } = createChannels({ "room:*": anybody }, {
+        mode: "public",
+        rateLimit: { messages: 1, burst: 2 },
+        authenticate: () => ({ accountability: { user: "eve", role: null } }),
+      });
+      const transport = new FakeTransport();
+      const connection = controller.open(transport, HANDSHAKE, { accountability: { user: "eve", role: null } });
+      const peer = new TestPeer(connection, connection.client, transport);
+      /** How many of ten are answered as they would be within the rate. */
+      const read = async () => {
+        let count = 0;
+        for (let n = 0; n < 10; n++) {
+          const [answer] = await peer.ask(message);
+          if (answer?.type === "auth" || answer?.type === "pong") count++;
+        }
+        return count;
+      };
+      for (const uid of [1, 2]) await peer.ask({ type: "ping", uid });
+      assert.equal(await read(), 1);
+      // Another message waits until it is paid for.
+      clock.advance(1_000);
+      assert.equal((await peer.ask({ type: "ping", uid: 3 }))[0].error.code, "REQUESTS_EXCEEDED");
+      clock.advance(1_100);
+      assert.equal((await peer.ask({ type: "ping", uid: 4 }))[0].type, "pong");
+      let count = 0;
+      for (let second = 0; second < 8; second++) {
+        count += await read();
+        clock.advance(1_000);
+      }
+      assert.ok(count >= 4 && count <= 9, `${count} were read in 8 s`);
+      assert.deepEqual(transport.closes, []);
+    });
+  }
+});
+
 describe("RateGate.renew", () => {
   it("charges an auth for each subscription of the same user, to a debt of one full bucket, and says so in its answer", async () => {
     const users = ["eve", "eve", "bob", "bob"];

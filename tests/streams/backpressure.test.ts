@@ -103,6 +103,32 @@ describe("A stream of a client of noroshi.v1", () => {
     for (let n = 0; n < 3; n++) send({ type: "stream.credit", uid: 1, credit: 7 });
     assert.deepEqual(take().map(({ error }) => error.code), ["REQUESTS_EXCEEDED"]);
   });
+
+  it("goes on by its credit, and ends by its cancellation, while the rate limit refuses other messages", async () => {
+    const { controller, transport, send, take, counts } = create({ ...V1, rateLimit: { messages: 0.001, burst: 3 } });
+    transport.isReading = true;
+    for (const uid of [1, 2]) send({ type: "ask", uid });
+    for (const uid of [3, 4]) send({ type: "ping", uid });
+    await turn();
+    assert.ok(take().some(({ error }) => error?.code === "REQUESTS_EXCEEDED"));
+    for (let credit = 32; credit <= 320; credit += 32) {
+      send({ type: "stream.credit", uid: 1, credit });
+      await turn();
+      assert.equal(take().length, 32, `credit ${credit}`);
+    }
+    const { limited } = controller.stats();
+    send({ type: "stream.cancel", uid: 1 });
+    await turn();
+    assert.deepEqual([take().map(({ error }) => error.code), counts.finished], [["CANCELLED"], 1]);
+    assert.equal(controller.stats().limited, limited);
+    // What the server did not ask for counts, however often it comes.
+    for (let n = 0; n < 50; n++) {
+      for (const uid of [1, 2]) send({ type: "stream.credit", uid, credit: 7 });
+      send({ type: "stream.cancel", uid: 1 });
+    }
+    await turn();
+    assert.deepEqual([transport.closes.map(({ code }) => code), controller.stats().limited], [[4529], 101]);
+  });
 });
 
 describe("A stream of another client", () => {

@@ -43,6 +43,20 @@ export const limits: Behaviour[] = [
     },
   },
   {
+    title: "an auth over the rate is read once in a wait, and other messages wait until it is paid for",
+    async run(server) {
+      const wire = await Wire.open(server.port, "/limited?access_token=ann");
+      for (let uid = 0; uid < 5; uid++) assert.equal((await wire.ask({ type: "ping", uid })).uid, uid);
+      assert.equal((await wire.ask({ type: "auth", access_token: "ann", uid: 5 })).status, "ok");
+      for (const [ms, type] of [[0, "auth"], [1_000, "ping"]] as const) {
+        await server.control("limited", "advance", { ms });
+        assert.equal((await wire.ask({ type, access_token: "ann", uid: 6 })).error.code, "REQUESTS_EXCEEDED");
+      }
+      await server.control("limited", "advance", { ms: 1_100 });
+      assert.equal((await wire.ask({ type: "ping", uid: 7 })).type, "pong");
+    },
+  },
+  {
     title: "bytes over the rate are answered REQUESTS_EXCEEDED",
     async run(server) {
       const wire = await Wire.open(server.port, "/limited");

@@ -391,6 +391,21 @@ export const streaming: Behaviour[] = [
     },
   },
   {
+    title: "a stream goes on by its credit, and ends by its cancellation, when its client has used up its rate",
+    async run(server) {
+      const reader = await Reader.open(server, V1, "/streamlimited");
+      reader.run(1, [FOREVER]);
+      await reader.take(64);
+      for (let answer = { type: "pong" }; answer.type === "pong"; answer = await reader.next()) {
+        reader.send({ type: "ping", uid: 2 });
+      }
+      reader.send({ type: "stream.credit", uid: 1, credit: 64 });
+      for (const { status } of await reader.take(64)) assert.equal(status, "next");
+      reader.send({ type: "stream.cancel", uid: 1 });
+      assert.deepEqual(codeOf(await reader.next()), [1, "error", "CANCELLED"]);
+    },
+  },
+  {
     title: "streams of one client go on beside one that it does not process",
     async run(server) {
       const reader = await Reader.open(server);
