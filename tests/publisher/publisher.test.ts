@@ -10,6 +10,7 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 import pg from "pg";
 import { createClient } from "redis";
+import type { Deadlines, Timed } from "../../src/base/clock.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { broadcastChannelEngine } from "../../src/engines/broadcast-channel/broadcast-channel.ts";
@@ -191,6 +192,41 @@ describe("A publisher", () => {
       assert.equal(running.size, 0);
     } finally {
       Object.assign(globalThis, { setInterval, clearInterval });
+    }
+  });
+
+  it("leaves no timer of its engine when it is closed, though one was left to run out", async () => {
+    const { setTimeout, clearTimeout } = globalThis;
+    const running = new Set<unknown>();
+    globalThis.setTimeout = ((...timer: Parameters<typeof setTimeout>) => {
+      const handle = setTimeout(...timer);
+      running.add(handle);
+      return handle;
+    }) as typeof setTimeout; // Called without extras.
+    globalThis.clearTimeout = (handle) => {
+      running.delete(handle);
+      clearTimeout(handle);
+    };
+    try {
+      for (const close of [() => {}, () => Promise.reject(new Error("Cannot close"))]) {
+        const host: { deadlines?: Deadlines } = {};
+        const engine = {
+          start: ({ deadlines }: Required<typeof host>) => void (host.deadlines = deadlines),
+          send() {
+            const call: Timed = { deadline: 0, heapIndex: -1, due: () => assert.fail("It was answered in time") };
+            host.deadlines!.set(call, 30_000);
+            host.deadlines!.delete(call);
+          },
+          close,
+        };
+        const publisher = createPublisher({ engine: engine as never }); // It needs no more of an engine here.
+        await publisher.broadcast("text");
+        assert.equal(running.size, 1);
+        await publisher.close().catch(() => {}); // The second one rejects.
+        assert.equal(running.size, 0);
+      }
+    } finally {
+      Object.assign(globalThis, { setTimeout, clearTimeout });
     }
   });
 
