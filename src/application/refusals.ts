@@ -20,6 +20,7 @@ import type { WebSocketClient } from "./websocket-client.ts";
  * - `unavailable`: `authenticate` failed or timed out (503)
  * - `abandoned`: the client left, or another handler answered the request
  * - `node`: a POST of the fallback for a connection on another node (409)
+ * - `posts`: a POST of the fallback beside others of its connection, or repeated too often (429)
  */
 export type RefusalReason =
   | "request"
@@ -35,7 +36,8 @@ export type RefusalReason =
   | "draining"
   | "unavailable"
   | "abandoned"
-  | "node";
+  | "node"
+  | "posts";
 
 /** All counters at 0. Written out, so that the compiler reports a missing reason. */
 const NONE: Readonly<Record<RefusalReason, number>> = {
@@ -53,6 +55,7 @@ const NONE: Readonly<Record<RefusalReason, number>> = {
   unavailable: 0,
   abandoned: 0,
   node: 0,
+  posts: 0,
 };
 
 /** The log record of a refusal: its fields, and a message that names the option or proxy setting to change. */

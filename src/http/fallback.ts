@@ -1,5 +1,6 @@
 import type { Context, MiddlewareHandler } from "hono";
 import * as v from "valibot";
+import type { Connection } from "../connection/connection.ts";
 import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
 import { consoleLogger } from "../application/log.ts";
@@ -10,7 +11,7 @@ import { allowOrigin, allowPage, isPreflight, preflight } from "./cors.ts";
 import { event, type EventFormat, messageEvent, STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
 import { hasToken, presentUpgrade, stayOpen } from "./plain-upgrade.ts";
-import { readBody } from "./read-body.ts";
+import { type Body, readBody } from "./read-body.ts";
 
 /** Options of {@link fallback}. */
 export interface FallbackOptions {
@@ -29,7 +30,10 @@ const MAX_BATCH = 65_536;
 /** Frames of one POST. A message has at least 12 characters. */
 const MAX_FRAMES = 8_192;
 
-/** Bodies of one connection that are read at once: one, and its repeat while a proxy has not given up the first. */
+/**
+ * Bodies of one connection that are read at once: one, and its repeat while a proxy has not given up the first. Beside them one is read that
+ * nobody knows the secret of yet: it takes no place of theirs.
+ */
 const MAX_BODIES = 2;
 
 /** JSON takes up to six bytes for one of a frame (`\u0000`), and the envelope some more. */
@@ -58,7 +62,9 @@ interface Open {
   readonly transport: EventTransport;
   readonly secret: string;
   readonly maxBody: number;
-  /** Bodies that are being read. */
+  /** Whether a body is being read whose secret is not known before its end. */
+  isReading: boolean;
+  /** Bodies that are being read, and begin with the secret. */
   bodies: number;
 }
 
@@ -156,7 +162,7 @@ class FallbackRoute {
       opened: ({ host }) => this.#refusals = host.refusals,
       over: () => this.#open.delete(id),
     });
-    this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload), bodies: 0 });
+    this.#open.set(id, { transport, secret, maxBody: maxBodyOf(maxPayload), isReading: false, bodies: 0 });
     return transport;
   }
 
@@ -164,19 +170,19 @@ class FallbackRoute {
     const { transport, secret, maxBody } = open;
     const { connection } = transport;
     if (!connection) return this.#unknown(c, id); // The client has not read its secret yet.
-    const { deadlines, options: { timeout } } = connection.host;
-    // Unread: neither the rate limit nor the secret can be looked at before the body is there.
-    if (open.bodies === MAX_BODIES) {
-      return refuse(c, 429, `The connection has ${MAX_BODIES} requests under way: wait for an answer`, {
-        code: "REQUESTS_EXCEEDED",
-      });
+    const start = `{"secret":"${secret}"`;
+    const { text, end } = await this.#read(c.req.raw, open, connection, start);
+    if (end === "refused") {
+      return tooMany(
+        c,
+        connection,
+        `The connection has ${MAX_BODIES} requests under way, or this one does not begin with its secret`,
+      );
     }
-    open.bodies++;
-    const { text, end } = await readBody(c.req.raw, maxBody, { deadlines, timeout }).finally(() => open.bodies--);
     if (end === "late") return refuse(c, 408, "The body took too long");
     if (end === "broken") return refuse(c, 400, "The body is not whole");
     if (end === "large") {
-      if (text.startsWith(`{"secret":"${secret}"`)) transport.refuseBody();
+      if (text.startsWith(start)) transport.refuseBody();
       return refuse(c, 413, `The body has more than ${maxBody} bytes`);
     }
     const parsed = v.safeParse(Envelope, parse(text), { abortEarly: true, abortPipeEarly: true });
@@ -189,11 +195,38 @@ class FallbackRoute {
     }
     const receipt = await transport.receive(parsed.output, text.length);
     if (receipt === "gap") return refuse(c, 400, "The sequence has a gap");
-    if (receipt === "repeated") return refuse(c, 429, "The request was repeated too often", { code: "REQUESTS_EXCEEDED" });
+    if (receipt === "repeated") return tooMany(c, connection, "The request was repeated too often");
     // The answers to the messages leave first: writing the answer to the POST takes Node as long as all of them.
     if (transport.writeNow()) await new Promise<void>(afterTurn);
     allowPage(c);
     return c.body(null, 204);
+  }
+
+  /**
+   * Reads a body. The first one is read whole, because its stream would cost Node as much as the rest of a small request; the others only if
+   * they begin with the secret, so that one who knows no more than the name of the connection cannot keep its client from sending.
+   */
+  async #read(
+    request: Request,
+    open: Open,
+    { host: { deadlines, options: { timeout } } }: Connection,
+    start: string,
+  ): Promise<Body> {
+    const patience = { deadlines, timeout };
+    if (!open.isReading) {
+      open.isReading = true;
+      return await readBody(request, open.maxBody, patience).finally(() => open.isReading = false);
+    }
+    let [hasPlace, isOver] = [false, false];
+    const allows = (text: string) => {
+      if (isOver || !text.startsWith(start) || open.bodies === MAX_BODIES) return false;
+      open.bodies++;
+      return hasPlace = true;
+    };
+    return await readBody(request, open.maxBody, patience, { length: start.length, allows }).finally(() => {
+      isOver = true;
+      if (hasPlace) open.bodies--;
+    });
   }
 
   /** The refusals of the last connection's controller. Absent: there was no connection yet. */
@@ -221,6 +254,13 @@ const MISROUTED: DescribedRefusal = [
   'Refused a POST of a connection on another node: let the proxy route by the name before the "." in the parameter connection, ' +
   'and give each node a name, fallback({ node: "a" })',
 ];
+
+/** Answers 429, and counts that. */
+function tooMany(c: Context, { client: { handshake: { ip } }, host: { refusals } }: Connection, message: string): Response {
+  const code = "REQUESTS_EXCEEDED";
+  refusals.add("posts", () => [{ code, ...(ip !== null && { ip }) }, `Refused a POST of the fallback: ${message}`]);
+  return refuse(c, 429, message, { code });
+}
 
 /** Minimum time between two log lines, in ms. */
 const LOG_PERIOD = 1_000;

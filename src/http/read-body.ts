@@ -3,8 +3,19 @@ import type { Deadlines, Timed } from "../base/clock.ts";
 /** The body of a request, or as much of it as was read. */
 export interface Body {
   readonly text: string;
-  /** `large`: it has more bytes than allowed. `broken`: the client stopped sending it. `late`: it took too long. */
-  readonly end: "whole" | "large" | "broken" | "late";
+  /**
+   * `large`: it has more bytes than allowed. `broken`: the client stopped sending it. `late`: it took too long. `refused`: by its start,
+   * see {@link BodyStart}.
+   */
+  readonly end: "whole" | "large" | "broken" | "late" | "refused";
+}
+
+/** Decides by the start of a body whether the rest is read. */
+export interface BodyStart {
+  /** How many characters it needs. */
+  readonly length: number;
+  /** Called with the text so far, once it is as long. `false`: nothing more is read. */
+  allows(text: string): boolean;
 }
 
 /** How long to wait for a body. */
@@ -22,8 +33,9 @@ export interface Bytes {
 }
 
 /** Reads the body as text, at most so many bytes and the chunk beyond them, and until its time is over. */
-export function readBody(request: Request, maxBytes: number, patience: Patience): Promise<Body> {
-  return inTime(read(request, maxBytes), { text: "", end: "late" }, patience);
+export function readBody(request: Request, maxBytes: number, patience: Patience, start?: BodyStart): Promise<Body> {
+  const body = start ? readStream(request, maxBytes, start) : read(request, maxBytes);
+  return inTime(body, { text: "", end: "late" }, patience);
 }
 
 /** Reads the body as {@link readBody}, but as its bytes: text has neither a byte order mark nor what is no UTF-8. */
@@ -87,7 +99,7 @@ async function read(request: Request, maxBytes: number): Promise<Body> {
   }
 }
 
-async function readStream(request: Request, maxBytes: number): Promise<Body> {
+async function readStream(request: Request, maxBytes: number, start?: BodyStart): Promise<Body> {
   const decoder = new TextDecoder();
   let text = "";
   let bytes = 0;
@@ -99,6 +111,10 @@ async function readStream(request: Request, maxBytes: number): Promise<Body> {
       if (done) return { text: text + decoder.decode(), end: "whole" };
       bytes += value.byteLength;
       text += decoder.decode(value, { stream: true });
+      if (start && text.length >= start.length) {
+        if (!start.allows(text)) return { text, end: "refused" }; // Not cancelled, as what is late.
+        start = undefined;
+      }
       if (bytes <= maxBytes) continue;
       reader.cancel().catch(() => {}); // The client has gone, which its next answer shows.
       return { text, end: "large" };

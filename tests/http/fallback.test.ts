@@ -345,15 +345,20 @@ describe("fallback", () => {
     await cancel();
   });
 
-  it("reads two bodies of a connection at once, and answers others 429 without reading them", async () => {
+  it("reads what its client sends, however many others who do not know its secret send to it", async () => {
     const clock = new TestClock();
     const server = start({ clock, timeout: 3_000 });
-    const { connection, next, post, cancel } = await open(server);
-    /** A POST whose body does not come to its end, and whether the server has asked for it. */
-    const postSlowly = () => {
+    const { connection, secret, next, post, cancel } = await open(server);
+    /** A POST whose body does not come to its end after `begin`, and whether the server has asked for more. */
+    const postSlowly = (begin = "") => {
       const read = new Stall();
-      const body = new ReadableStream({
-        pull() {
+      let isFirst = true;
+      const body = new ReadableStream<Uint8Array>({
+        pull(controller) {
+          if (isFirst && begin) {
+            isFirst = false;
+            return controller.enqueue(new TextEncoder().encode(begin));
+          }
           read.resolve();
           return new Promise(() => {});
         },
@@ -361,18 +366,29 @@ describe("fallback", () => {
       const init = { method: "POST", body, duplex: "half" } as RequestInit; // The types of Node have no `duplex`.
       return { read: read.promise, answer: server.app.request(`${URL}?connection=${connection}`, init) };
     };
-    const slow = [postSlowly(), postSlowly()];
+    const slow = [postSlowly(), postSlowly(), postSlowly(), postSlowly('{"secret":"')];
     for (const { read } of slow) await read;
-    const third = postSlowly();
-    const refused = await Promise.race([third.read, third.answer]);
-    assert.ok(refused instanceof Response, "the body of a third was read");
-    assert.equal(refused.status, 429);
-    assert.equal((await refused.json()).error.code, "REQUESTS_EXCEEDED");
-    assert.equal((await post({ sequence: 1 })).status, 429);
-    clock.advance(3_000);
-    for (const { answer } of slow) assert.equal((await answer).status, 408);
+    /** What an answer to a body says that is not read to its end. */
+    const refusalOf = async ({ read, answer }: ReturnType<typeof postSlowly>) => {
+      const refused = await Promise.race([read, answer]);
+      assert.ok(refused instanceof Response, "the body was read");
+      return [refused.status, (await refused.json()).error.code];
+    };
+    const refusal = [429, "REQUESTS_EXCEEDED"];
+    for (const begin of [`{"secret":"${"0".repeat(secret.length)}"`, " ".repeat(1_000), `{"sequence":1,"secret":"${secret}"`]) {
+      assert.deepEqual(await refusalOf(postSlowly(begin.padEnd(90))), refusal);
+    }
     assert.equal((await post({ sequence: 1, frames: ['{"type":"ping","uid":1}'] })).status, 204);
     assert.deepEqual((await next())?.data, { type: "pong", uid: 1 });
+    // Two of its own, and no more.
+    const own = [postSlowly(`{"secret":"${secret}"`), postSlowly(`{"secret":"${secret}"`)];
+    for (const { read } of own) await read;
+    assert.deepEqual(await refusalOf(postSlowly(`{"secret":"${secret}"`)), refusal);
+    assert.equal(server.controller.stats().refused.posts, 4);
+    clock.advance(3_000);
+    for (const { answer } of [...slow, ...own]) assert.equal((await answer).status, 408);
+    assert.equal((await post({ sequence: 2, frames: ['{"type":"ping","uid":2}'] })).status, 204);
+    assert.deepEqual((await next())?.data, { type: "pong", uid: 2 });
     await cancel();
   });
 
@@ -385,6 +401,7 @@ describe("fallback", () => {
     for (let repeats = 0; repeats < 8; repeats++) assert.equal((await post(first)).status, 204);
     const answer = await post(first);
     assert.deepEqual([answer.status, (await answer.json()).error.code], [429, "REQUESTS_EXCEEDED"]);
+    assert.equal(server.controller.stats().refused.posts, 1);
     assert.deepEqual(await next(), { name: "close", data: { code: 4529, reason: "Too many repeated requests" } });
     assert.equal(await next(), null);
     assert.equal((await post(first)).status, 404);

@@ -32,4 +32,5 @@ export const REASONS: Record<RefusalReason, string> = {
   unavailable: "authenticate failed or took too long.",
   abandoned: "The client left before the connection was open.",
   node: "A POST of the fallback reached another node: let the proxy route by its parameter connection.",
+  posts: "Too many POSTs of one connection of the fallback at once, or one was repeated too often.",
 };
