@@ -13,6 +13,7 @@ import { collectSpans, inContexts, type Spanned } from "../otel/spans.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { open } from "../support/fake-transport.ts";
 import { until } from "../support/waiting.ts";
+import { untilAcquainted } from "./acquainted.ts";
 
 const TIMEOUT = { timeout: 300_000 };
 /** A busy machine keeps a broker silent for a while. */
@@ -61,11 +62,7 @@ for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
           inContexts(async () => {
             const [a, b] = [create(engine(broker.port)), create(engine(broker.port))];
             try {
-              // A node that is ready drops what others send that have not answered its greeting within a second.
-              await until(async () => {
-                const stats = await Promise.all([a, b].map(({ controller }) => controller.cluster.stats()));
-                return stats.every(({ nodes, missing }) => Object.keys(nodes).length === 2 && missing.length === 0);
-              });
+              await untilAcquainted([a, b]);
               b.connection.message(JSON.stringify({ type: "subscribe", channel }));
               await until(() => b.transport.sent.some((frame) => frame.includes('"init"')));
               a.connection.message(JSON.stringify({ type: "say", channel, traceparent: `00-${TRACE}-${SPAN}-01` }));

@@ -4,7 +4,6 @@ import process from "node:process";
 import { describe, it } from "node:test";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
 import { Channels } from "../../src/channels/channels.ts";
-import type { ClusterStats } from "../../src/controller/cluster.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { Engine } from "../../src/engines/engine.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
@@ -12,6 +11,7 @@ import type { WebSocketControllerOptions } from "../../src/application/options.t
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
 import { Stall, turn, until } from "../support/waiting.ts";
 import type { BrokerProcess } from "../support/brokers.ts";
+import { untilAcquainted } from "./acquainted.ts";
 import { speakNextVersion } from "./next-version.ts";
 
 /** Nodes sign by it. */
@@ -87,13 +87,7 @@ export function nodes(name: string, { skip, start, engine }: NodesFixture): void
           return { controller, channels, join: (user: string) => new Peer(controller, user) };
         }));
         // Each names itself first.
-        let stats: ClusterStats[] = [];
-        // A node is ready before it knows those that have not answered its greeting within a second, and drops what they send until then.
-        await until(async () => {
-          stats = await Promise.all(nodes.map(({ controller }) => controller.cluster.stats()));
-          return stats.every(({ nodes, missing }) => Object.keys(nodes).length === 3 && missing.length === 0);
-        }, () => stats);
-        const names = stats.map(({ nodes }) => Object.keys(nodes)[0]!); // There are three.
+        const names = (await untilAcquainted(nodes)).map(({ nodes }) => Object.keys(nodes)[0]!); // There are three.
         const droppedBy = () => nodes.map(({ controller }) => ({ ...(controller.engine as BrokerEngine).dropped }));
         const dropped = droppedBy();
         const restore = speakNextVersion(
@@ -119,7 +113,7 @@ export function nodes(name: string, { skip, start, engine }: NodesFixture): void
           for (const peer of peers) {
             await peer.find(({ type }) => type === "news");
           }
-          const { clients, missing } = await a.controller.cluster.clients();
+          const { clients, missing } = await a.controller.cluster.clients({}, { timeout: 60_000 });
           assert.deepEqual(
             clients.map(({ uid }) => uid).sort(),
             peers.map(({ uid }) => uid).sort(),

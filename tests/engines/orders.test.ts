@@ -14,6 +14,7 @@ import { Proxy } from "../support/proxy.ts";
 import { until } from "../support/waiting.ts";
 import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { untilAcquainted } from "./acquainted.ts";
 
 const SECRET = "a secret of the tests";
 const TIMEOUT = { timeout: 300_000 };
@@ -114,12 +115,19 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
 
     it("is carried out by all at once, whatever their clocks say", TIMEOUT, async () => {
       const nodes = [await create(), await create(2 * HOURS), await create(-2 * HOURS)];
+      await untilAcquainted(nodes);
+      const before = nodes.map(({ errors, dropped }) => ({ errors: [...errors], dropped: dropped() }));
       for (const { controller } of nodes) {
-        const anns = nodes.map(({ join }) => join("ann"));
-        assert.deepEqual(await controller.disconnect({ user: "ann" }), { missing: [], isSent: true });
-        for (const { closes } of anns) assert.deepEqual(closes(), [4403]);
+        for (let areLate = true; areLate;) {
+          const anns = nodes.map(({ join }) => join("ann"));
+          const { missing, isSent } = await controller.disconnect({ user: "ann" });
+          // A node that a busy machine holds up for two seconds is named, and carries it out all the same.
+          areLate = missing.length > 0;
+          if (areLate) await until(() => anns.every(({ closes }) => closes().length > 0));
+          assert.deepEqual([isSent, anns.map(({ closes }) => closes())], [true, anns.map(() => [4403])]);
+        }
       }
-      assert.deepEqual(nodes.map(({ errors, dropped }) => [errors, dropped()]), nodes.map(() => [[], {}]));
+      assert.deepEqual(nodes.map(({ errors, dropped }) => ({ errors, dropped: dropped() })), before);
     });
 
     it("names the node that is cut off, which closes who was there when it is back", TIMEOUT, async () => {
@@ -219,7 +227,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
         await node.heal();
       }
       // It comes after.
-      for (const node of [b, c]) assert.deepEqual((await node.controller.disconnect({ user: "bob" })).missing, []);
+      for (const { controller } of [b, c]) while ((await controller.disconnect({ user: "bob" })).missing.length > 0);
       assert.deepEqual(anns.map(({ closes }) => closes()), [[], [], []]);
       for (const { dropped } of [b, c]) assert.ok(dropped()["replayed"]! > 0, JSON.stringify(dropped()));
     });
