@@ -129,8 +129,9 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
         const place = join(folder, title.replaceAll(/\W+/g, "-"));
         const last = project.commands.at(-1)!;
         if (/\b(?:test|vitest)\b/.test(last)) {
-          // A test runner prints what it likes, on either stream. It must have run some.
-          const tested = { ...project, commands: [...project.commands.slice(0, -1), `${last} 2>&1`] };
+          // A test runner prints what it likes, on either stream. It must have run some. By itself some leave a test 5 s.
+          const patient = last.replace(/^bun test/, "$& --timeout=60000").replace(/^npx vitest run/, "$& --testTimeout=60000");
+          const tested = { ...project, commands: [...project.commands.slice(0, -1), `${patient} 2>&1`] };
           const printed = await runProject(tested, place, tools, { change });
           return assert.match(printed.join("\n"), /\bpass [1-9]|\b[1-9]\d* pass/);
         }

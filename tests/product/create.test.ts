@@ -180,7 +180,8 @@ describe("npm create noroshi", () => {
         }
         const script = (name: string) => [...SCRIPTS[runtime], name];
         await run(project, script("check"));
-        await run(project, script("test"));
+        // Bun's own limit of a test is 5 s.
+        await run(project, [...script("test"), ...(runtime === "bun" ? ["--timeout=60000"] : [])]);
         await run(project, script("build"));
         assert.match(
           await readFile(join(project, "public/client.js"), "utf8"),
