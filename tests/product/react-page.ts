@@ -3,12 +3,13 @@ import { createElement, Fragment, useEffect, useState } from "react";
 import { type BareClient, createClient } from "../../src/client/client.ts";
 import { streams } from "../../src/client/streams.ts";
 import { useConnectionStatus, usePresence, useStream, useSubscription } from "../../src/client/react.ts";
+import { PATIENT } from "../support/patient.ts";
 
 /** The rooms that are shown, by the id of their element; `count` is an answer that comes in parts. */
 export type Rooms = Record<string, string>;
 
 // As an application does: where the module is loaded, on a server too, which may have no WebSocket.
-const client = createClient("/websocket", { lazy: true, token: "ann", backoff: { base: 50, cap: 200 }, streams });
+const client = createClient("/websocket", { lazy: true, token: "ann", backoff: { base: 50, cap: 200 }, ...PATIENT, streams });
 
 /** What a test finds in the page. */
 export interface RoomsPage {
