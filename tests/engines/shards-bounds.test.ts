@@ -37,9 +37,15 @@ describe("callTree", () => {
   });
 
   it("goes on with the others when the first one hangs", async () => {
-    const answer = await callTree(["0", "1"], { ...CALL, timeout: 1_500 }, (relay) => {
-      return relay === "0" ? new Promise(() => {}) : Promise.resolve(answerOf(relay));
-    });
+    // Of 6 s the first one has half. A machine that stands still for the other half is asked again.
+    let answer: RelayAnswer | undefined;
+    let start = 0;
+    while (!answer || performance.now() - start > 6_000) {
+      start = performance.now();
+      answer = await callTree(["0", "1"], { ...CALL, timeout: 1_500 }, (relay) => {
+        return relay === "0" ? new Promise(() => {}) : Promise.resolve(answerOf(relay));
+      });
+    }
     assert.deepEqual([answer.failed, answer.nodes.map(({ relay }) => relay)], [["0"], ["1"]]);
   });
 
