@@ -359,7 +359,9 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         await client.ready;
         const closed = new Promise<number>((resolve) => client.on("close", ({ code }) => resolve(code)));
         assert.equal(await closed, 1006);
-        assert.deepEqual((await client.request("echo", { n: 1 }) as { n: number }).n, 1);
+        // On a busy machine the proxy may cut it again before the answer.
+        const answer = await client.request("echo", { n: 1 }, { idempotent: true, timeout: 120_000 }) as { n: number }; // As the server echoes.
+        assert.equal(answer.n, 1);
         await client.close();
       });
 
