@@ -49,6 +49,7 @@ export type {
   PublishArguments,
   WebSocketObjectStats,
 } from "./object-calls.ts";
+export { type ChannelCalls, type TypedStub, typeStub } from "./type-stub.ts";
 export type { HibernatingSocket, Sql };
 
 /** The app of one Durable Object, with its controllers. */

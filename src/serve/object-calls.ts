@@ -25,11 +25,11 @@ export type PublishArguments<D> = D extends { readonly channels: infer H } ? {
         channel: NameOf<Name>,
         event: Event,
         data: DataOf<H[Name], Event>,
-        options?: PublishOptions,
+        options?: Pick<PublishOptions, "id">,
       ];
     }[EventOf<H[Name]>];
   }[keyof H & string]
-  : [channel: string, event: string, data: unknown, options?: PublishOptions];
+  : [channel: string, event: string, data: unknown, options?: Pick<PublishOptions, "id">];
 
 /** The history of one of the channels. */
 export type HistoryOfObject<D> = D extends { readonly channels: infer H }

@@ -21,7 +21,7 @@ const COMPILERS = [
 ];
 
 /** Files of tests/types that are compiled against the declarations of the package. */
-const SUITES = ["contract", "json-of", "channel-names", "schedules"];
+const SUITES = ["contract", "json-of", "channel-names", "schedules", "stub"];
 
 /** Limit of a compilation, in ms: a busy machine takes many times the seconds of a free one. */
 const TIMEOUT = 300_000;
@@ -207,6 +207,7 @@ describe("The declarations of the package", () => {
         .replace('"../../src/client/react.ts"', '"noroshi/react"')
         .replace('"../../src/client/streams.ts"', '"noroshi/client/streams"')
         .replace('"../../src/publisher/publisher.ts"', '"noroshi/publisher"')
+        .replace('"../../src/serve/cloudflare.ts"', '"noroshi/cloudflare"')
         .replace('"../../src/serve/schedules.ts"', '"noroshi/schedules"');
       for (const extension of ["ts", "cts"]) await writeFile(join(folder, `${name}.${extension}`), suite);
     }

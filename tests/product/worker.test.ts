@@ -50,13 +50,20 @@ describe("examples/worker", { skip: noShell }, () => {
     const wrong = join(project, "src/wrong.ts");
     await writeFile(
       wrong,
-      `import { hall } from "./hall.ts";
+      `import { typeStub } from "noroshi/cloudflare";
+      import { contract } from "./contract.ts";
+      import { hall } from "./hall.ts";
       export async function call(env: Env): Promise<void> {
         const board = env.BOARD.getByName("main");
         // @ts-expect-error -- an order, as the contract says
         await board.publish("orders", "placed", { id: 1 });
         // @ts-expect-error -- no such channel
         await board.publish("others", "placed", { id: "1", text: "" });
+        const { publications } = await typeStub(contract, board).history("clock");
+        const cron: string | undefined = publications[0]?.data.cron;
+        void cron;
+        // @ts-expect-error -- no such channel
+        await typeStub(contract, board).publish("others", "placed", { id: "1", text: "" });
         // @ts-expect-error -- no such handler
         await board.schedule(1_000, "remember", { id: "1", text: "" });
         const [publication] = (await board.history("orders")).publications;
