@@ -19,7 +19,7 @@ export interface AttachContext {
   readonly key?: string;
 }
 
-/** Options of a stream that outlives its connection. */
+/** Options of a stream that outlives its connection. `Item` is an item as the client receives it. */
 export interface ResumableOptions<Payload = unknown, Item = unknown> {
   /**
    * Time in ms that the generator goes on while no client is attached. Items are kept as long, and at least ten minutes, or as long as
@@ -32,7 +32,7 @@ export interface ResumableOptions<Payload = unknown, Item = unknown> {
    * @default 10,000, or what the engine keeps at most: with NATS its `history.maxSize`
    */
   readonly size?: number;
-  /** Joins consecutive items into fewer, for a client that has missed them. Synchronous. */
+  /** Joins consecutive items, which are JSON by then, into fewer, for a client that has missed them. Synchronous. */
   merge?(items: Item[]): Item[];
   /** A name of yours that `client.streams()` lists, such as the id of a chat: up to 128 characters. @default none */
   key?(context: HandlerContext<Payload>): string;

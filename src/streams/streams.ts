@@ -3,6 +3,7 @@ import { abortCall, type Call, type CallHost, type Streamable } from "../applica
 import { type Declared, type Handler, isRequest } from "../application/handlers.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { CheckedSchema } from "../application/schema.ts";
+import type { JsonOf } from "../protocol/json-of.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { OPEN } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
@@ -16,7 +17,7 @@ import { Turn } from "./turn.ts";
 /** Options of {@link WebSocketController.handle}. */
 export interface HandleOptions<Payload = unknown, Item = unknown> {
   /** Whether a stream goes on without its connection, so that its client can resume it. @default {false} */
-  readonly resumable?: boolean | ResumableOptions<Payload, Item>;
+  readonly resumable?: boolean | ResumableOptions<Payload, JsonOf<Item>>;
 }
 
 /** What resumable streams need from their controller. */

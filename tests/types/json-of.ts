@@ -287,6 +287,26 @@ export async function server(): Promise<void> {
   }
 }
 
+/** Items of a stream are merged from their history. */
+export function merging(): void {
+  const answer = async function* () {
+    yield new Date();
+    return { at: new Date() };
+  };
+  controller.handle("now", contract.requests.now, answer, {
+    resumable: {
+      merge: (items) => {
+        same<typeof items, string[]>();
+        return items.slice(-1);
+      },
+    },
+  });
+  controller.handle("now", contract.requests.now, answer, {
+    // @ts-expect-error -- a string, as the client receives it
+    resumable: { merge: () => [new Date()] },
+  });
+}
+
 /** The client receives strings. */
 export async function client(): Promise<void> {
   const client = createClient<typeof contract>("ws://localhost", { streams });
