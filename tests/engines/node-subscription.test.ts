@@ -1,20 +1,20 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { Present } from "../../src/engines/broker/presence.ts";
+import type { NodeMember } from "../../src/engines/broker/presence.ts";
 import { NodeSubscription } from "../../src/engines/broker/node-subscription.ts";
 import { turn } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 
 /** A subscription without a history, whose broker says who is there when the test lets it. */
-function create(patience = 0) {
+function create(checksUntilRemoval = 0) {
   const host = new TestHost();
   const asked: ((users: string[] | Error) => void)[] = [];
   const subscription = new NodeSubscription("room", null, host, {
     follows: () => false,
-    patience,
+    checksUntilRemoval,
     read: () => Promise.reject(new Error("It has no history")),
     members: () =>
-      new Promise<Present[]>((resolve, reject) =>
+      new Promise<NodeMember[]>((resolve, reject) =>
         asked.push((users) => users instanceof Error ? reject(users) : resolve(users.map((user) => ({ node: "there", user }))))
       ),
     unknown() {},
@@ -58,17 +58,17 @@ describe("The members of a subscription", () => {
 
   it("are read again at the next check when the read failed, and no change is lost", async () => {
     const { subscription, join, leave, fail, answer, told } = create();
-    assert.equal(subscription.look(), false);
+    assert.equal(subscription.countCheck(), false);
     join("ann");
     leave("was there");
     await fail();
     assert.equal(told(), "");
-    assert.equal(subscription.look(), true);
+    assert.equal(subscription.countCheck(), true);
     const renewed = subscription.renew();
     await answer("ann");
     await renewed;
     assert.equal(told(), "+ann -was there");
-    assert.equal(subscription.look(), false);
+    assert.equal(subscription.countCheck(), false);
   });
 
   it("are told of once, though the broker's answer was faster than what says that they came", async () => {
@@ -118,7 +118,7 @@ describe("The members of a subscription", () => {
       const renewed = subscription.renew();
       await answer(...users);
       await renewed;
-      return [told(), subscription.look()];
+      return [told(), subscription.countCheck()];
     };
     join("ann");
     await answer("ann", "bob", "cid");
@@ -142,7 +142,7 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann");
     const looks = [];
     for (let look = 1; look <= 5; look++) {
-      looks.push(subscription.look());
+      looks.push(subscription.countCheck());
       const renewed = subscription.renew();
       await answer("ann");
       await renewed;
@@ -165,16 +165,16 @@ describe("The members of a subscription", () => {
   it("are read again when an announcement could not be read during a read", async () => {
     const { subscription, answer, told } = create();
     const members = subscription.members();
-    subscription.doubt();
+    subscription.markStale();
     const renewed = subscription.renew();
     await answer();
     assert.deepEqual(await members, []);
     await renewed;
-    assert.equal(subscription.isDoubtful, true);
+    assert.equal(subscription.isStale, true);
     const again = subscription.renew();
     await answer("ann");
     await again;
-    assert.deepEqual([told(), subscription.isDoubtful], ["+ann", false]);
+    assert.deepEqual([told(), subscription.isStale], ["+ann", false]);
   });
 
   it("are read again when the read after such an announcement failed", async () => {
@@ -182,17 +182,17 @@ describe("The members of a subscription", () => {
     const members = subscription.members();
     await answer("ann");
     await members;
-    subscription.doubt();
+    subscription.markStale();
     const renewed = assert.rejects(subscription.renew());
     await fail();
     await renewed;
-    assert.equal(subscription.isDoubtful, true);
+    assert.equal(subscription.isStale, true);
   });
 
   it("are not read for such an announcement when nobody has asked for them", async () => {
     const { subscription, asked } = create();
-    subscription.doubt();
+    subscription.markStale();
     await subscription.renew();
-    assert.deepEqual([asked.length, subscription.isDoubtful], [0, false]);
+    assert.deepEqual([asked.length, subscription.isStale], [0, false]);
   });
 });

@@ -115,20 +115,20 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "ghosts": {
     title: "The members of a node that was killed stay",
     file: "engines/broker/presence.ts",
-    before: "[...on.keys()].filter((node) => !nodes.has(node)).map((node) => ({ user, node }))",
-    after: "[...on.keys()].filter(() => false).map((node) => ({ user, node }))",
+    before: "[...byNode.keys()].filter((node) => !nodes.has(node)).map((node) => ({ user, node }))",
+    after: "[...byNode.keys()].filter(() => false).map((node) => ({ user, node }))",
     seed: 1,
   },
   "members-unannounced": {
     title: "A node does not announce its members again when the broker has lost them",
     file: "engines/broker/announcer.ts",
     // What corrects the list of a channel when it is read announces them in the same way.
-    before: "if (own.needsPlace(member)) {\n      const from",
-    after: "if (!own.needsPlace(member)) return;\n    {\n      const from",
+    before: "if (own.needsRank(member)) {\n      const from",
+    after: "if (!own.needsRank(member)) return;\n    {\n      const from",
     seed: 1,
   },
   "announced-stale": {
-    title: "A node announces a member that has left while its place was read",
+    title: "A node announces a member that has left while its rank was read",
     file: "engines/broker/announcer.ts",
     before: "if (own.has(channel, member)) await this.#send(",
     after: "await this.#send(",

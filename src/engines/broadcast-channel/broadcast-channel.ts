@@ -21,7 +21,7 @@ import { PublishedIds } from "../published-ids.ts";
 import { checkNamespace } from "../broker/channel-name.ts";
 import { Dropped } from "../broker/dropped.ts";
 import { type DropReason, isJson } from "../broker/envelope.ts";
-import { type Difference, OwnMembers, type PlacedMember, PresenceSet, toPlaced } from "../broker/presence.ts";
+import { type Difference, fromWire, OwnMembers, PresenceSet, type RankedMember, toWire } from "../broker/presence.ts";
 
 /** Options of {@link broadcastChannelEngine}. */
 export interface BroadcastChannelEngineOptions {
@@ -44,10 +44,10 @@ export function broadcastChannelEngine(options: BroadcastChannelEngineOptions = 
 }
 
 /** Maximum number of members in one message. */
-const MEMBERS_A_MESSAGE = 1_000;
+const MAX_MEMBERS = 1_000;
 
-/** Beats that a worker may miss. Beats are a third of the lease apart, so one more missed beat exceeds the lease. */
-const MISSED_BEATS = 3;
+/** Heartbeats that a worker may miss. They are a third of the lease apart, so one more exceeds the lease. */
+const MISSED_HEARTBEATS = 3;
 
 const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
 const channel = v.pipe(v.string(), v.minLength(1), v.maxLength(255));
@@ -66,7 +66,7 @@ const MessageSchema = v.variant("type", [
   v.object({
     type: v.literal("here"),
     node,
-    members: v.pipe(v.array(v.object(member)), v.maxLength(MEMBERS_A_MESSAGE)),
+    members: v.pipe(v.array(v.object(member)), v.maxLength(MAX_MEMBERS)),
   }),
   v.object({ type: v.literal("message"), node, text: v.string() }),
   v.object({
@@ -99,16 +99,16 @@ export class BroadcastChannelEngine implements Engine, Timed {
   readonly #own = new OwnMembers();
   /** The members of each channel on all nodes. */
   readonly #members = new Map<string, PresenceSet>();
-  /** The other nodes, each with this node's beat at which it was last heard. In beats: a blocked thread neither beats nor hears. */
-  readonly #others = new Map<string, number>();
+  /** The other nodes, with the number of this node's heartbeats when each last sent something. A blocked thread counts none. */
+  readonly #otherNodes = new Map<string, number>();
   readonly #dropped = new Dropped("a BroadcastChannel");
   /** The ids that this node has published or received. Each node has its own, so that it publishes none of them twice. */
   readonly #ids = new PublishedIds();
   #host: EngineHost | undefined;
   #channel: BroadcastChannel | undefined;
-  #beats = 0;
-  /** Whether `hello` was sent since the last beat. */
-  #hasAsked = false;
+  #heartbeats = 0;
+  /** Whether `hello` was sent since the last heartbeat. */
+  #hasRequestedMembers = false;
 
   /** Creates the engine; it starts with its controller. @throws {TypeError} as {@link broadcastChannelEngine}. */
   constructor({ namespace = "noroshi", lease = 10_000, maxLength = 900_000 }: BroadcastChannelEngineOptions = {}) {
@@ -150,7 +150,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     channel.onmessageerror = () => receive(undefined);
     // Connections keep the process alive, the engine must not. Deno has no `unref`: there the process ends only after `close`.
     (channel as { unref?(): void }).unref?.();
-    this.#ask();
+    this.#requestMembers();
     host.deadlines.set(this, this.#options.lease / 3);
   }
 
@@ -164,7 +164,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   /** Lists the live nodes, including this one. */
   nodes(): string[] {
     const host = this.#started("name the nodes");
-    return [host.node, ...this.#others.keys()];
+    return [host.node, ...this.#otherNodes.keys()];
   }
 
   /** Subscribes this node to a channel. */
@@ -204,21 +204,21 @@ export class BroadcastChannelEngine implements Engine, Timed {
     const host = this.#started("join");
     this.#checkLength("join", member.data ?? "");
     this.#own.join(channel, member);
-    const placed = this.#placed(channel, member);
-    this.#post({ type: "member", node: host.node, channel, ...placed, left: false });
-    this.#change(host, channel, (set) => set.join({ node: host.node, ...placed }));
+    const ranked = this.#ranked(channel, member);
+    this.#post({ type: "member", node: host.node, channel, ...toWire(ranked), left: false });
+    this.#change(host, channel, (set) => set.join({ node: host.node, ...ranked }));
   }
 
-  #placed(channel: string, member: Member): PlacedMember {
-    if (!this.#own.needsPlace(member)) return this.#own.placed(member);
-    return this.#own.placed(member, (this.#members.get(channel) ?? new PresenceSet()).nextPlace(member.user));
+  #ranked(channel: string, member: Member): RankedMember {
+    if (!this.#own.needsRank(member)) return this.#own.ranked(member);
+    return this.#own.ranked(member, (this.#members.get(channel) ?? new PresenceSet()).nextRank(member.user));
   }
 
   /** Removes a member from a channel. */
   leave(channel: string, user: string): void {
-    const leaving = this.status === "closed" ? undefined : this.#own.leave(channel, user);
-    if (!leaving) return;
-    this.#own.announced(leaving);
+    const leave = this.status === "closed" ? undefined : this.#own.leave(channel, user);
+    if (!leave) return;
+    this.#own.confirmLeave(leave);
     const host = this.#started("leave");
     this.#post({ type: "member", node: host.node, channel, user, left: true });
     this.#change(host, channel, (set) => set.leave(host.node, user));
@@ -239,21 +239,21 @@ export class BroadcastChannelEngine implements Engine, Timed {
     host.deadlines.delete(this);
     this.#own.clear();
     this.#ids.clear();
-    for (const held of [this.#subscribed, this.#members, this.#others]) held.clear();
+    for (const held of [this.#subscribed, this.#members, this.#otherNodes]) held.clear();
     // Throws on Deno 2.9 for a channel opened in the turn in which the last one of its thread was closed.
     guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
     this.#channel!.close(); // Set by `start`.
   }
 
-  /** Sends a beat, and removes the nodes that have missed theirs. */
+  /** Sends a heartbeat, and removes the nodes that have missed theirs. */
   due(): void {
     const host = this.#started("beat");
-    this.#beats++;
-    this.#hasAsked = false;
-    const silent = [...this.#others].filter(([, heard]) => this.#beats - heard > MISSED_BEATS).map(([node]) => node);
+    this.#heartbeats++;
+    this.#hasRequestedMembers = false;
+    const dead = [...this.#otherNodes].filter(([, seen]) => this.#heartbeats - seen > MISSED_HEARTBEATS).map(([node]) => node);
     this.#post({ type: "beat", node: host.node });
     host.deadlines.set(this, this.#options.lease / 3);
-    this.#forget(host, silent);
+    this.#removeNodes(host, dead);
   }
 
   #receive(host: EngineHost, data: unknown): void {
@@ -263,16 +263,16 @@ export class BroadcastChannelEngine implements Engine, Timed {
     const message = parsed.output;
     if (lengthOf(message) > this.#options.maxLength) return this.#drop("oversized");
     const { type, node } = message;
-    if (type === "bye") return this.#forget(host, [node]);
+    if (type === "bye") return this.#removeNodes(host, [node]);
     // A node that was unknown or considered dead: its members are unknown.
-    if (!this.#others.has(node) && type !== "hello" && type !== "here") this.#ask();
-    this.#others.set(node, this.#beats);
+    if (!this.#otherNodes.has(node) && type !== "hello" && type !== "here") this.#requestMembers();
+    this.#otherNodes.set(node, this.#heartbeats);
     switch (type) {
       case "hello":
-        return this.#answer(host);
+        return this.#sendMembers(host);
       case "here":
         for (const { channel, ...member } of message.members) {
-          this.#change(host, channel, (set) => set.join({ node, ...toPlaced(member) }));
+          this.#change(host, channel, (set) => set.join({ node, ...fromWire(member) }));
         }
         return;
       case "message":
@@ -291,29 +291,29 @@ export class BroadcastChannelEngine implements Engine, Timed {
         return this.#change(
           host,
           message.channel,
-          (set) => message.left ? set.leave(node, message.user) : set.join({ node, ...toPlaced(message) }),
+          (set) => message.left ? set.leave(node, message.user) : set.join({ node, ...fromWire(message) }),
         );
     }
   }
 
-  /** Asks all nodes for their members; at most once per beat, because each answers with all of them. */
-  #ask(): void {
-    if (this.#hasAsked) return;
-    this.#hasAsked = true;
+  /** Requests the members of all nodes; at most once per heartbeat, because each node sends all of its members. */
+  #requestMembers(): void {
+    if (this.#hasRequestedMembers) return;
+    this.#hasRequestedMembers = true;
     this.#post({ type: "hello", node: this.#started("ask").node });
   }
 
-  #answer(host: EngineHost): void {
-    const members = this.#own.all.map(({ channel, member }) => ({ channel, ...this.#placed(channel, member) }));
+  #sendMembers(host: EngineHost): void {
+    const members = this.#own.all.map(({ channel, member }) => ({ channel, ...toWire(this.#ranked(channel, member)) }));
     do {
-      this.#post({ type: "here", node: host.node, members: members.splice(0, MEMBERS_A_MESSAGE) });
+      this.#post({ type: "here", node: host.node, members: members.splice(0, MAX_MEMBERS) });
     } while (members.length > 0);
   }
 
-  #forget(host: EngineHost, nodes: readonly string[]): void {
-    if (nodes.filter((node) => this.#others.delete(node)).length === 0) return;
-    const alive = new Set([host.node, ...this.#others.keys()]);
-    for (const channel of [...this.#members.keys()]) this.#change(host, channel, (set) => set.keep(alive));
+  #removeNodes(host: EngineHost, nodes: readonly string[]): void {
+    if (nodes.filter((node) => this.#otherNodes.delete(node)).length === 0) return;
+    const alive = new Set([host.node, ...this.#otherNodes.keys()]);
+    for (const channel of [...this.#members.keys()]) this.#change(host, channel, (set) => set.retainNodes(alive));
   }
 
   #change(host: EngineHost, channel: string, change: (set: PresenceSet) => Difference): void {

@@ -1,7 +1,7 @@
 import type { Member } from "../engine.ts";
 import { inBatches } from "./broker.ts";
 import type { Envelopes } from "./envelope.ts";
-import { OwnMembers, parseMember, type PlacedMember, presenceSetOf, type Present } from "./presence.ts";
+import { type NodeMember, OwnMembers, parseMember, presenceSetOf, type RankedMember, toWire } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
 import type { MemberVerifier, StoredMember } from "./member-verifier.ts";
 import type { NodeSubscription } from "./node-subscription.ts";
@@ -18,8 +18,8 @@ export interface AnnouncerHost {
   report(error: unknown): void;
 }
 
-/** Announcements sent before the first of them is answered. */
-const ANNOUNCED_AT_ONCE = 200;
+/** Maximum number of announcements without an answer. */
+const MAX_UNDER_WAY = 200;
 
 /** Announces the members on this node to the broker, and reads those on all nodes. */
 export class Announcer {
@@ -37,7 +37,7 @@ export class Announcer {
   }
 
   /** Reads the members of a channel on all nodes. When the nodes sign, only members that their nodes confirm. */
-  async read(channel: string): Promise<Present[]> {
+  async read(channel: string): Promise<NodeMember[]> {
     const link = await this.#host.link("name the members");
     const stored: StoredMember[] = [];
     const { node } = this.#host.envelopes();
@@ -52,38 +52,38 @@ export class Announcer {
     return verifier ? await verifier.confirm(channel, stored) : stored;
   }
 
-  /** Announces a member. Its place requires the current members, which are read once per channel when it is subscribed to. */
+  /** Announces a member. Its rank requires the current members, which are read once for a subscribed channel. */
   async join(channel: string, member: Member): Promise<void> {
     const { own } = this;
-    if (own.needsPlace(member)) {
+    if (own.needsRank(member)) {
       const from = this.#host.subscription(channel) ?? presenceSetOf(await this.read(channel));
-      own.placed(member, await from.nextPlace(member.user));
+      own.ranked(member, await from.nextRank(member.user));
     }
     // During the read the user may have left or changed the data.
-    if (own.has(channel, member)) await this.#send("join", channel, member.user, JSON.stringify(own.placed(member)));
+    if (own.has(channel, member)) await this.#send("join", channel, member.user, JSON.stringify(toWire(own.ranked(member))));
   }
 
   async leave(channel: string, user: string): Promise<void> {
-    const leaving = this.own.leavingOf(channel, user);
+    const pending = this.own.pendingLeave(channel, user);
     await this.#send("leave", channel, user, JSON.stringify({ user, left: true }));
-    if (leaving) this.own.announced(leaving);
+    if (pending) this.own.confirmLeave(pending);
   }
 
   /** Announces all pending leaves and all members, each in its state at the moment of sending. Reports a refusal of the broker. */
   async announce(): Promise<void> {
     const { own } = this;
     this.#isIncomplete = false;
-    for (const batch of inBatches(own.left, ANNOUNCED_AT_ONCE)) {
-      const gone = batch.filter((leaving) => own.leavingOf(leaving.channel, leaving.user) === leaving);
+    for (const batch of inBatches(own.pendingLeaves, MAX_UNDER_WAY)) {
+      const gone = batch.filter((leave) => own.pendingLeave(leave.channel, leave.user) === leave);
       await this.#settle(gone.map(({ channel, user }) => this.leave(channel, user)));
     }
-    for (const batch of inBatches(own.all, ANNOUNCED_AT_ONCE)) {
+    for (const batch of inBatches(own.all, MAX_UNDER_WAY)) {
       await this.#settle(batch.map(({ channel, member }) => this.join(channel, member)));
     }
   }
 
   /** Removes stored members of this node that have left: a broker restored from a backup may list them again. */
-  async dismiss(): Promise<void> {
+  async removeStale(): Promise<void> {
     const link = await this.#host.link("compare");
     for (const { channel, envelope } of await link.call("compare", (session) => session.ownMembers())) {
       const opened = await this.#host.envelopes().open(["member"], channel, envelope, false);
@@ -99,20 +99,20 @@ export class Announcer {
   }
 
   /**
-   * Announces what the broker holds otherwise of this node: what an earlier session has sent may arrive after what a later one sends.
+   * Announces again what the broker has stored differently: what an earlier session sent may arrive after what a later one sends.
    *
-   * @param stored the members of this node as the broker holds them.
+   * @param stored the members of this node, as the broker has them.
    */
-  #correct(channel: string, stored: readonly PlacedMember[]): void {
+  #correct(channel: string, stored: readonly RankedMember[]): void {
     const { own } = this;
-    const held = new Map(stored.map((member) => [member.user, member]));
+    const storedByUser = new Map(stored.map((member) => [member.user, member]));
     const wrong = own.of(channel).filter((member) => {
-      if (own.needsPlace(member)) return false; // It is being announced.
-      const { data, place } = own.placed(member);
-      const is = held.get(member.user);
-      return !is || is.data !== data || is.place !== place;
+      if (own.needsRank(member)) return false; // It is being announced.
+      const { data, rank } = own.ranked(member);
+      const found = storedByUser.get(member.user);
+      return !found || found.data !== data || found.rank !== rank;
     });
-    const gone = stored.filter(({ user }) => !own.hasUser(channel, user) && !own.leavingOf(channel, user));
+    const gone = stored.filter(({ user }) => !own.hasUser(channel, user) && !own.pendingLeave(channel, user));
     if (wrong.length + gone.length === 0) return;
     const corrections = [
       ...wrong.map((member) => this.join(channel, member)),
@@ -121,7 +121,7 @@ export class Announcer {
     this.#settle(corrections).catch((error) => this.#host.report(error));
   }
 
-  /** The refusal of one announcement must not end the session of all others. @throws when the session has ended. */
+  /** Waits for announcements. A refused one is reported, and the session goes on. @throws when the session has ended. */
   async #settle(announcements: readonly Promise<void>[]): Promise<void> {
     const refused = (await Promise.allSettled(announcements)).find(({ status }) => status === "rejected");
     if (refused?.status !== "rejected") return;
@@ -131,9 +131,9 @@ export class Announcer {
   }
 
   async #send(action: "join" | "leave", channel: string, user: string, body: string): Promise<void> {
-    const given = this.#host.link(action);
+    const linked = this.#host.link(action);
     // No `await` when the connection is ready: announcements keep the order of the calls.
-    const link = given instanceof Promise ? await given : given;
+    const link = linked instanceof Promise ? await linked : linked;
     const envelope = await this.#host.envelopes().seal("member", channel, body);
     await link.call(action, (session) => session[action](channel, user, envelope, this.own.isEmpty(channel)));
   }

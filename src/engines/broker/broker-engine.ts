@@ -128,7 +128,7 @@ export class BrokerEngine implements Engine {
       ended: () => this.#trust?.orders.ended(),
       resume: () => this.#resume(),
       check: (count) => this.#compare(count),
-      nodes: (nodes) => this.#subscriptions.forEach((each) => each.keepNodes(nodes)),
+      nodes: (nodes) => this.#subscriptions.forEach((each) => each.retainNodes(nodes)),
       announce: () => this.#announcer.announce(),
       retire: async () => {
         await this.#announcer.retire();
@@ -136,7 +136,7 @@ export class BrokerEngine implements Engine {
       },
     });
     const { own } = this.#announcer;
-    const members = (channel: string) => own.of(channel).map((member) => own.placed(member));
+    const members = (channel: string) => own.of(channel).map((member) => own.ranked(member));
     const follows = (channel: string) => this.#subscriptions.has(channel);
     if (isSigned) this.#trust = new Trust({ host, link, envelopes, lease, checkInterval, timeout, members, follows, dropped });
     this.#reader = new HistoryReader({
@@ -184,7 +184,7 @@ export class BrokerEngine implements Engine {
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
       members: () => this.#announcer.read(channel),
       // One lease: the member's node beats three times in it, and announces a lost member again.
-      patience: Math.ceil(this.#options.lease / this.#options.checkInterval),
+      checksUntilRemoval: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {
         // `Reconnection` has already reported that the broker is unavailable.
@@ -285,7 +285,7 @@ export class BrokerEngine implements Engine {
     const [channel, history] = query;
     this.check(history);
     const end = (upTo: Position) => link.call(action, (session) => session.endHistory(channel, upTo));
-    await this.#subscriptions.get(channel)?.endMissed(end);
+    await this.#subscriptions.get(channel)?.endIncompleteHistory(end);
     return await this.#reader!.read(...query); // Set by `start`.
   }
 
@@ -296,7 +296,7 @@ export class BrokerEngine implements Engine {
     await this.#trust?.orders.resume();
     await this.#announcer.announce();
     for (const batch of inBatches(subscriptions, 50)) await Promise.all(batch.map((each) => each.resume()));
-    await this.#announcer.dismiss();
+    await this.#announcer.removeStale();
   }
 
   /** Compares the ends of the histories at each check, and the members at every 12th regular one or when some may be wrong. */
@@ -311,9 +311,9 @@ export class BrokerEngine implements Engine {
       const latest = await link.call("compare", (session) => session.latestPositions(channels, histories, positions));
       for (const [index, subscription] of batch.entries()) subscription.check(latest[index] ?? null, positions[index]);
     }
-    for (const subscription of recorded) if (subscription.hasMissed) await subscription.resume();
+    for (const subscription of recorded) if (subscription.isHistoryIncomplete) await subscription.resume();
     const renewed = [...this.#subscriptions.values()].filter((each) =>
-      each.isDoubtful || count > 0 && (each.look() || count % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel))
+      each.isStale || count > 0 && (each.countCheck() || count % 12 === 2 || this.#trust?.verifier.isUnanswered(each.channel))
     );
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
@@ -393,7 +393,7 @@ export class BrokerEngine implements Engine {
 
   #drop(reason: DropReason, node?: string, channel?: string): void {
     if (reason === "unknown node" && node !== undefined) this.#trust?.meet(node);
-    if (channel !== undefined) this.#subscriptions.get(channel)?.doubt();
+    if (channel !== undefined) this.#subscriptions.get(channel)?.markStale();
     this.#dropped.count(reason, this.#started().host);
   }
 }

@@ -33,7 +33,7 @@ export function inboundListener(host: InboundHost): Omit<BrokerListener, "ended"
       );
     },
     // Through the sequence: publications before the mark may still be verifying their signatures.
-    mark: (channel, position, previous) => inbound.run(() => subscription(channel)?.passed(position, previous)),
+    mark: (channel, position, previous) => inbound.run(() => subscription(channel)?.advance(position, previous)),
     message: (envelope) =>
       inbound.run(() =>
         chain(open(["message", "order", "control"], "", envelope), (opened) => opened ? host.receive(opened) : undefined)

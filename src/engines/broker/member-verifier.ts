@@ -1,8 +1,8 @@
 import type { Neighbours } from "./neighbours.ts";
-import type { PlacedMember, Present } from "./presence.ts";
+import type { NodeMember, RankedMember } from "./presence.ts";
 
 /** A member as stored at the broker. */
-export interface StoredMember extends Present {
+export interface StoredMember extends NodeMember {
   /** The number of its envelope. */
   readonly number: number;
 }
@@ -12,7 +12,7 @@ export interface MemberVerifierHost {
   readonly node: string;
   readonly neighbours: Neighbours;
   /** The members of a channel on this node. */
-  members(channel: string): PlacedMember[];
+  members(channel: string): RankedMember[];
   /** Whether this node is subscribed to the channel, and so receives leaves. */
   follows(channel: string): boolean;
   /** A stored member turned out to be a copy. */
@@ -27,7 +27,7 @@ export class MemberVerifier {
   readonly #host: MemberVerifierHost;
   /** Numbers of confirmed envelopes, by channel and member. */
   readonly #confirmed = new Map<string, Map<string, number>>();
-  /** Stored members that their node denied at the last read, by channel. Once may be a race with a leave; twice means a copy. */
+  /** By channel, the stored members that their node did not report at the last read. Twice means a copy; once may race a leave. */
   readonly #suspects = new Map<string, ReadonlySet<string>>();
   /** Channels with members whose node did not answer. */
   readonly #unanswered = new Set<string>();
@@ -55,25 +55,25 @@ export class MemberVerifier {
   }
 
   /** Returns the stored members that are confirmed, and what the nodes themselves report. */
-  async confirm(channel: string, stored: readonly StoredMember[]): Promise<Present[]> {
+  async confirm(channel: string, stored: readonly StoredMember[]): Promise<NodeMember[]> {
     const { neighbours, node, replayed } = this.#host;
     const before = new Map(this.#confirmed.get(channel));
     const isConfirmed = ({ node, user, number }: StoredMember) => this.#confirmed.get(channel)?.get(keyOf(node, user)) === number;
     const others = stored.filter((member) => member.node !== node);
-    const asked = [...new Set(others.filter((member) => !isConfirmed(member)).map((member) => member.node))];
-    const answers = asked.length > 0 ? await neighbours.ask(channel, asked) : new Map<string, PlacedMember[]>();
-    if (asked.every((node) => answers.has(node))) this.#unanswered.delete(channel);
+    const queried = [...new Set(others.filter((member) => !isConfirmed(member)).map((member) => member.node))];
+    const answers = queried.length > 0 ? await neighbours.queryMembers(channel, queried) : new Map<string, RankedMember[]>();
+    if (queried.every((node) => answers.has(node))) this.#unanswered.delete(channel);
     else if (this.#host.follows(channel)) this.#unanswered.add(channel);
     const suspects = new Set<string>();
-    const present: Present[] = this.#host.members(channel).map((member) => ({ node, ...member }));
+    const confirmedMembers: NodeMember[] = this.#host.members(channel).map((member) => ({ node, ...member }));
     for (const member of stored) {
       const { number, ...rest } = member;
-      const said = member.node === node ? present : answers.get(member.node);
-      if (!said) {
-        if (isConfirmed(member)) present.push(rest);
+      const reported = member.node === node ? confirmedMembers : answers.get(member.node);
+      if (!reported) {
+        if (isConfirmed(member)) confirmedMembers.push(rest);
         continue;
       }
-      if (!said.some(({ user, data }) => user === member.user && data === member.data)) {
+      if (!reported.some(({ user, data }) => user === member.user && data === member.data)) {
         const name = `${keyOf(member.node, member.user)}\n${number}`;
         suspects.add(name);
         if (this.#suspects.get(channel)?.has(name)) replayed();
@@ -84,10 +84,10 @@ export class MemberVerifier {
     this.#suspects.delete(channel);
     if (suspects.size > 0 && this.#suspects.size < MAX_SUSPECTS) this.#suspects.set(channel, suspects);
     const confirmed = this.#confirmed.get(channel);
-    const kept = new Set(stored.map(({ node, user }) => keyOf(node, user)));
-    for (const [key, number] of before) if (!kept.has(key) && confirmed?.get(key) === number) confirmed.delete(key);
-    for (const [node, members] of answers) for (const member of members) present.push({ node, ...member });
-    return present;
+    const stillStored = new Set(stored.map(({ node, user }) => keyOf(node, user)));
+    for (const [key, number] of before) if (!stillStored.has(key) && confirmed?.get(key) === number) confirmed.delete(key);
+    for (const [node, members] of answers) for (const member of members) confirmedMembers.push({ node, ...member });
+    return confirmedMembers;
   }
 
   #of(channel: string): Map<string, number> {

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { type Deadlines, within } from "../../base/clock.ts";
 import { ENVELOPE_KINDS } from "./envelope-kind.ts";
 import { isJson, parse } from "./envelope.ts";
-import { type PlacedMember, toPlaced } from "./presence.ts";
+import { fromWire, type RankedMember, toWire } from "./presence.ts";
 import type { EnvelopeNumbers, ReplayGuard } from "./replay-guard.ts";
 
 /** What neighbours need from their engine. */
@@ -10,16 +10,16 @@ export interface NeighboursHost {
   readonly node: string;
   readonly deadlines: Deadlines;
   readonly guard: ReplayGuard;
-  /** How long to wait for answers of other nodes, in ms. */
+  /** Maximum time to wait for answers of other nodes, in ms. */
   readonly timeout: number;
   /** Sends to all nodes, in the order of the calls. Reports failures itself. */
   send(body: string): void;
   /** The members of a channel on this node. */
-  members(channel: string): PlacedMember[];
+  members(channel: string): RankedMember[];
 }
 
 /** Maximum number of members, and characters of their data, in one message of an answer. */
-const [MEMBERS_AN_ANSWER, LENGTH_OF_AN_ANSWER] = [1_000, 300_000];
+const [MAX_MEMBERS, MAX_LENGTH] = [1_000, 300_000];
 
 /** Minimum time between two greetings of unknown nodes, in ms. */
 const GREETING_PAUSE = 1_000;
@@ -32,10 +32,11 @@ const MemberSchema = v.object({
   place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 });
 
+/** `who` asks for the members of a channel, and `here` answers it. */
 const ControlSchema = v.variant("type", [
   // A greeting, to one node or to all.
   v.object({ type: v.literal("hello"), to: v.optional(name) }),
-  // Answer to a greeting: the sender's numbers at the time when it first heard of the node that greeted.
+  // Answers a greeting: the sender's numbers when it first received something of the node that greeted.
   v.object({
     type: v.literal("numbers"),
     to: name,
@@ -48,10 +49,10 @@ const ControlSchema = v.variant("type", [
 ]);
 
 /** A query for the members of a channel that awaits answers. */
-interface Question {
+interface MemberQuery {
   readonly waiting: Set<string>;
-  readonly members: Map<string, PlacedMember[]>;
-  done(): void;
+  readonly members: Map<string, RankedMember[]>;
+  resolve(): void;
 }
 
 /**
@@ -60,11 +61,11 @@ interface Question {
  */
 export class Neighbours {
   readonly #host: NeighboursHost;
-  readonly #questions = new Map<number, Question>();
-  #asked = 0;
-  #greeted = -Infinity;
-  /** Callbacks for numbers that other nodes have stated. */
-  #learned = new Set<() => void>();
+  readonly #queries = new Map<number, MemberQuery>();
+  #queryCount = 0;
+  #lastGreeting = -Infinity;
+  /** Called when another node has stated its numbers. */
+  #listeners = new Set<() => void>();
 
   constructor(host: NeighboursHost) {
     this.#host = host;
@@ -76,37 +77,37 @@ export class Neighbours {
     const isKnown = () => nodes.every((node) => guard.knows(node));
     this.#send({ type: "hello" });
     if (isKnown()) return;
-    let look!: () => void;
-    const known = new Promise<void>((resolve) => this.#learned.add(look = () => isKnown() && resolve()));
+    let check!: () => void;
+    const known = new Promise<void>((resolve) => this.#listeners.add(check = () => isKnown() && resolve()));
     // A node that does not answer is dead, or greets on its reconnect.
     await within(deadlines, timeout, () => known, () => new Error("Too late")).catch(() => {});
-    this.#learned.delete(look);
+    this.#listeners.delete(check);
   }
 
-  /** An envelope came from an unknown node: greet it. The node may also be gone, and the envelope a copy. */
-  meet(node: string): void {
+  /** Greets an unknown node that has sent an envelope. The node may also be gone, and the envelope a copy. */
+  greetUnknown(node: string): void {
     const now = this.#host.deadlines.now();
-    if (now - this.#greeted < GREETING_PAUSE) return;
-    this.#greeted = now;
+    if (now - this.#lastGreeting < GREETING_PAUSE) return;
+    this.#lastGreeting = now;
     this.#send({ type: "hello", to: node });
   }
 
   /** Queries the members of a channel. Nodes that do not answer within `timeout` are missing from the result. */
-  async ask(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly PlacedMember[]>> {
+  async queryMembers(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly RankedMember[]>> {
     const { deadlines, timeout } = this.#host;
-    const question = ++this.#asked;
-    const members = new Map<string, PlacedMember[]>();
+    const question = ++this.#queryCount;
+    const members = new Map<string, RankedMember[]>();
     try {
       await within(deadlines, timeout, () =>
-        new Promise<void>((done) => {
-          this.#questions.set(question, { waiting: new Set(nodes), members, done });
+        new Promise<void>((resolve) => {
+          this.#queries.set(question, { waiting: new Set(nodes), members, resolve });
           this.#send({ type: "who", question, channel, nodes: [...nodes] });
         }), () => new Error("Too late"));
     } catch {
       // Timeout: nodes without a complete answer are removed below.
     }
-    const { waiting } = this.#questions.get(question)!; // Set above.
-    this.#questions.delete(question);
+    const { waiting } = this.#queries.get(question)!; // Set above.
+    this.#queries.delete(question);
     for (const node of waiting) members.delete(node);
     return members;
   }
@@ -119,50 +120,50 @@ export class Neighbours {
     if (node === own || ("to" in control && control.to !== undefined && control.to !== own)) return true;
     switch (control.type) {
       case "hello":
-        this.#state(node);
+        this.#sendNumbers(node);
         return true;
       case "numbers":
-        if (control.asks) this.#state(node);
+        if (control.asks) this.#sendNumbers(node);
         guard.learn(node, control.numbers as EnvelopeNumbers); // The schema requires all kinds.
-        for (const look of this.#learned) look();
+        for (const check of this.#listeners) check();
         return true;
       case "who":
-        if (control.nodes.includes(own)) this.#answer(node, control.question, control.channel);
+        if (control.nodes.includes(own)) this.#sendMembers(node, control.question, control.channel);
         return true;
       case "here":
-        this.#receiveMembers(node, control.question, control.members.map(toPlaced), control.isLast);
+        this.#receiveMembers(node, control.question, control.members.map(fromWire), control.isLast);
         return true;
     }
   }
 
-  #state(node: string): void {
+  #sendNumbers(node: string): void {
     const { guard } = this.#host;
     this.#send({ type: "numbers", to: node, numbers: guard.meet(node), asks: !guard.knows(node) });
   }
 
-  #answer(node: string, question: number, channel: string): void {
+  #sendMembers(node: string, question: number, channel: string): void {
     const members = this.#host.members(channel);
-    let part: PlacedMember[] = [];
+    let part: RankedMember[] = [];
     let length = 0;
     const send = (isLast: boolean) => {
-      this.#send({ type: "here", to: node, question, members: part, isLast });
+      this.#send({ type: "here", to: node, question, members: part.map(toWire), isLast });
       part = [];
       length = 0;
     };
     for (const member of members) {
       const size = member.data?.length ?? 0;
-      if (part.length >= MEMBERS_AN_ANSWER || length + size > LENGTH_OF_AN_ANSWER) send(false);
+      if (part.length >= MAX_MEMBERS || length + size > MAX_LENGTH) send(false);
       part.push(member);
       length += size;
     }
     send(true);
   }
 
-  #receiveMembers(node: string, number: number, members: readonly PlacedMember[], isLast: boolean): void {
-    const question = this.#questions.get(number);
-    if (!question?.waiting.has(node)) return;
-    question.members.set(node, [...question.members.get(node) ?? [], ...members]);
-    if (isLast && question.waiting.delete(node) && question.waiting.size === 0) question.done();
+  #receiveMembers(node: string, number: number, members: readonly RankedMember[], isLast: boolean): void {
+    const query = this.#queries.get(number);
+    if (!query?.waiting.has(node)) return;
+    query.members.set(node, [...query.members.get(node) ?? [], ...members]);
+    if (isLast && query.waiting.delete(node) && query.waiting.size === 0) query.resolve();
   }
 
   #send(control: v.InferOutput<typeof ControlSchema>): void {

@@ -1,6 +1,6 @@
 import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publication } from "../engine.ts";
 import { GapDetector, type GapDetectorHost, type PositionedPublication } from "./gap-detector.ts";
-import { type Difference, type PlacedMember, PresenceSet, type Present } from "./presence.ts";
+import { type Difference, type NodeMember, PresenceSet, type RankedMember } from "./presence.ts";
 
 /** Changes that are kept for the next read. */
 const MAX_UNREAD = 1_000;
@@ -9,9 +9,9 @@ const MAX_UNREAD = 1_000;
 export interface NodeSubscriptionSource extends Pick<GapDetectorHost, "follows"> {
   /** Reads one page of the history after a position. */
   read(after: Position, limit: number): Promise<HistoryPage>;
-  members(): Promise<Present[]>;
+  members(): Promise<NodeMember[]>;
   /** Number of checks for which a member stays although the broker no longer lists it. @default {0} */
-  readonly patience?: number;
+  readonly checksUntilRemoval?: number;
   /** A publication arrived that is not in the history. */
   unknown(): void;
   /** The history could not be read; the next check or session reads it again. */
@@ -21,7 +21,7 @@ export interface NodeSubscriptionSource extends Pick<GapDetectorHost, "follows">
 /** A member joined, changed its data, or left its node. */
 interface Change {
   readonly node: string;
-  readonly member: PlacedMember;
+  readonly member: RankedMember;
   readonly left: boolean;
 }
 
@@ -33,7 +33,7 @@ export class NodeSubscription {
   readonly #source: NodeSubscriptionSource;
   readonly #gaps: GapDetector | undefined;
   #members: PresenceSet | undefined;
-  /** Users read from the broker before anybody asked for the members. Their join may still arrive, and is then reported. */
+  /** Users that were read before anybody called `members`. Their join may still arrive, and is then reported. */
   readonly #unreported = new Set<string>();
   /**
    * Members missing from the last read. They stay until a later read: Redis may have evicted their keys, and their node joins them
@@ -41,17 +41,17 @@ export class NodeSubscription {
    */
   #missing = new Set<string>();
   /** Checks left until the members in `#missing` are read again. */
-  #patience = 0;
+  #checksLeft = 0;
   /** Changes that arrived during a read; `undefined` when none is under way. */
   #changes: Change[] | undefined;
   /** Changes during a read that failed. The next check reads again. */
   #unread: Change[] = [];
   #reading: Promise<PresenceSet> | undefined;
   /** Whether an announcement was dropped because its node is not known yet. */
-  #isDoubtful = false;
+  #isStale = false;
   #stopped = false;
-  /** Position at which a publication without a position arrived although this node declares a history: the history lacks it. */
-  #missed: Position | undefined;
+  /** Set when a publication without a position arrived: the history lacks it. The position at that time. */
+  #incompleteAt: Position | undefined;
 
   constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: NodeSubscriptionSource) {
     this.channel = channel;
@@ -74,13 +74,13 @@ export class NodeSubscription {
     if (this.#stopped) return;
     if (publication.position && this.#gaps) this.#gaps.receive(publication as PositionedPublication, previous); // It has a position.
     else {
-      this.#missed = this.position;
+      this.#incompleteAt = this.position;
       this.#host.published(this.channel, publication);
     }
   }
 
   /** The history advanced by an entry that is not a publication. */
-  passed(position: Position, previous: number): void {
+  advance(position: Position, previous: number): void {
     this.#gaps?.receive({ position }, previous);
   }
 
@@ -92,24 +92,24 @@ export class NodeSubscription {
   /**
    * Compares with the end of the history.
    *
-   * @param top the end, as the broker reports it.
-   * @param asked {@link position} at the time of that request.
+   * @param latest the end, as the broker reports it.
+   * @param before {@link position} at the time of that request.
    */
-  check(top: Position | null, asked: Position | undefined): void {
-    this.#gaps?.check(top, asked);
+  check(latest: Position | null, before: Position | undefined): void {
+    this.#gaps?.check(latest, before);
   }
 
   /** Whether the history lacks a publication: of a node that declares no history and failed to end this one. */
-  get hasMissed(): boolean {
-    return this.#missed !== undefined;
+  get isHistoryIncomplete(): boolean {
+    return this.#incompleteAt !== undefined;
   }
 
   /** Ends a history that lacks a publication. @param end ends it up to a position. */
-  async endMissed(end: (upTo: Position) => Promise<unknown>): Promise<void> {
-    const missed = this.#missed;
-    if (!missed) return;
-    await end(missed);
-    if (this.#missed === missed) this.#missed = undefined;
+  async endIncompleteHistory(end: (upTo: Position) => Promise<unknown>): Promise<void> {
+    const position = this.#incompleteAt;
+    if (!position) return;
+    await end(position);
+    if (this.#incompleteAt === position) this.#incompleteAt = undefined;
   }
 
   /** Catches up after a reconnect, or reports a gap when there is no history. */
@@ -125,18 +125,18 @@ export class NodeSubscription {
     return set.members;
   }
 
-  /** A place greater than those of all data that the nodes hold for the user. From the first call on members are tracked. */
-  async nextPlace(user: string): Promise<number> {
-    return (this.#members ?? await this.#read()).nextPlace(user);
+  /** A rank greater than those of all data that the nodes hold for the user. From the first call on members are tracked. */
+  async nextRank(user: string): Promise<number> {
+    return (this.#members ?? await this.#read()).nextRank(user);
   }
 
   /** Applies a change that a node announced. */
-  changed(node: string, member: PlacedMember, left: boolean): void {
+  changed(node: string, member: RankedMember, left: boolean): void {
     const change = { node, member, left };
     // Its node has just announced it.
     if (!left) this.#missing.delete(keyOf({ node, user: member.user }));
     if (this.#changes) this.#changes.push(change);
-    else if (this.#members) this.#hear(this.#members, change);
+    else if (this.#members) this.#applyAndReport(this.#members, change);
     else {
       const reading = this.#read();
       this.#changes!.push(change); // Set by `#read`.
@@ -144,29 +144,29 @@ export class NodeSubscription {
     }
   }
 
-  /** A change could not be read: its node is not known yet. The next check, or the one in between, reads the members. */
-  doubt(): void {
-    this.#isDoubtful = true;
+  /** An announcement was dropped because its node is not known yet. The next check, or an extra one, reads the members. */
+  markStale(): void {
+    this.#isStale = true;
   }
 
-  get isDoubtful(): boolean {
-    return this.#isDoubtful;
+  get isStale(): boolean {
+    return this.#isStale;
   }
 
-  /** Removes the members of all other nodes, and reports users that are on none of these as left. */
-  keepNodes(nodes: ReadonlySet<string>): void {
-    if (this.#members && !this.#changes) this.#report(this.#members.keep(nodes));
+  /** Removes the members of all other nodes, and reports users that are on none of these nodes as left. */
+  retainNodes(nodes: ReadonlySet<string>): void {
+    if (this.#members && !this.#changes) this.#report(this.#members.retainNodes(nodes));
   }
 
-  /** Called at each check. Returns whether the members have to be read again. */
-  look(): boolean {
-    return this.#unread.length > 0 || this.#missing.size > 0 && --this.#patience <= 0;
+  /** Counts a check. Returns whether the members have to be read again. */
+  countCheck(): boolean {
+    return this.#unread.length > 0 || this.#missing.size > 0 && --this.#checksLeft <= 0;
   }
 
   /** Reads the members again, if they are tracked. */
   async renew(): Promise<void> {
     if (this.#members || this.#reading || this.#unread.length > 0) await this.#read();
-    else this.#isDoubtful = false;
+    else this.#isStale = false;
   }
 
   #read(): Promise<PresenceSet> {
@@ -179,29 +179,29 @@ export class NodeSubscription {
     this.#changes = this.#unread;
     this.#unread = [];
     // Before the request: its answer may lack a member whose announcement is dropped from here on.
-    const isDoubtful = this.#isDoubtful;
-    this.#isDoubtful = false;
-    let present: Present[];
+    const isStale = this.#isStale;
+    this.#isStale = false;
+    let present: NodeMember[];
     try {
       present = await this.#source.members();
     } catch (error) {
       this.#unread = this.#changes.slice(-MAX_UNREAD);
-      this.#isDoubtful ||= isDoubtful;
+      this.#isStale ||= isStale;
       throw error;
     }
     const known = this.#members;
     const set = known ?? new PresenceSet();
     const found = new Set(present.map(keyOf));
-    const isLater = this.#missing.size > 0 && this.#patience <= 0;
-    const missing = set.present.filter((each) => !found.has(keyOf(each)) && !(isLater && this.#missing.has(keyOf(each))));
-    if (isLater || this.#missing.size === 0) this.#patience = this.#source.patience ?? 0;
+    const isLastCheck = this.#missing.size > 0 && this.#checksLeft <= 0;
+    const missing = set.entries.filter((each) => !found.has(keyOf(each)) && !(isLastCheck && this.#missing.has(keyOf(each))));
+    if (isLastCheck || this.#missing.size === 0) this.#checksLeft = this.#source.checksUntilRemoval ?? 0;
     this.#missing = new Set(missing.map(keyOf));
     const difference = set.replace([...present, ...missing]);
     const changes = this.#changes;
     this.#changes = undefined;
     if (known) {
       this.#report(difference);
-      for (const change of changes) this.#hear(set, change);
+      for (const change of changes) this.#applyAndReport(set, change);
       return set;
     }
     // The first read: only users named by a change are reported, in their current state. The others were there before.
@@ -215,11 +215,11 @@ export class NodeSubscription {
     return set;
   }
 
-  #hear(set: PresenceSet, change: Change): void {
+  #applyAndReport(set: PresenceSet, change: Change): void {
     const { member, left } = change;
     const difference = apply(set, change);
-    const isNews = this.#unreported.delete(member.user) && !left && difference.joined.length === 0;
-    this.#report(isNews ? { joined: [set.member(member.user)!], left: [] } : difference); // `apply` has just added it.
+    const wasUnreported = this.#unreported.delete(member.user) && !left && difference.joined.length === 0;
+    this.#report(wasUnreported ? { joined: [set.member(member.user)!], left: [] } : difference); // `apply` has just added it.
   }
 
   #report({ joined, left }: Difference): void {
@@ -233,7 +233,7 @@ export class NodeSubscription {
       read: (after, isNext) => this.#source.read(after, isNext ? Infinity : this.history!.size), // Gaps are detected only with a history.
       deliver: (publication) => this.#host.published(channel, publication),
       gap: (position) => {
-        this.#missed = undefined;
+        this.#incompleteAt = undefined;
         this.#host.gap(channel, position);
       },
       unknown: () => this.#source.unknown(),
@@ -247,4 +247,4 @@ function apply(set: PresenceSet, { node, member, left }: Change): Difference {
 }
 
 // Names of nodes have no line break.
-const keyOf = ({ node, user }: Pick<Present, "node" | "user">): string => `${node}\n${user}`;
+const keyOf = ({ node, user }: Pick<NodeMember, "node" | "user">): string => `${node}\n${user}`;

@@ -1,3 +1,4 @@
+/** The members of channels: on all nodes ({@link PresenceSet}), on this node ({@link OwnMembers}), and on the wire. */
 import * as v from "valibot";
 import type { Member } from "../engine.ts";
 import { isJson, parse } from "./envelope.ts";
@@ -9,40 +10,52 @@ const MemberBody = v.object({
   left: v.optional(v.boolean()),
 });
 
-/** A member with the order of its data among the data that all nodes hold for the user. */
-export interface PlacedMember extends Member {
+/** A member whose data is ranked among the data that all nodes hold for the user. On the wire the rank is called `place`. */
+export interface RankedMember extends Member {
   /**
    * Greater for newer data, as far as the node knew: a logical clock, so that no wall clocks are compared. Absent without data, and
    * from nodes of an earlier version.
    */
-  readonly place?: number;
+  readonly rank?: number;
+}
+
+/** A member as nodes send it to each other. */
+export interface WireMember {
+  readonly user: string;
+  readonly data?: string | undefined;
+  readonly place?: number | undefined;
 }
 
 /** Parses the body of a `member` envelope; `null` when it is malformed. */
-export function parseMember(body: string): { readonly member: PlacedMember; readonly left: boolean } | null {
+export function parseMember(body: string): { readonly member: RankedMember; readonly left: boolean } | null {
   const parsed = parse(MemberBody, body);
-  return parsed && { member: toPlaced(parsed), left: parsed.left === true };
+  return parsed && { member: fromWire(parsed), left: parsed.left === true };
 }
 
 /** A user in a channel on one node. */
-export interface Present extends PlacedMember {
+export interface NodeMember extends RankedMember {
   readonly node: string;
 }
 
 /** Copies `user`, and `data` unless it is `undefined`. */
-export function toMember({ user, data }: { user: string; data?: string | undefined }): Member {
+export function toMember({ user, data }: WireMember): Member {
   return data === undefined ? { user } : { user, data };
 }
 
-/** Like {@link toMember}, with its place. */
-export function toPlaced({ place, ...member }: Parameters<typeof toMember>[0] & { place?: number | undefined }): PlacedMember {
-  return place === undefined ? toMember(member) : { ...toMember(member), place };
+/** Converts a member that another node has sent. */
+export function fromWire({ place, ...member }: WireMember): RankedMember {
+  return place === undefined ? toMember(member) : { ...toMember(member), rank: place };
+}
+
+/** Converts a member to send it. */
+export function toWire({ rank, ...member }: RankedMember): Member & { place?: number } {
+  return rank === undefined ? member : { ...member, place: rank };
 }
 
 /** Makes a set of these members. */
-export function presenceSetOf(present: readonly Present[]): PresenceSet {
+export function presenceSetOf(members: readonly NodeMember[]): PresenceSet {
   const set = new PresenceSet();
-  set.replace(present);
+  set.replace(members);
   return set;
 }
 
@@ -54,7 +67,7 @@ export interface Difference {
 
 /** The members of one channel on all nodes. A user on several nodes is one member, with the newest data. */
 export class PresenceSet {
-  readonly #users = new Map<string, Map<string, PlacedMember>>();
+  readonly #users = new Map<string, Map<string, RankedMember>>();
 
   get size(): number {
     return this.#users.size;
@@ -65,17 +78,17 @@ export class PresenceSet {
   }
 
   /** One entry per user and node. */
-  get present(): Present[] {
-    return [...this.#users.values()].flatMap((on) => [...on].map(([node, member]) => ({ node, ...member })));
+  get entries(): NodeMember[] {
+    return [...this.#users.values()].flatMap((byNode) => [...byNode].map(([node, member]) => ({ node, ...member })));
   }
 
-  /** A place greater than those of all data of the user. */
-  nextPlace(user: string): number {
-    return 1 + Math.max(0, ...[...this.#users.get(user)?.values() ?? []].map(({ place = 0 }) => place));
+  /** A rank greater than those of all data of the user. */
+  nextRank(user: string): number {
+    return 1 + Math.max(0, ...[...this.#users.get(user)?.values() ?? []].map(({ rank = 0 }) => rank));
   }
 
-  join(present: Present): Difference {
-    return this.#change([present.user], () => this.#put(present));
+  join(member: NodeMember): Difference {
+    return this.#change([member.user], () => this.#put(member));
   }
 
   leave(node: string, user: string): Difference {
@@ -83,41 +96,41 @@ export class PresenceSet {
   }
 
   /** Replaces the whole set. */
-  replace(present: readonly Present[]): Difference {
-    return this.#change([...this.#users.keys(), ...present.map(({ user }) => user)], () => {
+  replace(entries: readonly NodeMember[]): Difference {
+    return this.#change([...this.#users.keys(), ...entries.map(({ user }) => user)], () => {
       this.#users.clear();
-      for (const each of present) this.#put(each);
+      for (const each of entries) this.#put(each);
     });
   }
 
   /** Removes the entries of all other nodes. */
-  keep(nodes: ReadonlySet<string>): Difference {
-    const gone = [...this.#users].flatMap(([user, on]) =>
-      [...on.keys()].filter((node) => !nodes.has(node)).map((node) => ({ user, node }))
+  retainNodes(nodes: ReadonlySet<string>): Difference {
+    const gone = [...this.#users].flatMap(([user, byNode]) =>
+      [...byNode.keys()].filter((node) => !nodes.has(node)).map((node) => ({ user, node }))
     );
     return this.#change(gone.map(({ user }) => user), () => {
       for (const { user, node } of gone) this.#remove(node, user);
     });
   }
 
-  #put({ node, ...member }: Present): void {
+  #put({ node, ...member }: NodeMember): void {
     const { user } = member;
-    let on = this.#users.get(user);
-    if (!on) this.#users.set(user, on = new Map());
-    on.set(node, member);
+    let byNode = this.#users.get(user);
+    if (!byNode) this.#users.set(user, byNode = new Map());
+    byNode.set(node, member);
   }
 
   #remove(node: string, user: string): void {
-    const on = this.#users.get(user);
-    if (on?.delete(node) && on.size === 0) this.#users.delete(user);
+    const byNode = this.#users.get(user);
+    if (byNode?.delete(node) && byNode.size === 0) this.#users.delete(user);
   }
 
-  /** Independent of the order of arrival, so that all nodes agree: of equal places, the greater node name counts as newer. */
+  /** The user with the newest data. Of equal ranks, the greater node name counts as newer, so that all nodes agree. */
   member(user: string): Member | undefined {
-    const on = this.#users.get(user);
-    if (!on) return undefined;
-    const [newest] = [...on].filter(([, { data }]) => data !== undefined).sort(([a, one], [b, other]) =>
-      (other.place ?? 0) - (one.place ?? 0) || (a < b ? 1 : -1)
+    const byNode = this.#users.get(user);
+    if (!byNode) return undefined;
+    const [newest] = [...byNode].filter(([, { data }]) => data !== undefined).sort(([a, one], [b, other]) =>
+      (other.rank ?? 0) - (one.rank ?? 0) || (a < b ? 1 : -1)
     );
     return newest ? toMember(newest[1]) : { user };
   }
@@ -127,17 +140,17 @@ export class PresenceSet {
     change();
     const joined: Member[] = [];
     const left: string[] = [];
-    for (const [user, was] of before) {
-      const is = this.member(user);
-      if (is && (!was || was.data !== is.data)) joined.push(is);
-      if (was && !is) left.push(user);
+    for (const [user, old] of before) {
+      const current = this.member(user);
+      if (current && (!old || old.data !== current.data)) joined.push(current);
+      if (old && !current) left.push(user);
     }
     return { joined, left };
   }
 }
 
-/** A user that has left this node. */
-export interface Leaving {
+/** A user that has left this node. The broker has not confirmed it yet. */
+export interface PendingLeave {
   readonly channel: string;
   readonly user: string;
 }
@@ -145,9 +158,9 @@ export interface Leaving {
 /** The members on this node, and the leaves that the broker has not confirmed yet. */
 export class OwnMembers {
   readonly #channels = new Map<string, Map<string, Member>>();
-  readonly #left = new Map<string, Leaving>();
-  /** The place of each member's data. */
-  readonly #places = new WeakMap<Member, number>();
+  readonly #pendingLeaves = new Map<string, PendingLeave>();
+  /** The rank of each member's data. */
+  readonly #ranks = new WeakMap<Member, number>();
 
   /** Channels with members on this node. */
   get channels(): Iterable<string> {
@@ -168,16 +181,16 @@ export class OwnMembers {
     return this.#channels.get(channel)?.get(member.user) === member;
   }
 
-  /** Whether its data has no place yet. The first place stays: announcing a member again does not make its data newer. */
-  needsPlace(member: Member): boolean {
-    return member.data !== undefined && !this.#places.has(member);
+  /** Whether its data has no rank yet. The first rank stays: announcing a member again does not make its data newer. */
+  needsRank(member: Member): boolean {
+    return member.data !== undefined && !this.#ranks.has(member);
   }
 
-  /** The member as it is announced, with its place. @param place used when its data has none yet. */
-  placed(member: Member, place?: number): PlacedMember {
-    if (place !== undefined && this.needsPlace(member)) this.#places.set(member, place);
-    const known = this.#places.get(member);
-    return known === undefined ? member : { ...member, place: known };
+  /** The member as it is announced, with its rank. @param rank used when its data has none yet. */
+  ranked(member: Member, rank?: number): RankedMember {
+    if (rank !== undefined && this.needsRank(member)) this.#ranks.set(member, rank);
+    const known = this.#ranks.get(member);
+    return known === undefined ? member : { ...member, rank: known };
   }
 
   hasUser(channel: string, user: string): boolean {
@@ -189,41 +202,41 @@ export class OwnMembers {
   }
 
   /** The user's leave, if it still has to be announced. */
-  leavingOf(channel: string, user: string): Leaving | undefined {
-    return this.#left.get(keyOf(channel, user));
+  pendingLeave(channel: string, user: string): PendingLeave | undefined {
+    return this.#pendingLeaves.get(keyOf(channel, user));
   }
 
   /** The leaves that still have to be announced. */
-  get left(): Leaving[] {
-    return [...this.#left.values()];
+  get pendingLeaves(): PendingLeave[] {
+    return [...this.#pendingLeaves.values()];
   }
 
   join(channel: string, member: Member): void {
     let members = this.#channels.get(channel);
     if (!members) this.#channels.set(channel, members = new Map());
     members.set(member.user, member);
-    this.#left.delete(keyOf(channel, member.user));
+    this.#pendingLeaves.delete(keyOf(channel, member.user));
   }
 
   /** Removes the user. `undefined` when the user was not on this node. */
-  leave(channel: string, user: string): Leaving | undefined {
+  leave(channel: string, user: string): PendingLeave | undefined {
     const members = this.#channels.get(channel);
     if (!members?.delete(user)) return undefined;
     if (members.size === 0) this.#channels.delete(channel);
-    const leaving = { channel, user };
-    this.#left.set(keyOf(channel, user), leaving);
-    return leaving;
+    const leave = { channel, user };
+    this.#pendingLeaves.set(keyOf(channel, user), leave);
+    return leave;
   }
 
   /** The broker has confirmed this leave. A later leave of the same user stays to be announced. */
-  announced(leaving: Leaving): void {
-    const key = keyOf(leaving.channel, leaving.user);
-    if (this.#left.get(key) === leaving) this.#left.delete(key);
+  confirmLeave(leave: PendingLeave): void {
+    const key = keyOf(leave.channel, leave.user);
+    if (this.#pendingLeaves.get(key) === leave) this.#pendingLeaves.delete(key);
   }
 
   clear(): void {
     this.#channels.clear();
-    this.#left.clear();
+    this.#pendingLeaves.clear();
   }
 }
 

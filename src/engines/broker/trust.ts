@@ -2,7 +2,7 @@ import type { EngineHost } from "../engine.ts";
 import type { DropReason, Envelopes, Opened } from "./envelope.ts";
 import { Neighbours } from "./neighbours.ts";
 import { Orders } from "./orders.ts";
-import type { PlacedMember } from "./presence.ts";
+import type { RankedMember } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
 import { MemberVerifier } from "./member-verifier.ts";
 
@@ -18,7 +18,7 @@ export interface TrustHost {
   /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
   /** The members of a channel on this node. */
-  members(channel: string): PlacedMember[];
+  members(channel: string): RankedMember[];
   /** Whether this node is subscribed to the channel. */
   follows(channel: string): boolean;
   dropped(reason: DropReason): void;
@@ -66,7 +66,7 @@ export class Trust {
 
   /** An envelope came from an unknown node and was dropped. It may have been a publication: the extra check finds it. */
   meet(node: string): void {
-    this.#neighbours.meet(node);
+    this.#neighbours.greetUnknown(node);
     this.#host.link.checkSoon();
   }
 
