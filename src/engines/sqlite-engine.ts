@@ -13,7 +13,7 @@ import type {
 } from "./engine.ts";
 import { guard } from "../base/guard.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { SqliteAnswers } from "./sqlite-answers.ts";
+import { SqliteAnswers } from "./sqlite-answer-store.ts";
 import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
 import { SqlitePublishedIds } from "./sqlite-published-ids.ts";
 

@@ -17,7 +17,7 @@ import { checkMs } from "../base/clock.ts";
 import { IdQuota } from "../channels/id-quota.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { LOST, MemoryAnswers } from "./memory-answers.ts";
+import { LOST, MemoryAnswers } from "./memory-answer-store.ts";
 
 export type { Once, OnceAnswer, OnceHost } from "../application/once.ts";
 

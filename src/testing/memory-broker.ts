@@ -10,7 +10,7 @@ import type {
 } from "../engines/broker/broker.ts";
 import type { HistoryOptions, Position, PublishOnce } from "../engines/engine.ts";
 import { PublishedIds } from "../engines/published-ids.ts";
-import { MemoryAnswers } from "../once/memory-answers.ts";
+import { MemoryAnswers } from "../once/memory-answer-store.ts";
 import { Link } from "./link.ts";
 import { HistoryStore } from "./memory-histories.ts";
 import type { Turns } from "./turns.ts";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { Announced } from "../../src/engines/shards/announced.ts";
+import { Announced } from "../../src/engines/shards/last-changes.ts";
 import { FanOut } from "../../src/engines/shards/fan-out.ts";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";

@@ -5,7 +5,7 @@ import * as v from "valibot";
 import { answerOnce, type AnswerOnceOptions } from "../../src/once/once.ts";
 import type { AnswerStore } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import { MemoryAnswers } from "../../src/once/memory-answers.ts";
+import { MemoryAnswers } from "../../src/once/memory-answer-store.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";

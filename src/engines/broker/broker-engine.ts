@@ -10,7 +10,7 @@ import {
 } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { Announcer } from "./announcer.ts";
-import { BrokerAnswers } from "./answers.ts";
+import { BrokerAnswers } from "./answer-store.ts";
 import { type Broker, type BrokerListener, inBatches, statusText, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";

@@ -12,7 +12,7 @@ import {
   type StreamState,
 } from "./jetstream.ts";
 import { isMark, leastOffsetOf, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "./offset.ts";
-import { messageId, WINDOW } from "./once.ts";
+import { messageId, WINDOW } from "./publish-once.ts";
 
 /** Bounds of the histories of a namespace, which share one stream. When nodes differ, the largest `maxSize` and `maxTtl` apply. */
 export interface NatsHistoryOptions {

@@ -3,11 +3,11 @@ import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { type BrokerListener, type BrokerPage, type BrokerSession, chain, type SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
-import { NatsAnswers } from "./answers.ts";
+import { NatsAnswers } from "./answer-store.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
-import { NatsOnce } from "./once.ts";
+import { NatsOnce } from "./publish-once.ts";
 import { ORDER_KEYS, orderKey, ordersSince } from "./orders.ts";
 import { UndeclaredHistories } from "./undeclared-histories.ts";
 

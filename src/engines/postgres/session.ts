@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import type { KnownPositions } from "../broker/known-positions.ts";
-import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./answers.ts";
+import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./replies.ts";
 import { CallQueue } from "./call-queue.ts";
 import { codeOf, isLost, type PostgresConnection } from "./client.ts";
 import { prefixOf, VERSION } from "./migrations.ts";

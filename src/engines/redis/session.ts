@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { Awaitable, HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import { decodeName, encodeName } from "../broker/channel-name.ts";
-import { Orders, Page, Published, Strings, Tops } from "./answers.ts";
+import { Orders, Page, Published, Strings, Tops } from "./replies.ts";
 import type { RedisConnection, RedisServer } from "./client.ts";
 import { RedisClock } from "./clock.ts";
 import type { RedisMemory } from "./memory.ts";

@@ -14,7 +14,7 @@ import type {
   SubscriptionKeeper,
 } from "../engine.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
-import { Attendance } from "./attendance.ts";
+import { Attendance } from "./home-members.ts";
 import { FanOut } from "./fan-out.ts";
 import { HomeStore } from "./home-store.ts";
 import { RelayNodes } from "./relay-nodes.ts";

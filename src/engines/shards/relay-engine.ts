@@ -14,9 +14,9 @@ import {
 } from "../engine.ts";
 import { afterTurn } from "../../base/turn.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
-import { Announced } from "./announced.ts";
+import { Announced } from "./last-changes.ts";
 import { away, HomeCalls } from "./home-calls.ts";
-import { KnownCalls } from "./known-calls.ts";
+import { KnownCalls } from "./received-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
 import { Resync } from "./resync.ts";
