@@ -13,7 +13,7 @@ import type {
 } from "./engine.ts";
 import { guard } from "../base/guard.ts";
 import { WebSocketError } from "../protocol/errors.ts";
-import { SqliteAnswers } from "./sqlite-answer-store.ts";
+import { SqliteAnswerStore } from "./sqlite-answer-store.ts";
 import { rowsOf, type Sql, SqliteHistories } from "./sqlite-histories.ts";
 import { SqlitePublishedIds } from "./sqlite-published-ids.ts";
 
@@ -29,7 +29,7 @@ export interface SqliteEngineOptions {
    */
   maxHistoryBytes?: number;
   /** Whether the host hears of all channels, not only of subscribed ones. @default {false} */
-  hearsAll?: boolean;
+  receivesAll?: boolean;
 }
 
 /** How long a member that has not rejoined after a restart stays, in ms: longer than a client takes to reconnect. */
@@ -58,10 +58,10 @@ export class SqliteEngine implements Engine, Timed {
   readonly heapIndex: number = -1;
   readonly isAlone = true;
   readonly keeper: SubscriptionKeeper;
-  readonly answers: SqliteAnswers;
+  readonly answers: SqliteAnswerStore;
 
   readonly #sql: Sql;
-  readonly #hearsAll: boolean;
+  readonly #receivesAll: boolean;
   readonly #histories: SqliteHistories;
   readonly #ids: SqlitePublishedIds;
   readonly #members: string;
@@ -85,13 +85,13 @@ export class SqliteEngine implements Engine, Timed {
 
   /** @throws {TypeError} if an option is out of range. */
   constructor(sql: Sql, options: SqliteEngineOptions = {}) {
-    const { prefix = "noroshi", maxHistoryBytes = 67_108_864, hearsAll = false } = options;
+    const { prefix = "noroshi", maxHistoryBytes = 67_108_864, receivesAll = false } = options;
     if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
       throw new TypeError("Cannot create the engine: maxHistoryBytes must be a whole number of bytes from 1, such as 67_108_864");
     }
     const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
     this.#sql = sql;
-    this.#hearsAll = hearsAll;
+    this.#receivesAll = receivesAll;
     this.#histories = new SqliteHistories(sql, table, maxHistoryBytes, {
       now: () => this.#now(),
       // Unique per node and history, so a deleted history never returns under the same epoch.
@@ -102,7 +102,7 @@ export class SqliteEngine implements Engine, Timed {
       expiresAt: (until) => this.#schedule(until),
     });
     this.#ids = new SqlitePublishedIds(sql, table, () => this.#now());
-    this.answers = new SqliteAnswers(sql, table, () => this.#now());
+    this.answers = new SqliteAnswerStore(sql, table, () => this.#now());
     this.#members = table("members");
     this.#runs = table("runs");
     const subscriptions = this.#subscriptions = table("subscriptions");
@@ -202,7 +202,7 @@ export class SqliteEngine implements Engine, Timed {
       if (once) this.#ids.add(channel, once, position);
     } finally {
       // Delivered because it is in the history, even if a full storage has no room for its id.
-      if (this.#hears(channel)) this.#host?.published(channel, { ...content, position });
+      if (this.#receives(channel)) this.#host?.published(channel, { ...content, position });
     }
     if (history) this.#histories.trim(channel);
     return position;
@@ -339,11 +339,11 @@ export class SqliteEngine implements Engine, Timed {
   }
 
   #present(channel: string, joined: readonly Member[], left: readonly string[]): void {
-    if (this.#hears(channel)) this.#host?.present(channel, joined, left);
+    if (this.#receives(channel)) this.#host?.present(channel, joined, left);
   }
 
-  #hears(channel: string): boolean {
-    return this.#hearsAll || this.#subscribed.has(channel);
+  #receives(channel: string): boolean {
+    return this.#receivesAll || this.#subscribed.has(channel);
   }
 
   #check(action: string): void {

@@ -8,7 +8,7 @@ export const LOST: string = JSON.stringify({ isLost: true });
 const [MAX_ANSWERS, MAX_LENGTH] = [100_000, 2 ** 25];
 
 /** Answers in the memory of this node. When they are too long together, the longer ones are replaced: a few users must not fill it. */
-export class MemoryAnswers implements AnswerStore {
+export class MemoryAnswerStore implements AnswerStore {
   /** In the order of their expiry. */
   readonly #answers = new Map<string, { readonly text: string; readonly until: number }>();
   #length = 0;

@@ -17,7 +17,7 @@ import { checkMs } from "../base/clock.ts";
 import { IdQuota } from "../channels/id-quota.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
-import { LOST, MemoryAnswers } from "./memory-answer-store.ts";
+import { LOST, MemoryAnswerStore } from "./memory-answer-store.ts";
 
 export type { Once, OnceAnswer, OnceHost } from "../application/once.ts";
 
@@ -80,7 +80,7 @@ const MAX_FAILED = 10_000;
 
 class AnswerOnce implements Once {
   readonly #options: Required<AnswerOnceOptions>;
-  readonly #memory = new MemoryAnswers();
+  readonly #memory = new MemoryAnswerStore();
   /** The requests that run on this node. */
   readonly #running = new Map<string, Promise<Stored>>();
   /** Claims that rejected, so that they may be stored although nothing has run. */

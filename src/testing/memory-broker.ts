@@ -10,7 +10,7 @@ import type {
 } from "../engines/broker/broker.ts";
 import type { HistoryOptions, Position, PublishOnce } from "../engines/engine.ts";
 import { PublishedIds } from "../engines/published-ids.ts";
-import { MemoryAnswers } from "../once/memory-answer-store.ts";
+import { MemoryAnswerStore } from "../once/memory-answer-store.ts";
 import { Link } from "./link.ts";
 import { HistoryStore } from "./memory-histories.ts";
 import type { Turns } from "./turns.ts";
@@ -30,13 +30,13 @@ class Space {
   readonly sessions = new Set<MemorySession>();
   readonly histories: HistoryStore;
   readonly ids = new PublishedIds();
-  readonly answers: MemoryAnswers;
+  readonly answers: MemoryAnswerStore;
   readonly leases = new Map<string, Lease>();
   readonly orders: { readonly time: number; readonly envelope: string }[] = [];
 
   constructor(now: () => number, step: () => number) {
     this.histories = new HistoryStore(now, step);
-    this.answers = new MemoryAnswers().at(now);
+    this.answers = new MemoryAnswerStore().at(now);
   }
 
   /** As {@link HistoryStore.backup}, with the leases, members and orders when it is of all channels. */

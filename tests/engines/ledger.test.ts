@@ -6,7 +6,7 @@ const SIZE = 20;
 const epoch = "1.a";
 
 const history: readonly LedgerEntry[] = Array.from({ length: SIZE }, (_, index) => {
-  return { offset: index + 1, node: "a", number: index + 1, sealed: 0, taken: 0 };
+  return { offset: index + 1, node: "a", number: index + 1, sealedAt: 0, storedAt: 0 };
 });
 
 const pageAfter = (offset: number): LedgerPage => ({
@@ -50,17 +50,17 @@ describe("The ledgers of a node", () => {
   });
 
   /** What a ledger says of publications, each at the next offset. */
-  const judgeAll = (found: readonly Pick<LedgerEntry, "node" | "sealed" | "taken">[], size = SIZE) => {
+  const judgeAll = (found: readonly Pick<LedgerEntry, "node" | "sealedAt" | "storedAt">[], size = SIZE) => {
     const ledger = new Ledger(epoch);
     return found.map((each, index) => {
-      const verdict = ledger.look({ ...each, offset: index + 1, number: 1 });
+      const verdict = ledger.judge({ ...each, offset: index + 1, number: 1 });
       ledger.trim(size);
       return { verdict, size: ledger.size };
     });
   };
 
   it("take the publication of a transaction that lasted up to an hour, once", () => {
-    const lasted = (node: string, sealed: number, taken: number) => ({ node, sealed, taken });
+    const lasted = (node: string, sealedAt: number, storedAt: number) => ({ node, sealedAt, storedAt });
     const verdicts = judgeAll([
       lasted("a", 3_600_000, 3_600_000),
       lasted("tx.1", 0, 3_600_000),
@@ -72,10 +72,10 @@ describe("The ledgers of a node", () => {
   });
 
   it("remember the last transactions of a channel, and take no copy of those before", () => {
-    const transactions = Array.from({ length: 60_000 }, (_, time) => ({ node: `tx.${time}`, sealed: time, taken: time }));
-    const judged = judgeAll([...transactions, { ...transactions[0]!, taken: 60_000 }, {
+    const transactions = Array.from({ length: 60_000 }, (_, time) => ({ node: `tx.${time}`, sealedAt: time, storedAt: time }));
+    const judged = judgeAll([...transactions, { ...transactions[0]!, storedAt: 60_000 }, {
       ...transactions[59_999]!,
-      taken: 60_000,
+      storedAt: 60_000,
     }]);
     assert.ok(judged.slice(0, 60_000).every(({ verdict }) => verdict === "genuine"));
     assert.deepEqual(judged.slice(-2).map(({ verdict }) => verdict), ["stale", "replayed"]);

@@ -12,7 +12,7 @@ describe("Notifications of PostgreSQL", () => {
     const notifications = new Notifications({
       listener: listener as unknown as BrokerListener, // Nothing else is called.
       follows: () => true,
-      heard() {},
+      heartbeat() {},
       fetch: () => new Promise((resolve) => requests.push(resolve)),
     });
     const rows: Rows = { publication: () => ({ previous: 0, envelope: "" }), mail: () => undefined };
@@ -38,7 +38,7 @@ describe("Notifications of PostgreSQL", () => {
     const notifications = new Notifications({
       listener: { ended: () => void ended++ } as unknown as BrokerListener, // Nothing else is called.
       follows: () => true,
-      heard() {},
+      heartbeat() {},
       fetch: () => Promise.reject(new Error("lost")),
     });
     notifications.receive("p epoch 1 news");

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { Announced } from "../../src/engines/shards/last-changes.ts";
+import { LastChanges } from "../../src/engines/shards/last-changes.ts";
 import { FanOut } from "../../src/engines/shards/fan-out.ts";
 import type { HomeEngine } from "../../src/engines/shards/home-engine.ts";
 import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
@@ -389,7 +389,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     }));
 
   it("announce a repeated change to who has read a list of members since", () => {
-    const announced = new Announced();
+    const announced = new LastChanges();
     const change = { type: "presence", channel: "room", joined: [{ user: "ann" }], left: ["ben"] } as const;
     const all = { joined: [{ user: "ann" }], left: ["ben"] };
     assert.deepEqual(announced.take(change), all);

@@ -5,7 +5,7 @@ import * as v from "valibot";
 import { answerOnce, type AnswerOnceOptions } from "../../src/once/once.ts";
 import type { AnswerStore } from "../../src/engines/engine.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import { MemoryAnswers } from "../../src/once/memory-answer-store.ts";
+import { MemoryAnswerStore } from "../../src/once/memory-answer-store.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
@@ -67,7 +67,7 @@ function create(options: AnswerOnceOptions = {}, answers?: AnswerStore) {
 type Peer = ReturnType<ReturnType<typeof create>["join"]>;
 
 /** Each call of the store takes a turn, as over a broker. */
-function slowly(answers: MemoryAnswers): AnswerStore {
+function slowly(answers: MemoryAnswerStore): AnswerStore {
   return {
     claim: (...args) => turn().then(() => answers.claim(...args)),
     settle: (...args) => turn().then(() => answers.settle(...args)),
@@ -107,7 +107,7 @@ describe("answerOnce", () => {
   });
 
   it("joins a request that still runs", async () => {
-    for (const answers of [undefined, slowly(new MemoryAnswers())]) {
+    for (const answers of [undefined, slowly(new MemoryAnswerStore())]) {
       const { join, handled, stall } = create({}, answers);
       const [tab, other] = [join(), join()];
       tab.send("slow", "1.once");
@@ -123,7 +123,7 @@ describe("answerOnce", () => {
   });
 
   it("answers on another node, also while the first still runs", async () => {
-    const answers = slowly(new MemoryAnswers());
+    const answers = slowly(new MemoryAnswerStore());
     const [a, b] = [create({}, answers), create({}, answers)];
     const [first] = await a.join().ask("count");
     assert.deepEqual(await b.join().ask("count"), [first]);
@@ -140,7 +140,7 @@ describe("answerOnce", () => {
   });
 
   it("answers OUTCOME_UNKNOWN when the node that runs it is gone, and handles it nowhere", async () => {
-    const answers = slowly(new MemoryAnswers());
+    const answers = slowly(new MemoryAnswerStore());
     const [killed, next] = [create({}, answers), create({}, answers)];
     await killed.join().ask("slow"); // And never again.
     const peer = next.join();
@@ -154,7 +154,7 @@ describe("answerOnce", () => {
   });
 
   it("handles a request whose claim failed when it is repeated, and does not handle it before", async () => {
-    const memory = new MemoryAnswers();
+    const memory = new MemoryAnswerStore();
     let fails = true;
     const { join, handled } = create({}, {
       async claim(...args) {
@@ -174,7 +174,7 @@ describe("answerOnce", () => {
   });
 
   it("keeps what the client got for an answer that JSON cannot represent, for the window and no longer", async () => {
-    const answers = slowly(new MemoryAnswers());
+    const answers = slowly(new MemoryAnswerStore());
     const nodes = [create({}, answers), create({}, answers), create({ window: 1_000 })];
     const handled: string[] = [];
     for (const { controller } of nodes) {
@@ -257,7 +257,7 @@ describe("answerOnce", () => {
 
   it("keeps the order of a client's messages while it looks a request up", async () => {
     for (const hasMiddleware of [false, true]) {
-      const { controller, join, handled } = create({}, slowly(new MemoryAnswers()));
+      const { controller, join, handled } = create({}, slowly(new MemoryAnswerStore()));
       if (hasMiddleware) controller.use((_context, next) => next());
       const peer = join();
       peer.send("count", "1.once");
@@ -268,7 +268,7 @@ describe("answerOnce", () => {
   });
 
   it("refuses a request when the memory of answers is full, rather than forget one", () => {
-    const answers = new MemoryAnswers().at(() => 0);
+    const answers = new MemoryAnswerStore().at(() => 0);
     for (let number = 0; number < 100_000; number++) answers.claim(`${number}`, "", 1_000);
     assert.throws(() => answers.claim("more", "", 1_000), { code: "LIMIT_EXCEEDED" });
     assert.equal(answers.claim("0", "", 1_000), "");
@@ -276,7 +276,7 @@ describe("answerOnce", () => {
   });
 
   it("replaces the longer answers when all of them are too long, and goes on with those of other users", () => {
-    const answers = new MemoryAnswers().at(() => 0);
+    const answers = new MemoryAnswerStore().at(() => 0);
     answers.claim("short", "{}", 1_000);
     const text = JSON.stringify("x".repeat(2 ** 16));
     for (let number = 0; number < 600; number++) assert.equal(answers.claim(`long ${number}`, text, 1_000), null);

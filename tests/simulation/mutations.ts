@@ -34,7 +34,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "tail-unchecked": {
     title: "A node does not compare the end of the history, so that the loss of the last publication stays unnoticed",
     file: "engines/broker/gap-detector.ts",
-    before: "top.offset > position.offset || hasGoneBack",
+    before: "latest.offset > position.offset || hasGoneBack",
     after: "hasGoneBack",
     seed: 5,
   },

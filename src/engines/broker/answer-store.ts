@@ -3,7 +3,7 @@ import type { Opened } from "./envelope.ts";
 import type { Reconnection } from "./reconnection.ts";
 
 /** What the answers need from their engine. */
-export interface AnswersHost {
+export interface AnswerStoreHost {
   link(action: string): Promise<Reconnection>;
   /** Seals a text, so that only nodes with the secret can have written it under this key. */
   seal(key: string, text: string): Awaitable<string>;
@@ -11,10 +11,10 @@ export interface AnswersHost {
 }
 
 /** Stores answers at the broker, sealed. */
-export class BrokerAnswers implements AnswerStore {
-  readonly #host: AnswersHost;
+export class BrokerAnswerStore implements AnswerStore {
+  readonly #host: AnswerStoreHost;
 
-  constructor(host: AnswersHost) {
+  constructor(host: AnswerStoreHost) {
     this.#host = host;
   }
 

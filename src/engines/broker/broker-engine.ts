@@ -10,7 +10,7 @@ import {
 } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { Announcer } from "./announcer.ts";
-import { BrokerAnswers } from "./answer-store.ts";
+import { BrokerAnswerStore } from "./answer-store.ts";
 import { type Broker, type BrokerListener, inBatches, statusText, unavailable } from "./broker.ts";
 import { type BrokerEngineOptions, resolveBrokerOptions, type ResolvedBrokerOptions } from "./options.ts";
 import { Dropped } from "./dropped.ts";
@@ -27,7 +27,7 @@ import { Trust } from "./trust.ts";
 /** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
 export class BrokerEngine implements Engine {
   /** Stores answers to requests. */
-  readonly answers: NonNullable<Engine["answers"]> = new BrokerAnswers({
+  readonly answers: NonNullable<Engine["answers"]> = new BrokerAnswerStore({
     link: (action) => this.#connected(action),
     seal: (key, text) => this.#seal("message", key, text),
     open: (key, envelope) => this.#envelopes!.open(["message"], key, envelope, false), // Set by `start`.

@@ -191,7 +191,7 @@ export class Envelopes {
 
   #isNew({ kind, node, number, time }: Pick<Opened, "kind" | "node" | "number" | "time">): boolean | null {
     if (!SingleUseNodes.has(node)) return this.guard.accept(kind, node, number);
-    return this.guard.singleUse.look(node, time, this.#options.now()) === "genuine";
+    return this.guard.singleUse.judge(node, time, this.#options.now()) === "genuine";
   }
 
   #isGenuine(signature: string, text: string): Awaitable<boolean> {

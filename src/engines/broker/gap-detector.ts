@@ -22,7 +22,7 @@ export interface GapDetectorHost {
   failed(error: unknown): void;
 }
 
-/** Publications kept while the history is read. Those past the limit are read from the history. */
+/** Maximum number of publications that wait while the history is read. Later ones are read from the history. */
 const MAX_WAITING = 1_000;
 
 /**
@@ -57,7 +57,7 @@ export class GapDetector {
     this.#waiting = [];
   }
 
-  /** Takes a live entry. @param previous the offset of the entry before it, as the broker reports it. */
+  /** Handles a live entry. @param previous the offset of the entry before it, as the broker reports it. */
   receive(publication: PositionedPublication | Mark, previous: number): void {
     if (this.#stopped) return;
     if (!this.#position || this.#isReading) {
@@ -81,17 +81,19 @@ export class GapDetector {
   /**
    * Reads the history when its end shows that publications were lost, on the way or in the store.
    *
-   * @param top the end of the history; `null` when it no longer continues this one.
-   * @param asked the position at the time of the request. A history that ends before it has gone back.
+   * @param latest the end of the history; `null` when it no longer continues this one.
+   * @param before {@link position} at the time of the request. A history that ends earlier has gone back.
    */
-  check(top: Position | null, asked?: Position): void {
+  check(latest: Position | null, before?: Position): void {
     const position = this.#position;
     if (!position || this.#isReading || this.#stopped) return;
-    const hasGoneBack = top && asked && top.epoch === asked.epoch && top.offset < asked.offset;
-    if (this.#isBehind || !top || top.epoch !== position.epoch || top.offset > position.offset || hasGoneBack) void this.#read();
+    const hasGoneBack = latest && before && latest.epoch === before.epoch && latest.offset < before.offset;
+    if (this.#isBehind || !latest || latest.epoch !== position.epoch || latest.offset > position.offset || hasGoneBack) {
+      void this.#read();
+    }
   }
 
-  /** Reads what follows the position, after a reconnect. A read under way may have begun before it, and is repeated. */
+  /** Reads what follows the position, after a reconnect. A read under way may have begun before the reconnect, and is repeated. */
   resume(): Promise<void> {
     if (this.#position && !this.#isReading && !this.#stopped) return this.#read();
     this.#isBehind ||= this.#isReading;

@@ -42,8 +42,8 @@ export class HistoryReader {
     limit: number,
     maxBytes: number,
   ): Promise<HistoryPage> {
-    const isPlace = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
-    const page = await this.#host.page(channel, history, isPlace ? after : null, isPlace ? limit : 0, maxBytes);
+    const isValid = !after || (Number.isSafeInteger(after.offset) && after.offset >= 0);
+    const page = await this.#host.page(channel, history, isValid ? after : null, isValid ? limit : 0, maxBytes);
     const entries = await this.#open(channel, page);
     const { position } = page;
     const { genuine, isMissing } = await this.#select(channel, history, after, page, entries);
@@ -62,7 +62,7 @@ export class HistoryReader {
     if (page.hasMore && last && publications.length === 0) {
       return await this.read(channel, history, last.position, Infinity, maxBytes);
     }
-    return { position, publications, isComplete: isPlace && page.isComplete, ...(page.hasMore && { hasMore: true }) };
+    return { position, publications, isComplete: isValid && page.isComplete, ...(page.hasMore && { hasMore: true }) };
   }
 
   /** Removes copies. A copied publication is or was in the history itself, so that leaving its copy out makes no gap. */
@@ -83,18 +83,18 @@ export class HistoryReader {
     const verdicts = await this.#ledgers.judge(channel, part, after, history.size, read);
     for (const verdict of verdicts) if (verdict === "replayed" || verdict === "stale") dropped(verdict);
     return {
-      genuine: entries.filter((_, number) => verdicts[number] === "genuine"),
+      genuine: entries.filter((_, index) => verdicts[index] === "genuine"),
       isMissing: verdicts.some((verdict) => verdict === "missing" || verdict === "stale"),
     };
   }
 
   async #open(channel: string, { entries }: BrokerPage): Promise<ReadEntry[]> {
     const all: ReadEntry[] = [];
-    for (const { position, envelope, time: taken } of entries) {
+    for (const { position, envelope, time: storedAt } of entries) {
       const opened = await this.#host.open(channel, envelope);
       if (!opened) continue;
-      const { node, number, time: sealed, event, body } = opened;
-      all.push({ offset: position.offset, node, number, sealed, taken, position, event, body });
+      const { node, number, time: sealedAt, event, body } = opened;
+      all.push({ offset: position.offset, node, number, sealedAt, storedAt, position, event, body });
     }
     return all;
   }

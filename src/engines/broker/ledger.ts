@@ -8,14 +8,14 @@ export interface LedgerEntry {
   /** Increases with each publication of the node. */
   readonly number: number;
   /** When its node sealed it, and when the broker stored it, in ms of the broker's clock. */
-  readonly sealed: number;
-  readonly taken: number;
+  readonly sealedAt: number;
+  readonly storedAt: number;
 }
 
-/** Maximum difference between `sealed` and `taken`, in ms. Both are of the broker's clock, which may be adjusted in between. */
-const MAX_APART = 60_000;
+/** Maximum difference between `sealedAt` and `storedAt`, in ms. Both are of the broker's clock, which may be adjusted in between. */
+const MAX_DIFFERENCE = 60_000;
 
-/** Result for an entry: a publication, a copy, one of another time, or one that may have replaced another entry (`missing`). */
+/** Result for an entry: a publication, a copy, one that was sealed at another time, or one that may have replaced another entry. */
 export type Verdict = "genuine" | "replayed" | "stale" | "missing";
 
 /**
@@ -29,7 +29,7 @@ export class Ledger {
   readonly #numbers = new Map<string, number>();
   readonly #singleUse = new SingleUseNodes();
   #offset = 0;
-  #sealed = -Infinity;
+  #sealedAt = -Infinity;
 
   constructor(epoch: string) {
     this.epoch = epoch;
@@ -46,7 +46,7 @@ export class Ledger {
   }
 
   /** Judges an entry, and records it if it is new. */
-  look(entry: LedgerEntry): Verdict {
+  judge(entry: LedgerEntry): Verdict {
     const { offset, node, number } = entry;
     const name = `${number} ${node}`;
     const known = this.#entries.get(offset);
@@ -54,21 +54,23 @@ export class Ledger {
     if (known !== undefined) return known === name ? "genuine" : "missing";
     if (offset <= this.#offset) return "missing";
     this.#offset = offset;
-    const verdict = SingleUseNodes.has(node) ? this.#singleUse.look(node, entry.sealed, entry.taken) : this.#lookInOrder(entry);
+    const verdict = SingleUseNodes.has(node)
+      ? this.#singleUse.judge(node, entry.sealedAt, entry.storedAt)
+      : this.#judgeInOrder(entry);
     this.#entries.set(offset, verdict === "genuine" ? name : verdict);
     return verdict;
   }
 
-  #lookInOrder({ node, number, sealed, taken }: LedgerEntry): "genuine" | "replayed" | "stale" {
+  #judgeInOrder({ node, number, sealedAt, storedAt }: LedgerEntry): "genuine" | "replayed" | "stale" {
     if (number <= (this.#numbers.get(node) ?? 0)) return "replayed";
-    if (Math.abs(sealed - taken) > MAX_APART || sealed < this.#sealed - MAX_APART) return "stale";
+    if (Math.abs(sealedAt - storedAt) > MAX_DIFFERENCE || sealedAt < this.#sealedAt - MAX_DIFFERENCE) return "stale";
     this.#numbers.set(node, number);
-    this.#sealed = Math.max(this.#sealed, sealed);
+    this.#sealedAt = Math.max(this.#sealedAt, sealedAt);
     return "genuine";
   }
 
-  /** The history is recorded up to this position. */
-  reach({ offset }: Position): void {
+  /** Notes that the history is recorded up to this position. */
+  recordUpTo({ offset }: Position): void {
     this.#offset = Math.max(this.#offset, offset);
   }
 
@@ -121,10 +123,10 @@ export class Ledgers {
       : await this.#inTurn(() => this.#record(channel, position.epoch, from, read));
     // The history was replaced during the read.
     if (!ledger) return entries.map(() => "missing");
-    const verdicts = entries.map((entry) => ledger.look(entry));
-    if (!hasMore) ledger.reach(position);
+    const verdicts = entries.map((entry) => ledger.judge(entry));
+    if (!hasMore) ledger.recordUpTo(position);
     ledger.trim(size);
-    this.#keep(channel, ledger);
+    this.#remember(channel, ledger);
     return verdicts;
   }
 
@@ -149,7 +151,7 @@ export class Ledgers {
     const all = await read(null);
     if (all.position.epoch !== epoch) return undefined;
     const ledger = record(new Ledger(epoch), all);
-    this.#keep(channel, ledger);
+    this.#remember(channel, ledger);
     return ledger;
   }
 
@@ -160,7 +162,7 @@ export class Ledgers {
     return answer;
   }
 
-  #keep(channel: string, ledger: Ledger): void {
+  #remember(channel: string, ledger: Ledger): void {
     this.#ledgers.delete(channel);
     this.#ledgers.set(channel, ledger);
     let size = 0;
@@ -174,7 +176,7 @@ export class Ledgers {
 }
 
 function record(ledger: Ledger, { position, entries }: LedgerPage): Ledger {
-  for (const entry of entries) ledger.look(entry);
-  ledger.reach(position);
+  for (const entry of entries) ledger.judge(entry);
+  ledger.recordUpTo(position);
   return ledger;
 }

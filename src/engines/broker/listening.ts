@@ -1,3 +1,4 @@
+/** Subscribes a node to channels at the broker, and unsubscribes from those without subscribers. */
 import type { Deadlines, Timed } from "../../base/clock.ts";
 import { inBatches, unavailable } from "./broker.ts";
 import type { Reconnection } from "./reconnection.ts";
@@ -29,7 +30,7 @@ export class Listening implements Timed {
   /** Channels without subscribers for longer: the next call of `due` unsubscribes from them. */
   #leaving = new Set<string>();
   #waiting: Waiting[] = [];
-  #isPumping = false;
+  #isRunning = false;
   #closed = false;
 
   /** @param time how long a channel without subscribers is listened to at least, in ms. At most twice as long. */
@@ -51,7 +52,7 @@ export class Listening implements Timed {
     if (this.#listened.has(channel)) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiting.push({ channel, resolve, reject });
-      void this.#pump();
+      void this.#run();
     });
   }
 
@@ -64,13 +65,13 @@ export class Listening implements Timed {
 
   due(): void {
     for (const channel of this.#leaving) if (this.#isWanted(channel)) this.#leaving.delete(channel);
-    void this.#leave([...this.#leaving]);
+    void this.#unsubscribe([...this.#leaving]);
     this.#leaving = this.#lingering;
     this.#lingering = new Set();
     if (this.#leaving.size > 0) this.#deadlines.set(this, this.#time);
   }
 
-  /** Listens to these channels over a new session. */
+  /** Subscribes to these channels over a new session. */
   async resume(channels: readonly string[]): Promise<void> {
     this.#listened = new Set();
     for (let first = 0; first < channels.length; first += BATCH) {
@@ -92,29 +93,29 @@ export class Listening implements Timed {
   #add(listened: Set<string>, channels: readonly string[]): void {
     for (const channel of channels) {
       listened.add(channel);
-      // Its last subscriber may have left during the request, and have lingered for long enough.
+      // Its last subscriber may have left during the request.
       if (!this.#closed && !this.#isWanted(channel)) this.linger(channel);
     }
   }
 
-  async #leave(channels: string[]): Promise<void> {
+  async #unsubscribe(channels: string[]): Promise<void> {
     const gone = channels.filter((channel) => this.#listened.delete(channel));
     if (gone.length === 0) return;
-    this.#gone.push(...gone);
-    await this.#pump();
+    this.#toUnsubscribe.push(...gone);
+    await this.#run();
   }
 
-  #gone: string[] = [];
+  #toUnsubscribe: string[] = [];
 
-  async #pump(): Promise<void> {
-    if (this.#isPumping || this.#closed) return;
-    this.#isPumping = true;
-    while (this.#waiting.length > 0 || this.#gone.length > 0) {
-      // Taken together, and all that are gone: a channel that is in both is wanted again, and one that goes meanwhile is gone later.
-      const gone = this.#gone.splice(0);
+  async #run(): Promise<void> {
+    if (this.#isRunning || this.#closed) return;
+    this.#isRunning = true;
+    while (this.#waiting.length > 0 || this.#toUnsubscribe.length > 0) {
+      // Both queues are emptied in one step: a channel in both is wanted again, and one that is unsubscribed from later follows later.
+      const gone = this.#toUnsubscribe.splice(0);
       const batch = this.#waiting.splice(0, BATCH);
       for (const part of inBatches(gone, BATCH)) {
-        // A new session may have begun meanwhile, which listens to what is wanted.
+        // A new session may have subscribed to some again.
         const channels = part.filter((channel) => !this.#listened.has(channel));
         // A failure ends the session, and the next one starts without these channels.
         await this.#link.call("unsubscribe", (session) => session.unlisten(channels)).catch(() => {});
@@ -130,6 +131,6 @@ export class Listening implements Timed {
         for (const { reject } of batch) reject(error);
       }
     }
-    this.#isPumping = false;
+    this.#isRunning = false;
   }
 }

@@ -10,7 +10,7 @@ const MAX_NODES = 50_000;
 /** Nodes that send one envelope, which a transaction commits at any later time. Each is accepted once. */
 export class SingleUseNodes {
   readonly #times = new Map<string, number>();
-  /** The latest sealing of a forgotten node: an older envelope may be a copy. */
+  /** The latest time of sealing of a forgotten node: an older envelope may be a copy. */
   #forgotten = -Infinity;
 
   /** Makes the name of such a node. */
@@ -26,10 +26,10 @@ export class SingleUseNodes {
     return this.#times.size;
   }
 
-  /** Records the envelope of a node. @param time when it was sealed. @param arrived when it was received or stored, by the same clock. */
-  look(node: string, time: number, arrived: number): "genuine" | "replayed" | "stale" {
+  /** Records the envelope of a node. @param time when it was sealed. @param arrivedAt when it was received or stored, by the same clock. */
+  judge(node: string, time: number, arrivedAt: number): "genuine" | "replayed" | "stale" {
     if (this.#times.has(node)) return "replayed";
-    if (Math.abs(arrived - time) > MAX_AGE || time <= this.#forgotten) return "stale";
+    if (Math.abs(arrivedAt - time) > MAX_AGE || time <= this.#forgotten) return "stale";
     this.#times.set(node, time);
     if (this.#times.size > MAX_NODES) {
       for (const [oldest, sealed] of this.#times) {

@@ -6,7 +6,7 @@ import { isGone, type JetStream, NANOSECONDS } from "./jetstream.ts";
 const MAX_BYTES = 2 ** 26;
 
 /** Answers in a stream of their own, one message for each key. It is created with the first. */
-export class NatsAnswers implements Required<BrokerSession["answers"]> {
+export class NatsAnswerStore implements Required<BrokerSession["answers"]> {
   readonly #jetstream: JetStream;
   readonly #stream: string;
   readonly #prefix: string;

@@ -17,7 +17,7 @@ const MAX_BYTES = 2 ** 24;
  * Publications that have an id and no history. A stream of their own stores them for the window of the id, so that the server drops
  * repeats, and republishes them as the events that nodes subscribe to. It is created at the first one.
  */
-export class NatsOnce {
+export class NatsPublishOnce {
   readonly #jetstream: JetStream;
   readonly #prefix: string;
   readonly #config: Pick<StreamConfig, "name" | "storage" | "num_replicas">;

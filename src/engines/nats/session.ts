@@ -3,11 +3,11 @@ import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { type BrokerListener, type BrokerPage, type BrokerSession, chain, type SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
-import { NatsAnswers } from "./answer-store.ts";
+import { NatsAnswerStore } from "./answer-store.ts";
 import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
-import { NatsOnce } from "./publish-once.ts";
+import { NatsPublishOnce } from "./publish-once.ts";
 import { ORDER_KEYS, orderKey, ordersSince } from "./orders.ts";
 import { UndeclaredHistories } from "./undeclared-histories.ts";
 
@@ -23,8 +23,8 @@ export class NatsSession implements BrokerSession {
   readonly #isShared: boolean;
   readonly #bounds: NatsBounds;
   readonly #history: NatsHistory;
-  readonly #once: NatsOnce;
-  readonly answers: NatsAnswers;
+  readonly #once: NatsPublishOnce;
+  readonly answers: NatsAnswerStore;
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #jetstream: JetStream;
@@ -70,8 +70,8 @@ export class NatsSession implements BrokerSession {
     // The engine ends the session earlier: it waits at most three timeouts.
     this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
-    this.#once = new NatsOnce(this.#jetstream, options.namespace, bounds);
-    this.answers = new NatsAnswers(this.#jetstream, options.namespace, bounds);
+    this.#once = new NatsPublishOnce(this.#jetstream, options.namespace, bounds);
+    this.answers = new NatsAnswerStore(this.#jetstream, options.namespace, bounds);
     this.#prefix = `noroshi.${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
     this.#nodesBucket = `noroshi-${options.namespace}-nodes`;

@@ -28,15 +28,15 @@ export interface NotificationsHost {
   readonly listener: BrokerListener;
   /** Whether the session listens to the channel. */
   follows(channel: string): boolean;
-  /** A node has notified itself. */
-  heard(node: string, beat: number): void;
+  /** A node has notified itself of its heartbeat. */
+  heartbeat(node: string, count: number): void;
   fetch(names: readonly Named[]): Promise<Rows>;
 }
 
 /** Names that one request reads. */
 const MAX_NAMES = 500;
 
-/** Mail that is remembered as delivered: the answer to the call that has sent it may arrive later. */
+/** Number of mails remembered as delivered: the reply to the call that sent one may arrive later. */
 const MAX_DELIVERED = 1_000;
 
 /**
@@ -47,7 +47,7 @@ export class Notifications {
   readonly #host: NotificationsHost;
   #waiting: Named[] = [];
   #isReading = false;
-  /** Ids of the mail delivered last, and what waits for others. */
+  /** Ids of the mail delivered last, and callbacks that wait for other mail. */
   readonly #delivered = new Set<number>();
   readonly #awaited = new Map<number, () => void>();
   /** Numbers of names that were notified, and of those that were handled. */
@@ -60,9 +60,9 @@ export class Notifications {
   }
 
   receive(payload: string): void {
-    const { listener, heard, follows } = this.#host;
+    const { listener, heartbeat, follows } = this.#host;
     const [kind, first = "", second = "", third = ""] = payload.split(" ");
-    if (kind === "h") return heard(second, Number(first) || 0);
+    if (kind === "h") return heartbeat(second, Number(first) || 0);
     const number = Number(kind === "p" ? second : first);
     if ((kind !== "p" && kind !== "m") || !Number.isSafeInteger(number) || number < 1) return listener.malformed();
     if (kind === "p" ? !follows(third) : second !== "all" && !follows(third)) return;
@@ -75,7 +75,7 @@ export class Notifications {
     if (!this.#isReading) void this.#read();
   }
 
-  /** Resolves when mail of a channel that this node follows was delivered here, so that a node sees its own change. */
+  /** Resolves when this mail of a channel was delivered here, so that a node sees its own change. */
   delivered(channel: string, id: number): Promise<void> {
     if (!this.#host.follows(channel) || this.#delivered.has(id)) return Promise.resolve();
     return new Promise((resolve) => this.#awaited.set(id, resolve));
@@ -88,7 +88,7 @@ export class Notifications {
     return new Promise((resolve) => this.#settling.push({ upTo, resolve }));
   }
 
-  /** The node follows some channels no longer. */
+  /** The session no longer listens to some channels. */
   unfollowed(): void {
     // Rare. Calls that wait for mail of another channel resolve a little early.
     for (const resolve of this.#awaited.values()) resolve();
@@ -106,7 +106,7 @@ export class Notifications {
         this.#release(this.#handled += names.length);
       }
     } catch (error) {
-      listener.ended(error); // What was named would be missing: the next session catches up.
+      listener.ended(error); // The named rows would be missing: the next session catches up.
       this.#release(Infinity);
     }
     this.#isReading = false;
@@ -123,14 +123,14 @@ export class Notifications {
     const { channel } = named;
     if ("position" in named) {
       const row = rows.publication(named);
-      // Without a row the history has gone on or is another one: a mark that follows nothing makes the subscription read it.
+      // The row is gone: a mark that follows no entry makes the subscription read the history.
       if (row) listener.live(channel, row.envelope, named.position, row.previous);
       else listener.mark(channel, named.position, -1);
       return;
     }
     this.#settle(named.id);
     const envelope = rows.mail(named);
-    if (envelope === undefined) return; // Removed after a minute: this node was that late.
+    if (envelope === undefined) return; // It is removed after a minute, and this node was later.
     if (named.kind === "all") listener.message(envelope);
     else if (named.kind === "event") listener.live(channel, envelope, null, 0);
     else if (named.kind === "member") listener.member(channel, envelope);

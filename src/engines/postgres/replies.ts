@@ -1,6 +1,7 @@
+/** Schemas of the replies of the functions in PostgreSQL, which the session calls by name. */
 import * as v from "valibot";
 
-/** A whole number: of a column of 64 bits. */
+/** A whole number, from a column of 64 bits. */
 const Whole = v.pipe(v.number(), v.safeInteger());
 
 /** A list, which SQL returns as `null` when it is empty. */
@@ -36,7 +37,7 @@ export const Fetched: v.GenericSchema<
 ]);
 
 /** Reply of `tops`: the end of each history. */
-export const Tops: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = listOf(
+export const LatestPositions: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = listOf(
   v.nullable(v.tuple([v.string(), Whole])),
 );
 

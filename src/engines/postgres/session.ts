@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import type { KnownPositions } from "../broker/known-positions.ts";
-import { Appended, Beat, Fetched, Own, Page, Start, Strings, Tops } from "./replies.ts";
+import { Appended, Beat, Fetched, LatestPositions, Own, Page, Start, Strings } from "./replies.ts";
 import { CallQueue } from "./call-queue.ts";
 import { codeOf, isLost, type PostgresConnection } from "./client.ts";
 import { prefixOf, VERSION } from "./migrations.ts";
@@ -11,7 +11,7 @@ import { type Named, Notifications, type Rows } from "./notifications.ts";
 /** What a node remembers of PostgreSQL across sessions. A database that has less has lost data. */
 export interface PostgresMemory {
   readonly positions: KnownPositions;
-  /** What histories were written by at the last look, and the end of the write-ahead log. */
+  /** The run that histories were written by, and the end of the write-ahead log, when last read. */
   run: string;
   lsn: string | null;
 }
@@ -22,10 +22,10 @@ const MISSING = ["42P01", "3F000", "42883"];
 /** Orders that one read returns: see calls.ts. */
 const MAX_ORDERS = 10_000;
 
-/** Beats between two removals of all that has expired. */
+/** Number of heartbeats between two removals of all that has expired. */
 const SWEEP_PERIOD = 20;
 
-/** The parts of what expires, as `noroshi_sweep` knows them. Each beat removes the first one. */
+/** The parts of what expires, as `noroshi_sweep` names them. Each heartbeat removes the first one. */
 export const PARTS: readonly string[] = ["mail", "orders", "ids", "answers", "members", "channels", "histories", "publications"];
 
 /** Session with PostgreSQL: one connection for statements, and one that listens. */
@@ -43,11 +43,11 @@ export class PostgresSession implements BrokerSession {
   readonly #channels = new Set<string>();
   #isSweeping = false;
   #isClosed = false;
-  #beats = 0;
-  #heard = 0;
-  /** The database's time at the last look, and the local time then, in ms. */
-  #time = 0;
-  #looked = 0;
+  #sentHeartbeats = 0;
+  #receivedHeartbeats = 0;
+  /** The database's time when last read, and the local time then, in ms. */
+  #serverTime = 0;
+  #readAt = 0;
 
   constructor(
     connection: PostgresConnection,
@@ -74,8 +74,8 @@ export class PostgresSession implements BrokerSession {
     this.#notifications = new Notifications({
       listener,
       follows: (channel) => this.#channels.has(channel),
-      heard: (from, beat) => {
-        if (from === node) this.#heard = Math.max(this.#heard, beat);
+      heartbeat: (from, count) => {
+        if (from === node) this.#receivedHeartbeats = Math.max(this.#receivedHeartbeats, count);
       },
       fetch: (names) => this.#fetch(names),
     });
@@ -91,16 +91,16 @@ export class PostgresSession implements BrokerSession {
       : this.#connection.listen(subject, (payload) => this.#notifications.receive(payload));
     listening?.catch(() => {}); // Awaited below.
     const [version, now] = await this.#begin(MISSING);
-    this.#look(await migrate(version) ? (await this.#begin([]))[1] : now);
+    this.#setClock(await migrate(version) ? (await this.#begin([]))[1] : now);
     await listening;
   }
 
   now(): number {
-    return this.#time + performance.now() - this.#looked;
+    return this.#serverTime + performance.now() - this.#readAt;
   }
 
   listen(channels: readonly string[]): Promise<void> {
-    // The node is notified of all channels, and reads those of these.
+    // The node is notified of all channels, and reads only these.
     for (const channel of channels) this.#channels.add(channel);
     return Promise.resolve();
   }
@@ -130,7 +130,7 @@ export class PostgresSession implements BrokerSession {
     const [epoch, offset, isKnown] = await this.#call(Appended, "append", channel, envelope, ...terms, ...id);
     // One without an epoch was published by a node that keeps no history of the channel.
     if (isKnown) return epoch === "" ? null : { epoch, offset };
-    return this.#at(channel, { epoch, offset });
+    return this.#remember(channel, { epoch, offset });
   }
 
   async read(
@@ -146,7 +146,7 @@ export class PostgresSession implements BrokerSession {
     // A node that catches up with its own position may read more than the size allows: rows stay for a while.
     const isConfirmed = after !== null && after === known;
     const bytes = Math.min(maxBytes, Number.MAX_SAFE_INTEGER);
-    const place = [after?.epoch ?? null, after?.offset ?? 0, most, bytes, ...this.#known(channel, known), isConfirmed];
+    const query = [after?.epoch ?? null, after?.offset ?? 0, most, bytes, ...this.#known(channel, known), isConfirmed];
     const [epoch, offset, isComplete, found, hasMore] = await this.#call(
       Page,
       "read",
@@ -154,9 +154,9 @@ export class PostgresSession implements BrokerSession {
       size,
       ttl,
       this.#options.slack,
-      ...place,
+      ...query,
     );
-    const position = this.#at(channel, { epoch, offset });
+    const position = this.#remember(channel, { epoch, offset });
     const entries = found.map(([offset, previous, time, envelope]) => ({
       position: { epoch, offset },
       envelope,
@@ -164,7 +164,7 @@ export class PostgresSession implements BrokerSession {
       previous,
     }));
     if (after) return { position, entries, isComplete, hasMore };
-    // Only what follows the last hole.
+    // Only what follows the last missing entry.
     const broken = entries.findLastIndex(({ previous }, number) =>
       number > 0 && previous !== entries[number - 1]!.position.offset
     );
@@ -182,18 +182,18 @@ export class PostgresSession implements BrokerSession {
   ): Promise<(Position | null)[]> {
     const { slack } = this.#options;
     // All three have the same length.
-    const asked = channels.map((channel, number) => [
+    const query = channels.map((channel, number) => [
       channel,
       histories[number]!.ttl + slack,
       slack,
       ...this.#known(channel, known[number]),
     ]);
-    const tops = await this.#call(Tops, "tops", asked);
-    // Otherwise the check takes what is being read for lost.
+    const latest = await this.#call(LatestPositions, "tops", query);
+    // Otherwise the check would treat publications that are being read as lost.
     await this.#notifications.settled();
     return channels.map((channel, number) => {
-      const top = tops[number];
-      return top ? this.#at(channel, { epoch: top[0], offset: top[1] }) : null;
+      const found = latest[number];
+      return found ? this.#remember(channel, { epoch: found[0], offset: found[1] }) : null;
     });
   }
 
@@ -212,8 +212,8 @@ export class PostgresSession implements BrokerSession {
 
   async heartbeat(): Promise<boolean> {
     if (this.#options.onlySends) return true;
-    // Each beat notifies this node: if the last one did not arrive, the connection that listens is dead.
-    if (this.#heard < this.#beats) {
+    // Each heartbeat notifies this node: if the last one did not arrive, the connection that listens is dead.
+    if (this.#receivedHeartbeats < this.#sentHeartbeats) {
       const error = new Error(
         "Cannot receive notifications: none arrives on the connection that listens, pass the option listen a client without a pooler",
       );
@@ -221,11 +221,11 @@ export class PostgresSession implements BrokerSession {
       throw error;
     }
     const { node, lease } = this.#options;
-    const [wasKnown, now, run, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#beats);
-    this.#look(now);
+    const [wasKnown, now, run, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#sentHeartbeats);
+    this.#setClock(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;
-    const parts = this.#beats % SWEEP_PERIOD === 2 ? PARTS : PARTS.slice(0, 1); // Not at the first, which calls wait for.
+    const parts = this.#sentHeartbeats % SWEEP_PERIOD === 2 ? PARTS : PARTS.slice(0, 1); // Not at the first, which calls wait for.
     setTimeout(() => this.#isSweeping || void this.#sweep(parts));
     return wasKnown;
   }
@@ -261,7 +261,7 @@ export class PostgresSession implements BrokerSession {
     this.#connection.close();
   }
 
-  /** Changes a member. Where this node follows the channel, it sees the change by the time that this resolves. */
+  /** Changes a member. If this node listens to the channel, it has received the change when this resolves. */
   async #change(change: "join" | "leave", channel: string, user: string, envelope: string): Promise<void> {
     const follows = this.#channels.has(channel);
     const id = await this.#call(v.number(), change, channel, this.#options.node, user, envelope);
@@ -290,7 +290,7 @@ export class PostgresSession implements BrokerSession {
   async #sweep(parts: readonly string[]): Promise<void> {
     this.#isSweeping = true;
     try {
-      // Only what may have more is looked at again.
+      // Only parts that may have more are swept again.
       for (let rest = parts; rest.length > 0 && !this.#isClosed;) rest = await this.#call(Strings, "sweep", rest);
     } catch (error) {
       if (!this.#isClosed) this.#listener.ended(error);
@@ -315,9 +315,9 @@ export class PostgresSession implements BrokerSession {
     };
   }
 
-  #look(now: number): void {
-    this.#time = now;
-    this.#looked = performance.now();
+  #setClock(now: number): void {
+    this.#serverTime = now;
+    this.#readAt = performance.now();
   }
 
   /** The epoch and offset that the channel certainly had. */
@@ -327,7 +327,7 @@ export class PostgresSession implements BrokerSession {
   }
 
   /** Remembers a position that PostgreSQL has reported. */
-  #at(channel: string, position: Position): Position {
+  #remember(channel: string, position: Position): Position {
     this.#memory.positions.remember(channel, position);
     return position;
   }
@@ -341,7 +341,7 @@ export class PostgresSession implements BrokerSession {
   }
 }
 
-/** What `noroshi_subject` returns, without asking for it. */
+/** Computes what the function `noroshi_subject` returns. */
 export async function subjectOf(schema: string, namespace: string): Promise<string> {
   const bytes = new TextEncoder().encode(JSON.stringify([prefixOf(schema), namespace]));
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

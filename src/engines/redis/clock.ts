@@ -3,11 +3,11 @@ import type { RedisConnection } from "./client.ts";
 
 const Time = v.tuple([v.pipe(v.string(), v.transform(Number)), v.pipe(v.string(), v.transform(Number))]);
 
-/** The server's clock: its time at the last look plus the local time since. */
+/** The server's clock: its time when last read, plus the local time since. */
 export class RedisClock {
   readonly #connection: RedisConnection;
   #time = 0;
-  #at = 0;
+  #readAt = 0;
 
   constructor(connection: RedisConnection) {
     this.#connection = connection;
@@ -15,13 +15,13 @@ export class RedisClock {
 
   /** The server's time, in ms. */
   now(): number {
-    return this.#time + performance.now() - this.#at;
+    return this.#time + performance.now() - this.#readAt;
   }
 
-  /** Reads the server's time. The way back of the reply makes this clock slow, never fast. */
-  async look(): Promise<void> {
+  /** Reads the server's time. The reply takes a while, so that this clock is slow and never fast. */
+  async read(): Promise<void> {
     const [seconds, microseconds] = v.parse(Time, await this.#connection.command("TIME"));
     this.#time = seconds * 1_000 + microseconds / 1_000;
-    this.#at = performance.now();
+    this.#readAt = performance.now();
   }
 }

@@ -1,7 +1,8 @@
+/** Schemas of the replies of Redis. */
 import * as v from "valibot";
 
 const Offset = v.pipe(v.string(), v.regex(/^\d{1,15}$/), v.transform(Number));
-const Place = v.tuple([v.string(), Offset]);
+const PositionReply = v.tuple([v.string(), Offset]);
 
 /** An entry of a stream: its id and its only field. */
 type Entry = [id: string, fields: [name: string, envelope: string]];
@@ -9,7 +10,7 @@ const Entries = v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])])
 
 /** Reply of the script `PUBLISH`. `publications` counts those of all channels; 0 unless persistent, -1 for an id published before. */
 export const Published: v.GenericSchema<unknown, [epoch: string, offset: number, publications: number]> = v.tuple([
-  ...Place.items,
+  ...PositionReply.items,
   v.number(),
 ]);
 
@@ -17,11 +18,11 @@ export const Published: v.GenericSchema<unknown, [epoch: string, offset: number,
 export const Page: v.GenericSchema<
   unknown,
   [epoch: string, offset: number, isComplete: number, entries: Entry[], hasMore: number]
-> = v.tuple([...Place.items, v.number(), Entries, v.number()]);
+> = v.tuple([...PositionReply.items, v.number(), Entries, v.number()]);
 
-/** Reply of the script `TOPS`: the end of each history. */
-export const Tops: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = v.array(
-  v.union([Place, v.pipe(v.tuple([]), v.transform(() => null))]),
+/** Reply of the script `LATEST_POSITIONS`: the end of each history. */
+export const LatestPositions: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = v.array(
+  v.union([PositionReply, v.pipe(v.tuple([]), v.transform(() => null))]),
 );
 
 /** A reply that is a list of strings. */

@@ -22,10 +22,10 @@ local function begin(meta, stream, run, epoch)
 end
 
 -- The position of the channel; nothing when it lost data: it is of another run, or behind the position that the node knows.
-local function placeOf(meta, run, known, place)
+local function positionOf(meta, run, knownEpoch, knownOffset)
   local at = redis.call('HMGET', meta, 'epoch', 'offset', 'run')
   local offset = tonumber(at[2])
-  if not at[1] or not offset or at[3] ~= run or (at[1] == known and offset < tonumber(place)) then return end
+  if not at[1] or not offset or at[3] ~= run or (at[1] == knownEpoch and offset < tonumber(knownOffset)) then return end
   return at[1], offset
 end
 
@@ -111,7 +111,7 @@ if KEYS[4] then
   if at[1] then return { at[1], at[2], -1 } end
 end
 local run = runOf(KEYS[3], ARGV[1])
-local epoch, previous = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
+local epoch, previous = positionOf(KEYS[1], run, ARGV[3], ARGV[4])
 if not epoch or previous > 9e14 then epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2]) end
 local id = '-' .. text(now) .. ARGV[8]
 local offset = text(previous + ARGV[8])
@@ -164,7 +164,7 @@ return 1`;
  */
 export const READ: string = `${PREAMBLE}
 local run = runOf(KEYS[3], ARGV[1])
-local epoch, offset = placeOf(KEYS[1], run, ARGV[3], ARGV[4])
+local epoch, offset = positionOf(KEYS[1], run, ARGV[3], ARGV[4])
 if not epoch then epoch, offset = begin(KEYS[1], KEYS[2], run, ARGV[2]) end
 keep(KEYS[1], ARGV[5] + ARGV[6])
 local function restart()
@@ -189,11 +189,11 @@ while at < offset do
   local entries = redis.call('XRANGE', KEYS[2], text(at + 1), '+', 'COUNT', 8)
   if #entries == 0 then return refused end
   for _, entry in ipairs(entries) do
-    local place, step = string.match(entry[1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
+    local entryOffset, step = string.match(entry[1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
     -- An entry skips over the confirmed position: the stream went back before it and continued from there.
-    if ARGV[10] == '1' and at == after and place - step < after then return restart() end
-    if place - step ~= at then return refused end
-    at, count, bytes = tonumber(place), count + 1, bytes + #entry[2][2] + 200
+    if ARGV[10] == '1' and at == after and entryOffset - step < after then return restart() end
+    if entryOffset - step ~= at then return refused end
+    at, count, bytes = tonumber(entryOffset), count + 1, bytes + #entry[2][2] + 200
     if count > limit then return refused end
     if hasMore == 0 and (#page == 0 or bytes <= tonumber(ARGV[11])) then page[#page + 1] = entry
     elseif ARGV[12] == '0' then return { epoch, text(offset), 1, page, 1 }
@@ -204,15 +204,15 @@ return { epoch, text(offset), 1, page, hasMore }`;
 
 /** KEYS: metas, run. ARGV: run, then for each meta its expiry in ms, and epoch and offset of the known position. */
 export const LATEST_POSITIONS: string = `${PREAMBLE}
-local tops = {}
+local latest = {}
 local run = runOf(KEYS[#KEYS], ARGV[1])
 for number = 1, #KEYS - 1 do
   local first = number * 3 - 1
-  local epoch, offset = placeOf(KEYS[number], run, ARGV[first + 1], ARGV[first + 2])
+  local epoch, offset = positionOf(KEYS[number], run, ARGV[first + 1], ARGV[first + 2])
   if epoch then keep(KEYS[number], tonumber(ARGV[first])) end
-  tops[number] = epoch and { epoch, text(offset) } or {}
+  latest[number] = epoch and { epoch, text(offset) } or {}
 end
-return tops`;
+return latest`;
 
 /** KEYS: meta, stream. ARGV: epoch. Deletes the history if it is of this epoch. */
 export const END: string = `

@@ -2,26 +2,26 @@ import * as v from "valibot";
 import type { Awaitable, HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import { decodeName, encodeName } from "../broker/channel-name.ts";
-import { Orders, Page, Published, Strings, Tops } from "./replies.ts";
+import { LatestPositions, Orders, Page, Published, Strings } from "./replies.ts";
 import type { RedisConnection, RedisServer } from "./client.ts";
 import { RedisClock } from "./clock.ts";
 import type { RedisMemory } from "./memory.ts";
 import * as scripts from "./scripts.ts";
 
-/** Maximum number of stored orders; those older than {@link KEPT} are deleted too. */
+/** Maximum number of stored orders; those older than {@link RETENTION} are deleted too. */
 const MAX_ORDERS = 10_000;
 
-/** Expiry of members and orders in Redis, in ms, so that nothing remains after all nodes were killed. */
-const KEPT = 24 * 60 * 60_000;
+/** Expiry of members and orders in Redis, in ms: nothing remains after all nodes were killed. */
+const RETENTION = 24 * 60 * 60_000;
 
-/** Bound of the random step between two offsets. The offset of a lost publication is used again with a chance of 1 in 500,000. */
-const STEPS = 1_000_000;
+/** Largest random step between two offsets. The offset of a lost publication is used again with a chance of 1 in 500,000. */
+const MAX_STEP = 1_000_000;
 
-/** Pause between two attempts to start while another node may still know the state of Redis before its restart, in ms. */
-const KNOWING_PAUSE = 50;
+/** Pause between two attempts to start after a restart of Redis, in ms: another node may know its state before the restart. */
+const START_PAUSE = 50;
 
-/** Channels whose members one beat checks. */
-const CHANNELS_A_BEAT = 1_000;
+/** Number of channels whose members one heartbeat checks. */
+const CHANNELS_PER_HEARTBEAT = 1_000;
 
 /** Session with Redis: one connection for commands, and one that is subscribed. */
 export class RedisSession implements BrokerSession {
@@ -36,16 +36,16 @@ export class RedisSession implements BrokerSession {
   /** Prefix of subjects. It contains the database, because subjects, unlike keys, are shared by all databases. */
   #subjects: string;
   /** Encoded names of the channels with members on this node. */
-  readonly #attended = new Set<string>();
-  /** Those of `#attended` that the beats of this round have not checked yet. */
-  #unseen: string[] = [];
-  readonly #shas = new Map<string, string>();
+  readonly #joinedChannels = new Set<string>();
+  /** Those of `#joinedChannels` that heartbeats have not checked yet in this round. */
+  #uncheckedChannels: string[] = [];
+  readonly #scriptHashes = new Map<string, string>();
   /** Deletions of histories that wait for the end of the turn, by channel. */
-  readonly #ending = new Map<string, Promise<void>>();
+  readonly #endingHistories = new Map<string, Promise<void>>();
   #epochs = 0;
-  #beats = 0;
-  #heard = 0;
-  #announced: number;
+  #sentHeartbeats = 0;
+  #receivedHeartbeats = 0;
+  #announcedAt: number;
 
   constructor(
     commands: RedisConnection,
@@ -63,15 +63,15 @@ export class RedisSession implements BrokerSession {
     this.#listener = listener;
     this.#options = options;
     this.#prefix = this.#subjects = `${options.namespace}:`;
-    this.#announced = options.now();
+    this.#announcedAt = options.now();
   }
 
   async start({ run, promotion, database }: RedisServer): Promise<void> {
     if (database > 0) this.#subjects = `${this.#prefix}${database}:`;
     for (const script of Object.values(scripts)) {
-      this.#shas.set(script, `${await this.#commands.command("SCRIPT", "LOAD", script)}`);
+      this.#scriptHashes.set(script, `${await this.#commands.command("SCRIPT", "LOAD", script)}`);
     }
-    await this.#clock.look();
+    await this.#clock.read();
     const { node } = this.#options;
     // The ACL check needs an unused channel, to see whether channels may be subscribed and published to.
     const [own, channel] = [`${this.#subjects}node:${node}`, this.#subject(node)];
@@ -82,9 +82,9 @@ export class RedisSession implements BrokerSession {
     const { run: before, publications } = this.#known;
     const keys = [this.#runKey, `${this.#prefix}nodes`];
     const args = [run, before, `${publications}`, promotion, this.#newEpoch(), node];
-    for (let waited = 0; await this.#evaluate(scripts.START, keys, args) === 0; waited += KNOWING_PAUSE) {
+    for (let waited = 0; await this.#evaluate(scripts.START, keys, args) === 0; waited += START_PAUSE) {
       if (waited >= this.#options.timeout / 2) throw new Error("Cannot go on: no node that knows the histories is back yet");
-      await new Promise((resolve) => setTimeout(resolve, KNOWING_PAUSE));
+      await new Promise((resolve) => setTimeout(resolve, START_PAUSE));
     }
   }
 
@@ -100,7 +100,7 @@ export class RedisSession implements BrokerSession {
     const name = subject.slice(this.#subjects.length);
     if (name === "all") return this.#listener.message(text);
     if (name.startsWith("node:")) {
-      this.#heard = Math.max(this.#heard, Number(text) || 0);
+      this.#receivedHeartbeats = Math.max(this.#receivedHeartbeats, Number(text) || 0);
       return;
     }
     const channel = decodeName(name.slice("ch:".length));
@@ -142,18 +142,18 @@ export class RedisSession implements BrokerSession {
       const published = once
         ? this.#evaluate(scripts.PUBLISH_ONCE, ids, [window, subject, `event\n${envelope}`], again)
         : this.#commands.command("PUBLISH", subject, `event\n${envelope}`);
-      await Promise.all([published, this.#endLacking(channel)]);
+      await Promise.all([published, this.#endIncompleteHistory(channel)]);
       return null;
     }
-    const step = `${1 + Math.floor(Math.random() * (STEPS - 1))}`.padStart(6, "0");
-    const args = [...this.#terms(channel, known), `${history.size}`, ...this.#times(history), step, subject, window];
+    const step = `${1 + Math.floor(Math.random() * (MAX_STEP - 1))}`.padStart(6, "0");
+    const args = [...this.#historyArgs(channel, known), `${history.size}`, ...this.#expiryArgs(history), step, subject, window];
     const again = async () => [...args, await seal()];
     const answer = await this.#evaluate(scripts.PUBLISH, [...this.#keys(channel), ...ids], [...args, envelope], again);
     const [epoch, offset, publications] = v.parse(Published, answer);
-    // Nothing to remember of an older position. One without an epoch was published by a node that keeps no history of the channel.
+    // An earlier publication with this id. Without an epoch, its node keeps no history of the channel.
     if (publications < 0) return epoch === "" ? null : { epoch, offset };
     this.#known.publications = Math.max(this.#known.publications, publications);
-    return this.#at(channel, { epoch, offset });
+    return this.#remember(channel, { epoch, offset });
   }
 
   readonly answers: BrokerSession["answers"] = {
@@ -172,14 +172,14 @@ export class RedisSession implements BrokerSession {
     known?: Position,
   ): Promise<BrokerPage> {
     const most = Math.min(limit, history.size);
-    const place = after ? [after.epoch || "-", `${after.offset}`, after === known ? "1" : "0"] : ["", "0", "0"];
+    const from = after ? [after.epoch || "-", `${after.offset}`, after === known ? "1" : "0"] : ["", "0", "0"];
     const bounds = [`${Math.min(maxBytes, Number.MAX_SAFE_INTEGER)}`, limit === Infinity ? "0" : "1"];
-    const args = [...this.#terms(channel, known), ...this.#times(history), `${most}`, ...place, ...bounds];
+    const args = [...this.#historyArgs(channel, known), ...this.#expiryArgs(history), `${most}`, ...from, ...bounds];
     const [epoch, offset, isComplete, found, hasMore] = v.parse(
       Page,
       await this.#evaluate(scripts.READ, this.#keys(channel), args),
     );
-    const position = this.#at(channel, { epoch, offset });
+    const position = this.#remember(channel, { epoch, offset });
     const entries = found.map(([id, [, envelope]]) => {
       const offset = parseInt(id, 10);
       const time = Number(id.slice(id.indexOf("-") + 1, -6));
@@ -187,7 +187,7 @@ export class RedisSession implements BrokerSession {
     });
     if (after) return { position, entries, isComplete: isComplete === 1, hasMore: hasMore === 1 };
     entries.reverse();
-    // Only what follows the last hole.
+    // Only what follows the last missing entry.
     const broken = entries.findLastIndex(({ previous }, number) =>
       number > 0 && previous !== entries[number - 1]!.position.offset
     );
@@ -206,10 +206,13 @@ export class RedisSession implements BrokerSession {
     const keys = channels.map((channel) => this.#keys(channel)[0]!); // The key `meta`.
     const args = histories.flatMap(({ ttl }, number) => [
       `${ttl + this.#options.slack}`,
-      ...placeOf(this.#known.latest(channels[number]!, known[number])), // All three have the same length.
+      ...positionArgs(this.#known.latest(channels[number]!, known[number])), // All three have the same length.
     ]);
-    const tops = v.parse(Tops, await this.#evaluate(scripts.LATEST_POSITIONS, [...keys, this.#runKey], [this.#run, ...args]));
-    return tops.map((top, number) => top && this.#at(channels[number]!, { epoch: top[0], offset: top[1] }));
+    const latest = v.parse(
+      LatestPositions,
+      await this.#evaluate(scripts.LATEST_POSITIONS, [...keys, this.#runKey], [this.#run, ...args]),
+    );
+    return latest.map((each, index) => each && this.#remember(channels[index]!, { epoch: each[0], offset: each[1] }));
   }
 
   async send(envelope: string): Promise<void> {
@@ -221,7 +224,7 @@ export class RedisSession implements BrokerSession {
       `${this.#subjects}all`,
       envelope,
       `${MAX_ORDERS}`,
-      `${KEPT}`,
+      `${RETENTION}`,
     ]);
   }
 
@@ -233,21 +236,23 @@ export class RedisSession implements BrokerSession {
   }
 
   async heartbeat(): Promise<boolean> {
-    // Each beat publishes to this node: if the last one did not arrive, the subscribed connection is dead.
-    if (this.#heard < this.#beats) {
+    // Each heartbeat publishes to this node: if the last one did not arrive, the subscribed connection is dead.
+    if (this.#receivedHeartbeats < this.#sentHeartbeats) {
       const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
       this.#listener.ended(error);
       throw error;
     }
     const { node, lease, now } = this.#options;
-    if (this.#unseen.length === 0) this.#unseen = [...this.#attended];
-    const channels = this.#unseen.splice(-CHANNELS_A_BEAT).filter((channel) => this.#attended.has(channel));
-    const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#beats}`, ...channels];
-    const [known] = await Promise.all([this.#evaluate(scripts.HEARTBEAT, [`${this.#prefix}nodes`], args), this.#clock.look()]);
+    if (this.#uncheckedChannels.length === 0) this.#uncheckedChannels = [...this.#joinedChannels];
+    const channels = this.#uncheckedChannels.splice(-CHANNELS_PER_HEARTBEAT).filter((channel) =>
+      this.#joinedChannels.has(channel)
+    );
+    const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#sentHeartbeats}`, ...channels];
+    const [known] = await Promise.all([this.#evaluate(scripts.HEARTBEAT, [`${this.#prefix}nodes`], args), this.#clock.read()]);
     const wasKnown = known === 1;
     // `false` makes the engine announce its members again, which renews their expiry.
-    if (now() - this.#announced < KEPT / 3) return wasKnown;
-    this.#announced = now();
+    if (now() - this.#announcedAt < RETENTION / 3) return wasKnown;
+    this.#announcedAt = now();
     return false;
   }
 
@@ -271,10 +276,10 @@ export class RedisSession implements BrokerSession {
 
   async ownMembers(): Promise<{ channel: string; envelope: string }[]> {
     const { node } = this.#options;
-    const ask = async (command: string, key: string) =>
+    const list = async (command: string, key: string) =>
       v.parse(Strings, await this.#commands.command(command, this.#prefix + key));
-    const found = (await ask("SMEMBERS", `c:${node}`)).map(async (name) =>
-      (await ask("HVALS", `m:${node}:${name}`)).map((envelope) => ({ channel: decodeName(name) ?? "", envelope }))
+    const found = (await list("SMEMBERS", `c:${node}`)).map(async (name) =>
+      (await list("HVALS", `m:${node}:${name}`)).map((envelope) => ({ channel: decodeName(name) ?? "", envelope }))
     );
     return (await Promise.all(found)).flat();
   }
@@ -288,15 +293,15 @@ export class RedisSession implements BrokerSession {
     this.#subscriber.close();
   }
 
-  /** Deletes the history that other nodes keep: it lacks what was just published. Once per turn, since it is an extra command. */
-  #endLacking(channel: string): Promise<void> {
-    const underWay = this.#ending.get(channel);
+  /** Deletes the history that other nodes keep: it lacks what was just published. Once per turn, because it is an extra command. */
+  #endIncompleteHistory(channel: string): Promise<void> {
+    const underWay = this.#endingHistories.get(channel);
     if (underWay) return underWay;
     const ending = Promise.resolve().then(async () => {
-      this.#ending.delete(channel);
+      this.#endingHistories.delete(channel);
       await this.#commands.command("DEL", ...this.#keys(channel).slice(0, 2));
     });
-    this.#ending.set(channel, ending);
+    this.#endingHistories.set(channel, ending);
     return ending;
   }
 
@@ -304,10 +309,10 @@ export class RedisSession implements BrokerSession {
     const { node } = this.#options;
     const name = encodeName(channel);
     const keys = [`m:${node}:${name}`, `c:${node}`, `w:${name}`].map((key) => this.#prefix + key);
-    const args = [user, envelope, name, node, this.#subject(channel), `${KEPT}`];
+    const args = [user, envelope, name, node, this.#subject(channel), `${RETENTION}`];
     await this.#evaluate(script, keys, args);
     // Replies keep the order of the calls. By `isLast` and not by what Redis holds, which may have evicted the other members.
-    this.#attended[isLast ? "delete" : "add"](name);
+    this.#joinedChannels[isLast ? "delete" : "add"](name);
   }
 
   /** @param again makes the arguments if the script has to be sent once more. */
@@ -319,7 +324,7 @@ export class RedisSession implements BrokerSession {
   ): Promise<unknown> {
     const rest = [`${keys.length}`, ...keys];
     try {
-      return await this.#commands.command("EVALSHA", this.#shas.get(script)!, ...rest, ...args); // Set by `start`.
+      return await this.#commands.command("EVALSHA", this.#scriptHashes.get(script)!, ...rest, ...args); // Set by `start`.
     } catch (error) {
       const text = error instanceof Error ? error.message : "";
       // After `SCRIPT FLUSH`.
@@ -331,11 +336,11 @@ export class RedisSession implements BrokerSession {
   }
 
   /** First arguments of the scripts that may begin a history: run, new epoch, and the last known position. */
-  #terms(channel: string, known: Position | undefined): string[] {
-    return [this.#run, this.#newEpoch(), ...placeOf(this.#known.latest(channel, known))];
+  #historyArgs(channel: string, known: Position | undefined): string[] {
+    return [this.#run, this.#newEpoch(), ...positionArgs(this.#known.latest(channel, known))];
   }
 
-  #times({ ttl }: HistoryOptions): string[] {
+  #expiryArgs({ ttl }: HistoryOptions): string[] {
     return [`${ttl}`, `${this.#options.slack}`];
   }
 
@@ -344,7 +349,7 @@ export class RedisSession implements BrokerSession {
   }
 
   /** Remembers a position that Redis has reported. */
-  #at(channel: string, position: Position): Position {
+  #remember(channel: string, position: Position): Position {
     this.#known.remember(channel, position);
     return position;
   }
@@ -363,4 +368,4 @@ export class RedisSession implements BrokerSession {
   }
 }
 
-const placeOf = (position: Position | undefined): string[] => position ? [position.epoch, `${position.offset}`] : ["", "0"];
+const positionArgs = (position: Position | undefined): string[] => position ? [position.epoch, `${position.offset}`] : ["", "0"];

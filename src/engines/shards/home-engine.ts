@@ -14,7 +14,7 @@ import type {
   SubscriptionKeeper,
 } from "../engine.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
-import { Attendance } from "./home-members.ts";
+import { HomeMembers } from "./home-members.ts";
 import { FanOut } from "./fan-out.ts";
 import { HomeStore } from "./home-store.ts";
 import { RelayNodes } from "./relay-nodes.ts";
@@ -58,7 +58,7 @@ export class HomeEngine implements Engine, Timed {
   readonly #options: HomeEngineOptions;
   readonly #local: SqliteEngine;
   readonly #store: HomeStore;
-  readonly #attendance: Attendance;
+  readonly #attendance: HomeMembers;
   /** Channels that this node is subscribed to itself. */
   readonly #own = new Set<string>();
   /** By channel that relays are subscribed to: the offset of its last publication. */
@@ -73,9 +73,9 @@ export class HomeEngine implements Engine, Timed {
   constructor(options: HomeEngineOptions) {
     this.#options = options;
     const { sql, prefix } = options;
-    this.#local = new SqliteEngine(sql, { prefix, hearsAll: true });
+    this.#local = new SqliteEngine(sql, { prefix, receivesAll: true });
     this.#store = new HomeStore(sql, prefix);
-    this.#attendance = new Attendance(sql, prefix, (channel, joined, left) => {
+    this.#attendance = new HomeMembers(sql, prefix, (channel, joined, left) => {
       if (this.#own.has(channel)) this.#host?.present(channel, joined, left);
       return this.#push({ type: "presence", channel, joined, left }, this.#relaysOf(channel));
     });

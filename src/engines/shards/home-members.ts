@@ -21,7 +21,7 @@ const MAX_PENDING = 10_000;
  *
  * A change is stored until all relays have received it: a home object that was evicted before that sends it again.
  */
-export class Attendance {
+export class HomeMembers {
   readonly #sql: Sql;
   readonly #members: string;
   readonly #pending: string;

@@ -7,7 +7,7 @@ type Change = Extract<Item, { type: "presence" }>;
 const MAX_MEMBERS = 10_000;
 
 /** What a relay has announced last of each member: a home object that starts again repeats what relays may have received. */
-export class Announced {
+export class LastChanges {
   /** By channel and user: the member's data, or that it has left. */
   readonly #last = new Map<string, Map<string, string | undefined | typeof LEFT>>();
   #count = 0;

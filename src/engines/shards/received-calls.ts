@@ -4,7 +4,7 @@ import type { RelayCall } from "./shards.ts";
 const MAX_RUNS = 10;
 
 /** The number of the latest call that a relay has had of each run of the home object. */
-export class KnownCalls {
+export class ReceivedCalls {
   readonly #latest = new Map<string, number>();
 
   /**

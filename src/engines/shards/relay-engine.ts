@@ -14,9 +14,9 @@ import {
 } from "../engine.ts";
 import { afterTurn } from "../../base/turn.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
-import { Announced } from "./last-changes.ts";
+import { LastChanges } from "./last-changes.ts";
 import { away, HomeCalls } from "./home-calls.ts";
-import { KnownCalls } from "./received-calls.ts";
+import { ReceivedCalls } from "./received-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
 import { Resync } from "./resync.ts";
@@ -60,14 +60,14 @@ export class RelayEngine implements Engine {
   /** The place of each member's data, as the home object has given it. */
   readonly #places = new WeakMap<Member, number>();
   #host: EngineHost | undefined;
-  readonly #known = new KnownCalls();
+  readonly #known = new ReceivedCalls();
   /** Lists of members by channel. A list may be long, and all clients that return at once want it. */
   readonly #lists = new SharedCalls<readonly Member[]>();
   /** The member that is joining. */
   #joining: Member | undefined;
   /** The announcement of the call that is under way. */
   #announcing: Promise<unknown> | undefined;
-  readonly #announced = new Announced();
+  readonly #announced = new LastChanges();
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
   /** The registration under way. All connections that open meanwhile wait for it. */
@@ -81,7 +81,7 @@ export class RelayEngine implements Engine {
     this.#options = options;
     const { sql, prefix, relay, callHome } = options;
     this.#store = new RelayStore(sql, prefix);
-    this.#local = new SqliteEngine(sql, { prefix, hearsAll: true });
+    this.#local = new SqliteEngine(sql, { prefix, receivesAll: true });
     this.keeper = this.#local.keeper;
     this.#calls = new HomeCalls({
       call: callHome,
