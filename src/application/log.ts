@@ -248,7 +248,7 @@ export class Log {
 
   /** Writes an error without a listener: at most one a second from each place in the code. */
   readonly error = (error: unknown, client?: WebSocketClient): void => {
-    this.#write("error", placeOf(error), () => errorRecord(error, client));
+    this.#write("error", stackFrameOf(error), () => errorRecord(error, client));
   };
 
   #write(level: LogLevel, kind: string, describe: () => readonly [LogRecord, message: string]): void {
@@ -277,8 +277,8 @@ export const reporter = (
   if (!emit(client ? { client, error } : { error })) log.error(error, client);
 };
 
-/** The place where the error was created. Its message would not do: it may contain input, and differ each time. */
-export function placeOf(error: unknown): string {
+/** The stack frame in which the error was created. Its message may contain input, and differ each time. */
+export function stackFrameOf(error: unknown): string {
   try {
     if (!(error instanceof Error)) return typeof error;
     return cut(`${error.name} ${framesOf(error, 1)[0] ?? ""}`, MAX_FRAME);

@@ -6,9 +6,9 @@ copies.set(url, (copies.get(url) ?? 0) + 1);
 
 /** Lists the copies, for errors about an object of another copy; empty if there is only one copy. */
 export function describeCopies(): string {
-  const places = [...copies].map(([url, times]) => times === 1 ? url : `${url} (${times} times)`);
-  if (places.length === 1 && copies.get(url) === 1) return "";
-  return `. The package is loaded more than once, and each copy has its own controllers: ${places.join(", ")}`;
+  const urls = [...copies].map(([url, times]) => times === 1 ? url : `${url} (${times} times)`);
+  if (urls.length === 1 && copies.get(url) === 1) return "";
+  return `. The package is loaded more than once, and each copy has its own controllers: ${urls.join(", ")}`;
 }
 
 function registry(): { [key: symbol]: Map<string, number> | undefined } {

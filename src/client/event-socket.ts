@@ -14,7 +14,7 @@ const REPEAT_AFTER = 250;
 const MAX_REPEATS = 6;
 
 /** Time for the last event to arrive once the server no longer knows the connection, in ms. */
-const LAST_EVENT = 2_000;
+const CLOSE_EVENT_TIMEOUT = 2_000;
 
 const EVENT = /^(?:event: (\w+)\n)?data: ([^]*)$/;
 
@@ -49,7 +49,7 @@ export class EventSocket implements WebSocketLike {
   #posts: Post[] = [];
   #sequence = 0;
   #isPosting = false;
-  #lost: ReturnType<typeof setTimeout> | undefined;
+  #closeTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** Connects. @throws {TypeError} for an invalid URL. */
   constructor(url: string, protocols: string[] = [], fetch: Fetch = (...request) => globalThis.fetch(...request)) {
@@ -61,7 +61,7 @@ export class EventSocket implements WebSocketLike {
     const token = protocols.find((name) => name.startsWith("bearer."))?.slice(7);
     const names = protocols.filter((name) => !name.startsWith("bearer."));
     if (names.length > 0) target.searchParams.set("protocols", names.join(","));
-    void this.#run(target.href, { accept: "text/event-stream", ...(token && { authorization: `Bearer ${token}` }) });
+    void this.#readEvents(target.href, { accept: "text/event-stream", ...(token && { authorization: `Bearer ${token}` }) });
   }
 
   /** Sends a frame. Dropped unless it is open. */
@@ -82,9 +82,9 @@ export class EventSocket implements WebSocketLike {
     this.#end(1006, "", false);
   }
 
-  async #run(url: string, headers: Record<string, string>): Promise<void> {
+  async #readEvents(url: string, headers: Record<string, string>): Promise<void> {
     try {
-      const response = await this.#ask(url, { headers });
+      const response = await this.#request(url, { headers });
       if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
         this.#fail(`Unexpected server response: ${response.status}`);
         // Aborted with the request, which rejects, unless a `fetch` of the application ignores the signal.
@@ -99,7 +99,7 @@ export class EventSocket implements WebSocketLike {
         text += decoder.decode(value, { stream: true });
         const events = text.split("\n\n");
         text = events.pop()!; // `split` returns one at least.
-        for (const event of events) this.#take(event);
+        for (const event of events) this.#receive(event);
         if (text.length > MAX_EVENT) return this.#end(1009, "Message too big", false);
       }
     } catch (error) {
@@ -108,12 +108,12 @@ export class EventSocket implements WebSocketLike {
   }
 
   // Async, so that an error that `fetch` throws at once rejects too, and is reported when somebody listens.
-  async #ask(url: string, init: RequestInit): Promise<Response> {
+  async #request(url: string, init: RequestInit): Promise<Response> {
     // With cookies, as a WebSocket sends them.
     return await this.#fetch(url, { credentials: "include", cache: "no-store", signal: this.#abort.signal, ...init });
   }
 
-  #take(event: string): void {
+  #receive(event: string): void {
     const [, name, data = "null"] = EVENT.exec(event) ?? [];
     if (this.readyState === 3 || name === undefined && data === "null") return;
     if (name === undefined) return this.#emit("message", { data });
@@ -157,13 +157,13 @@ export class EventSocket implements WebSocketLike {
   async #deliver(url: string, body: string): Promise<boolean> {
     for (let repeats = 0;; repeats++) {
       // Without an answer it is repeated below.
-      const answer = await this.#ask(url, { method: "POST", body }).catch(() => undefined);
+      const answer = await this.#request(url, { method: "POST", body }).catch(() => undefined);
       if (this.readyState === 3) return false;
       if (answer?.ok) return true;
       const status = answer?.status ?? 0;
       if (status === 404 || status === 429) {
         // The server has closed the connection: its event `close`, with the code, may still arrive.
-        this.#lost = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), LAST_EVENT);
+        this.#closeTimer = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), CLOSE_EVENT_TIMEOUT);
         return false;
       }
       if (status >= 400 && status < 500 && status !== 408 || repeats === MAX_REPEATS) {
@@ -183,7 +183,7 @@ export class EventSocket implements WebSocketLike {
   #end(code: number, reason: string, wasClean: boolean): void {
     if (this.readyState === 3) return;
     this.readyState = 3;
-    clearTimeout(this.#lost);
+    clearTimeout(this.#closeTimer);
     this.#abort.abort();
     this.#emit("close", { code, reason, wasClean });
   }

@@ -154,9 +154,9 @@ export function createPace(
       if (!uid || answered !== uid) return;
       const now = clock.monotonic();
       if (limits) {
-        const { payload: size, waiting: places, messages, bytes } = limits as Required<AnnouncedLimits>; // Unchecked: only compared.
+        const { payload: size, waiting: queueLength, messages, bytes } = limits as Required<AnnouncedLimits>; // Unchecked: only compared.
         largest = payload = size;
-        waiting = Math.max(1, places - 1);
+        waiting = Math.max(1, queueLength - 1);
         rates = [Object(messages), Object(bytes)];
       } else {
         rates.forEach((bucket, i) => {

@@ -39,10 +39,10 @@ const OPEN_TIMEOUT = 5_000;
 /** Maximum time between two probes, in ms. */
 const MAX_RETRY = 3_600_000;
 
-/** Close code of a probe: one after which a member of a channel is expected back, unlike after no code. */
-const NOT_LEAVING = 4000;
+/** Close code of a client that reconnects: its memberships of channels stay for the grace period, unlike after no code. */
+const WILL_RECONNECT = 4000;
 
-/** Servers that are reached over the fallback, for as long as the page lives: `sessionStorage` keeps it over a reload. */
+/** Servers that need the fallback. `sessionStorage` keeps them over a reload of the page. */
 const KEY = "noroshi.fallback";
 const remembered = new Set<string>();
 
@@ -112,7 +112,7 @@ class FallbackSocket implements WebSocketLike {
     this.#origin = new URL(request[0]).host;
     const WebSocket = this.#WebSocket;
     if (!WebSocket || isRemembered(this.#origin)) this.#fallBack();
-    else this.#tryFirst(new WebSocket(...request));
+    else this.#tryWebSocket(new WebSocket(...request));
   }
 
   get #WebSocket(): WebSocketConstructor | undefined {
@@ -129,26 +129,26 @@ class FallbackSocket implements WebSocketLike {
   }
 
   close(code?: number, reason?: string): void {
-    this.#settle();
+    this.#stopTrying();
     this.#inner?.close(code, reason);
   }
 
   terminate(): void {
-    this.#settle();
+    this.#stopTrying();
     if (this.#inner?.terminate) this.#inner.terminate();
-    else this.#inner?.close(NOT_LEAVING);
+    else this.#inner?.close(WILL_RECONNECT);
   }
 
-  #tryFirst(socket: WebSocketLike): void {
+  #tryWebSocket(socket: WebSocketLike): void {
     let isOpen = false;
-    const give = () => {
+    const giveUp = () => {
       socket.onopen = socket.onclose = null;
-      socket.onerror = () => {}; // `ws` reports a socket that is given up.
+      socket.onerror = () => {}; // `ws` emits an error for a socket that is closed before it opens.
       socket.close();
       this.#fallBack();
     };
-    this.#timer = setTimeout(give, this.#options.openTimeout ?? OPEN_TIMEOUT);
-    this.#use(socket, {
+    this.#timer = setTimeout(giveUp, this.#options.openTimeout ?? OPEN_TIMEOUT);
+    this.#attach(socket, {
       opened: () => {
         isOpen = true;
         clearTimeout(this.#timer);
@@ -156,12 +156,12 @@ class FallbackSocket implements WebSocketLike {
       failed: (event) => void (this.#failure = event),
       ended: () => {
         clearTimeout(this.#timer);
-        if (!isOpen && !this.#isSettled) {
+        if (!isOpen && !this.#hasStopped) {
           this.#fallBack();
           return false;
         }
         // A proxy let the upgrade through, and then no message.
-        if (isOpen && !this.#hasReceived && !this.#isSettled) remember(this.#origin, true);
+        if (isOpen && !this.#hasReceived && !this.#hasStopped) remember(this.#origin, true);
         return true;
       },
     });
@@ -170,7 +170,7 @@ class FallbackSocket implements WebSocketLike {
   #fallBack(): void {
     const socket = new EventSocket(...this.#request, this.#options.fetch);
     let isOpen = false;
-    this.#use(socket, {
+    this.#attach(socket, {
       opened: () => {
         isOpen = true;
         remember(this.#origin, true);
@@ -185,16 +185,16 @@ class FallbackSocket implements WebSocketLike {
     });
   }
 
-  #isSettled = false;
+  #hasStopped = false;
 
-  /** The client has given the connection up: nothing else is tried. */
-  #settle(): void {
-    this.#isSettled = true;
+  /** The client has closed the connection: nothing else is tried. */
+  #stopTrying(): void {
+    this.#hasStopped = true;
     clearTimeout(this.#timer);
   }
 
   /** @param own handles each event first; its `ended` returns whether the client is notified of the close. */
-  #use(socket: WebSocketLike, own: { opened(): void; failed(event: object): void; ended(): boolean }): void {
+  #attach(socket: WebSocketLike, own: { opened(): void; failed(event: object): void; ended(): boolean }): void {
     this.#inner = socket;
     socket.onopen = (event) => {
       own.opened();
@@ -219,7 +219,7 @@ class FallbackSocket implements WebSocketLike {
       const succeed = () => {
         works = true;
         remember(this.#origin, false);
-        socket.close(NOT_LEAVING, "It works");
+        socket.close(WILL_RECONNECT, "It works");
       };
       // The answer to a ping shows that messages pass. A ping before the token would be a failed authentication.
       socket.onopen = () => this.#authenticates ? succeed() : socket.send('{"type":"ping"}');

@@ -82,30 +82,30 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
     const queue: WebSocketMessage[] = [];
     /** Items of the message that was taken from the queue last. */
     let items: unknown[] = [];
-    /** Offset of that message, and of the one before it. */
-    let taken = after;
-    let before = after;
+    /** Offset of that message, and of the previous one. */
+    let lastOffset = after;
+    let previousOffset = after;
     /** Credit of the last item that was read, sent back when the next one is asked for. */
     let credit: unknown;
-    let name: (id?: string) => void;
+    let resolveId: (id?: string) => void;
     /** Why the input failed, and the number of the message that says so. */
     let failed: unknown[] = [];
     const sendInput = (text: string) => send(text, `${uid} input`);
     const source = input && createInput(input, uid, sendInput, (...failure) => failed = failure, report);
 
-    const tell = (type: string, name?: string) => {
-      const text = JSON.stringify({ type: `stream.${type}`, ...(name ? { id: name } : { uid, credit }) });
+    const sendControl = (type: string, streamId?: string) => {
+      const text = JSON.stringify({ type: `stream.${type}`, ...(streamId ? { id: streamId } : { uid, credit }) });
       credit = undefined;
-      send(text, name ?? uid, !!name).catch(report);
+      send(text, streamId ?? uid, !!streamId).catch(report);
     };
 
-    const take = () => {
+    const nextItem = () => {
       while (!items.length) {
         const message = queue.shift();
         if (!message) return;
         credit = message["credit"] ?? credit;
-        before = taken;
-        taken = message["offset"] as number ?? 0; // PROTOCOL.md §3.11
+        previousOffset = lastOffset;
+        lastOffset = message["offset"] as number ?? 0; // PROTOCOL.md §3.11
         items = message["items"] as unknown[] ?? [message["data"]];
       }
       return { value: items.shift() };
@@ -116,12 +116,12 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
       queue.length = items.length = 0;
       credit = undefined;
       finish(error);
-      if (!drop(uid, error ?? new ClientError("CANCELLED", "Cancelled"))) tell("cancel");
+      if (!drop(uid, error ?? new ClientError("CANCELLED", "Cancelled"))) sendControl("cancel");
       // The `uid` of a resumable stream may not have arrived on this connection.
-      if (id) tell("cancel", id);
+      if (id) sendControl("cancel", id);
     };
 
-    const reading = createReading(take, cancel);
+    const reading = createReading(nextItem, cancel);
 
     const finish = (error?: unknown) => {
       source?.stop();
@@ -134,7 +134,7 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
       for (;;) {
         try {
           return (await (id
-            ? request("stream.resume", { id, after: taken }, options, uid)
+            ? request("stream.resume", { id, after: lastOffset }, options, uid)
             : request(type, payload, options, uid))).data;
         } catch (error) {
           if (!id || reading.hasEnded || (error as ClientError).code !== "DISCONNECTED") throw error;
@@ -146,8 +146,8 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
 
     const abort = () => cancel(signal!.reason); // Called by the signal only.
     signal?.addEventListener("abort", abort);
-    const named = new Promise<string | undefined>((resolve) => name = resolve);
-    if (id) name!(id);
+    const idKnown = new Promise<string | undefined>((resolve) => resolveId = resolve);
+    if (id) resolveId!(id);
     const result = run().catch((error) => {
       const [cause, item] = failed;
       // If the handler failed because of the input, and of nothing later, its cause is thrown (PROTOCOL.md §3.14).
@@ -156,7 +156,7 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
     const done = (error?: unknown) => {
       open.delete(uid);
       signal?.removeEventListener("abort", abort);
-      name();
+      resolveId();
       finish(error);
     };
     open.set(uid, (message) => {
@@ -167,20 +167,20 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
       else if (status && !reading.hasEnded && queue.push(message) > MAX_WAITING) {
         cancel(new ClientError("SLOW_CONSUMER", "Too many items wait"));
       }
-      if (status) name(id);
+      if (status) resolveId(id);
       reading.serve();
     });
     result.then(() => done(), done);
     return withoutUnnamed({
       result,
-      id: named,
+      id: idKnown,
       get offset() {
-        return items.length ? before : taken;
+        return items.length ? previousOffset : lastOffset;
       },
       cancel: () => cancel(),
       [Symbol.asyncIterator]: () =>
         reading.iterate(() => {
-          if (credit && !reading.hasEnded) tell("credit");
+          if (credit && !reading.hasEnded) sendControl("credit");
         }),
     });
   };

@@ -173,12 +173,12 @@ export function createSubscriptions(
 
     const publication = (event: string, { data, offset }: WebSocketMessage) => {
       if (isBehind) return;
-      const place = typeof offset === "number" ? { offset } : undefined;
-      if (position && place && place.offset <= position.offset) return;
+      const withOffset = typeof offset === "number" ? { offset } : undefined;
+      if (position && withOffset && withOffset.offset <= position.offset) return;
       isBehind = items.length >= (buffer || 1_000);
       if (isBehind) return;
-      if (position) position = { ...position, ...place };
-      deliver(onEvent, { event, data, ...place });
+      if (position) position = { ...position, ...withOffset };
+      deliver(onEvent, { event, data, ...withOffset });
     };
 
     const changePresence = (event: unknown, changed: unknown) => {

@@ -30,7 +30,7 @@ const MAX_PAGE = 1_000;
 const FORM = 'The body is {"event": "…", "data": …}';
 
 /** A full page is the same for ever: only what follows it grows. */
-const FOR_EVER = "private, max-age=31536000, immutable";
+const IMMUTABLE = "private, max-age=31536000, immutable";
 
 /**
  * Documented by Hono: `deno doc --lint` treats it as a type of this package.
@@ -61,7 +61,7 @@ export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Routes
     // Hono answers a HEAD by the route of GET and drops the body: its stream would never be read.
     .get("/:channel", (c) => {
       const isStream = c.req.raw.method === "GET" && acceptsStream(c);
-      return finish(c, isStream ? routes.subscribe(c).then((answer) => comeBack(c, answer)) : routes.read(c));
+      return finish(c, isStream ? routes.subscribe(c).then((answer) => asRetryStream(c, answer)) : routes.read(c));
     })
     .post("/:channel", (c) => finish(c, routes.publish(c)))
     .get("/:channel/presence", (c) => finish(c, routes.presence(c)));
@@ -78,14 +78,14 @@ async function finish(c: Context, answer: Promise<Response>): Promise<Response> 
 const acceptsStream = (c: Context): boolean => /(?:^|,)\s*text\/event-stream\b/i.test(c.req.header("accept") ?? "");
 
 /** Close codes that replace the statuses of failures that may pass. */
-const LATER: Readonly<Record<number, number>> = { 429: CloseCode.RATE_LIMITED, 503: CloseCode.TRY_AGAIN_LATER };
+const RETRYABLE: Readonly<Record<number, number>> = { 429: CloseCode.RATE_LIMITED, 503: CloseCode.TRY_AGAIN_LATER };
 
 /**
  * An `EventSource` does not reconnect after an error status. If a later attempt may succeed, the answer is a stream that only
- * says when to come back, as one that the server ends.
+ * says when to reconnect, like a stream that the server ends.
  */
-async function comeBack(c: Context, answer: Response): Promise<Response> {
-  const code = LATER[answer.status];
+async function asRetryStream(c: Context, answer: Response): Promise<Response> {
+  const code = RETRYABLE[answer.status];
   if (code === undefined) return answer;
   const { error } = await answer.json() as { error: { message: string } }; // As every refusal has it.
   const headers = new Headers(answer.headers);
@@ -96,7 +96,7 @@ async function comeBack(c: Context, answer: Response): Promise<Response> {
   return new Response(closeEvent(code, error.message, retryAfter === null ? undefined : 1_000 * Number(retryAfter)), { headers });
 }
 
-/** An answer in JSON. Without a body it is a 304: the client has it already. */
+/** An answer in JSON. Without a body it is a 304: the client has the current one. */
 interface Reply {
   readonly headers: Record<string, string>;
   readonly body?: object;
@@ -127,7 +127,7 @@ class ChannelRoutes {
         queue: this.#queue,
         format: new ChannelFormat({
           answered: (answer) => answered(answer),
-          // In its own turn: the event that says why is being written.
+          // In a later turn, because the event with the reason is still being written.
           ended: (code) => queueMicrotask(() => connection.close(closeCodeOf(code), code)),
         }),
         pulled: (connection) => connection.heard(),
@@ -147,7 +147,7 @@ class ChannelRoutes {
       opened = { connection, response: new Response(transport.socket, { headers }) };
       return opened.response;
     };
-    const refusal = await this.#present(c, accept);
+    const refusal = await this.#openConnection(c, accept);
     if (!opened) return refusal;
     const { connection, response } = opened as { connection: Connection; response: Response }; // Set by the callback.
     const before = c.res; // What answers meanwhile, such as Hono's timeout(), replaces it.
@@ -169,18 +169,18 @@ class ChannelRoutes {
     const after = positionOf(c.req.query("after"));
     if (after === null) return refuse(c, invalid("after is <epoch>:<offset>"));
     if (!/^\d{1,9}$/.test(limit)) return refuse(c, invalid("limit is a whole number"));
-    return await this.#permitted(c, "history", async (channel, { options: { maxBufferedBytes } }) => {
+    return await this.#withPermission(c, "history", async (channel, { options: { maxBufferedBytes } }) => {
       const query = { limit: Math.min(Number(limit), MAX_PAGE), ...(after && { after }) };
-      const record = cut(await this.#channels.history(channel, query), after, maxBufferedBytes);
+      const record = pageOf(await this.#channels.history(channel, query), after, maxBufferedBytes);
       const etag = `"${record.epoch}:${record.offset}:${record.publications.length}"`;
       const isFull = record.reason === "limit" && after !== undefined;
-      const headers = { etag, "cache-control": isFull && !showsCredential(c) ? FOR_EVER : "private, no-cache" };
+      const headers = { etag, "cache-control": isFull && !showsCredential(c) ? IMMUTABLE : "private, no-cache" };
       return { headers, ...(!matches(c.req.header("if-none-match"), etag) && { body: record }) };
     });
   }
 
   async presence(c: Context): Promise<Response> {
-    return await this.#permitted(c, "presence", async (channel) => {
+    return await this.#withPermission(c, "presence", async (channel) => {
       const members = await this.#channels.presence(channel);
       return { headers: { "cache-control": "private, no-cache" }, body: { members } };
     });
@@ -193,7 +193,7 @@ class ChannelRoutes {
     if (key !== undefined && (key === "" || key.length > MAX_ID_LENGTH)) {
       return refuse(c, invalid(`Idempotency-Key has 1 to ${MAX_ID_LENGTH} characters`));
     }
-    return await this.#exchange(c, async (transport, maxPayload) => {
+    return await this.#withConnection(c, async (transport, maxPayload) => {
       const { deadlines, options: { timeout } } = transport.connection.host;
       const body = await readBody(c.req.raw, maxPayload + ENVELOPE, { deadlines, timeout });
       if (body.end === "late") return refuse(c, { ...invalid("The body took too long"), status: 408 });
@@ -215,21 +215,21 @@ class ChannelRoutes {
   }
 
   /** Answers a client that may subscribe to the channel. What it is sent counts against the rate limit, as for a subscription. */
-  async #permitted(
+  async #withPermission(
     c: Context,
     needed: "history" | "presence",
     answer: (channel: string, host: ConnectionHost) => Promise<Reply>,
   ): Promise<Response> {
     const channel = nameOf(c);
     if (!channel) return refuse(c, invalid("The channel has no valid name"));
-    return await this.#exchange(c, async (transport) => {
+    return await this.#withConnection(c, async (transport) => {
       const { client, accountability, host } = transport.connection;
       const options = await this.#channels.permit(client, channel);
-      const error = revoked(transport, accountability);
+      const error = revocationOf(transport, accountability);
       if (error) return refuse(c, failureOf(error));
       if (!options[needed]) return refuse(c, { ...invalid(`The channel has no ${needed}`), status: 404 });
       const { headers, body } = await answer(channel, host);
-      const late = revoked(transport, accountability);
+      const late = revocationOf(transport, accountability);
       if (late) return refuse(c, failureOf(late));
       allowOrigin(c.req.raw, c.res.headers);
       if (body === undefined) return c.body(null, 304, headers);
@@ -240,9 +240,12 @@ class ChannelRoutes {
   }
 
   /** Opens a connection for the time of one request. */
-  async #exchange(c: Context, answer: (transport: RequestTransport, maxPayload: number) => Promise<Response>): Promise<Response> {
+  async #withConnection(
+    c: Context,
+    answer: (transport: RequestTransport, maxPayload: number) => Promise<Response>,
+  ): Promise<Response> {
     let opened: { transport: RequestTransport; maxPayload: number } | undefined;
-    const refusal = await this.#present(c, (acceptance) => {
+    const refusal = await this.#openConnection(c, (acceptance) => {
       opened = { transport: new RequestTransport(acceptance), maxPayload: acceptance.maxPayload };
       return new Response(null);
     });
@@ -263,7 +266,7 @@ class ChannelRoutes {
     }
   }
 
-  async #present(c: Context, accept: (acceptance: Acceptance) => Response): Promise<Response> {
+  async #openConnection(c: Context, accept: (acceptance: Acceptance) => Response): Promise<Response> {
     const response = await presentUpgrade(c, accept, async () => await this.#channels.controller.upgrade(c, async () => {}));
     c.res = undefined; // As in `finish`.
     return response as Response; // The route always answers.
@@ -295,7 +298,7 @@ const showsCredential = ({ req }: Context): boolean =>
  * The part of a record that fits into an answer: the latest publications, or the first ones after a position. A page that more follow ends
  * where its last publication is, so that it stays the same, and the next page begins there.
  */
-function cut(record: HistoryRecord, after: Position | undefined, maxBytes: number): HistoryRecord {
+function pageOf(record: HistoryRecord, after: Position | undefined, maxBytes: number): HistoryRecord {
   const { publications: all } = record;
   let bytes = 0;
   const exceeds = (publication: object): boolean => (bytes += byteLength(JSON.stringify(publication))) > maxBytes;
@@ -309,7 +312,7 @@ function cut(record: HistoryRecord, after: Position | undefined, maxBytes: numbe
 }
 
 /** The refusal of a client that was closed, expired, or got other rights since it was authorized. */
-function revoked({ closed, connection }: RequestTransport, accountability: Accountability): Answer | undefined {
+function revocationOf({ closed, connection }: RequestTransport, accountability: Accountability): Answer | undefined {
   if (closed) return closed;
   if (connection.state !== "admitted") return errorOf("TOKEN_EXPIRED", "The token has expired");
   if (connection.accountability !== accountability) return errorOf("SERVICE_UNAVAILABLE", "Your rights have changed: try again");

@@ -1,6 +1,6 @@
 import type { Observer, Publishing } from "../application/observer.ts";
 import { describeCause } from "../base/describe-cause.ts";
-import { errorRecord, escapeControls, placeOf } from "../application/log.ts";
+import { errorRecord, escapeControls, stackFrameOf } from "../application/log.ts";
 import { isThenable } from "../base/guard.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
@@ -83,7 +83,7 @@ export class Collector {
       const now = this.#node.now();
       const summary = clean(describeCause(error, new Error("An error without a message")));
       // Grouped by stack frame: a client may choose the text of an error, and would fill the list with different ones.
-      this.errors.add(now, placeOf(error), () => {
+      this.errors.add(now, stackFrameOf(error), () => {
         const [{ code, error: described }, text] = errorRecord(error, client);
         return {
           kind: "error",

@@ -10,29 +10,29 @@ const unreffed = new WeakSet<Error>();
 /** Handle of a timer. It has the methods of Node's, and is a number where one is wanted. */
 class Timer {
   readonly id = ++lastId;
-  readonly #place: Error;
+  readonly #callSite: Error;
   /** Of the timer that is set now. */
   number: number | undefined;
   readonly #restart: (timer: Timer) => void;
 
-  constructor(place: Error, restart: (timer: Timer) => void) {
-    this.#place = place;
+  constructor(callSite: Error, restart: (timer: Timer) => void) {
+    this.#callSite = callSite;
     this.#restart = restart;
     restart(this);
   }
 
   ref(): this {
-    unreffed.delete(this.#place);
+    unreffed.delete(this.#callSite);
     return this;
   }
 
   unref(): this {
-    unreffed.add(this.#place);
+    unreffed.add(this.#callSite);
     return this;
   }
 
   hasRef(): boolean {
-    return !unreffed.has(this.#place);
+    return !unreffed.has(this.#callSite);
   }
 
   refresh(): this {
@@ -59,15 +59,15 @@ let replaced: Error | undefined;
  */
 export function replaceGlobals(time: VirtualTime, random: () => number): () => void {
   if (replaced) {
-    throw new TypeError(`Cannot replace the globals: another test kit has, close it first (${placeOf(replaced, 3)})`);
+    throw new TypeError(`Cannot replace the globals: another test kit has, close it first (${stackFrameOf(replaced, 3)})`);
   }
   replaced = new Error("Replaced here");
   /** The timers of the app that are set, by the number of their handle. */
   const timers = new Map<number, Timer>();
   const set = (callback: (...args: unknown[]) => void, delay: unknown, args: unknown[], repeats: boolean): Timer => {
     const wait = Math.max(repeats ? 1 : 0, Number(delay) || 0); // Of an environment variable it is a string.
-    const place = new Error("Set here");
-    return new Timer(place, (timer) => {
+    const callSite = new Error("Set here");
+    return new Timer(callSite, (timer) => {
       time.clear(timer.number);
       timer.number = time.set(
         () => {
@@ -78,7 +78,7 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
         wait,
         "the app",
         undefined,
-        place,
+        callSite,
       );
       timers.set(timer.id, timer);
     });
@@ -128,12 +128,12 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
  *
  * @param frames how many calls of the kit lie between the application and the error.
  */
-export function placeOf({ stack = "" }: Error, frames: number): string {
+export function stackFrameOf({ stack = "" }: Error, frames: number): string {
   return stack.split("\n").slice(frames + 1, frames + 3).map((line) => line.trim()).join(" ");
 }
 
 /** Whether a timer that was set there keeps the process of the app alive. */
-export const keepsAlive = (place: Error | undefined): boolean => !place || !unreffed.has(place);
+export const keepsAlive = (callSite: Error | undefined): boolean => !callSite || !unreffed.has(callSite);
 
 function replace(owner: object, name: string, value: unknown): () => void {
   const own = Object.getOwnPropertyDescriptor(owner, name);

@@ -7,7 +7,7 @@ export interface PendingTimer {
   /** Which clock it was set on, such as `node 0`. */
   readonly owner: string;
   /** Where it was set, for timers of the application. */
-  readonly place?: Error | undefined;
+  readonly callSite?: Error | undefined;
 }
 
 interface Timer extends PendingTimer {
@@ -71,9 +71,9 @@ export class VirtualTime {
   }
 
   /** @internal Called by clocks. */
-  set(callback: () => void, delay: number, owner: string, clock?: VirtualClock, place?: Error): number {
+  set(callback: () => void, delay: number, owner: string, clock?: VirtualClock, callSite?: Error): number {
     const wait = delay > MAX_DELAY || !(delay > 0) ? (delay > MAX_DELAY ? 1 : 0) : delay;
-    const timer: Timer = { at: this.#elapsed + wait, number: ++this.#numbers, callback, owner, clock, place };
+    const timer: Timer = { at: this.#elapsed + wait, number: ++this.#numbers, callback, owner, clock, callSite };
     let [from, to] = [0, this.#timers.length];
     while (from < to) {
       const middle = (from + to) >> 1;

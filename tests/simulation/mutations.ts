@@ -240,7 +240,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "client-unmoved": {
     title: "A client recovers from where it began, and not from the last publication it has received",
     file: "client/subscriptions.ts",
-    before: "if (position) position = { ...position, ...place };",
+    before: "if (position) position = { ...position, ...withOffset };",
     after: "",
     seed: 1,
     library: 4,
@@ -248,7 +248,7 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "client-doubled": {
     title: "A client takes what it has received already",
     file: "client/subscriptions.ts",
-    before: "if (position && place && place.offset <= position.offset) return;",
+    before: "if (position && withOffset && withOffset.offset <= position.offset) return;",
     after: "",
     library: 4,
   },
