@@ -115,7 +115,7 @@ interface Dated {
 }
 
 type In<T> = { in: T };
-type Deep<T> = In<In<In<In<In<In<In<In<In<In<In<In<T[]>>>>>>>>>>>>;
+type Levels<T> = In<In<In<In<In<In<In<In<In<In<In<In<T[]>>>>>>>>>>>>;
 
 interface Growing<T> {
   value: T;
@@ -150,8 +150,8 @@ export function deep(
   person: JsonOf<Person>,
   left: JsonOf<Left>,
 ): void {
-  same<JsonOf<Deep<number>>, Deep<number>>();
-  same<JsonOf<Deep<Date>>, Deep<string>>();
+  same<JsonOf<Levels<number>>, Levels<number>>();
+  same<JsonOf<Levels<Date>>, Levels<string>>();
   same<JsonOf<Growing<number>>, Growing<number>>();
   const next = growing.next?.next?.value;
   same<typeof next, string[][] | undefined>();
