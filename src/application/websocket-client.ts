@@ -97,10 +97,14 @@ export let askUnchecked: (client: WebSocketClient, ...question: Parameters<Quest
  * @throws {TypeError} for a message that JSON cannot represent.
  */
 export function sendAnswer(client: WebSocketClient, message: string | WebSocketMessage): void {
-  const { isSuspended, revalidating } = connectionOf(client);
-  if (!isSuspended || !revalidating) return client.send(message);
-  const { text } = Frame.of(message); // At once: it may throw.
-  void revalidating.then(() => sendAnswer(client, text));
+  const connection = connectionOf(client);
+  if (!connection.isSuspended || !connection.revalidating) return client.send(message);
+  const frame = Frame.of(message); // At once: it may throw.
+  const send = (): void => {
+    if (connection.isSuspended && connection.revalidating) void connection.revalidating.then(send);
+    else connection.send(frame);
+  };
+  send();
 }
 
 /** One connected client: the same object in every event from `connect` to `close`. `C` is the contract of its controller. */

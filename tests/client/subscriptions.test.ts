@@ -174,7 +174,11 @@ describe("client.subscribe", () => {
     const { told } = record(client);
     const socket = await admit();
     const [{ uid }] = socket.take();
-    socket.receive({ type: "server", status: "error", error: { code: "REQUESTS_EXCEEDED", message: "wait", retry_after: 1_000 } });
+    socket.receive({
+      type: "server",
+      status: "error",
+      error: { code: "REQUESTS_EXCEEDED", message: "wait", retry_after: 1_000 },
+    });
     begin(socket, uid);
     publish(socket, uid, undefined, 1);
     clock.advance(2_000);
