@@ -4,6 +4,7 @@ import { Hono } from "hono";
 import * as v from "valibot";
 import { WebSocketController, type WebSocketControllerOptions, WebSocketError } from "../../mod.ts";
 import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { channelsHttp } from "../../src/http/http.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -234,6 +235,31 @@ describe("channelsHttp", () => {
       await turn();
       assert.deepEqual([controller.stats().active, controller.stats().reserved], [0, 0]);
     }
+  });
+
+  it("answers a publication that was published while revalidate was asked about its credentials", async () => {
+    const clock = new TestClock();
+    const state = () => ({ accountability: ann, expires_at: clock.now() / 1000 + 60 });
+    const [publishing, published, revalidated] = [new Stall(), new Stall(), new Stall()];
+    class SlowEngine extends MemoryEngine {
+      override publish(...publication: Parameters<MemoryEngine["publish"]>): never {
+        publishing.resolve();
+        return published.promise.then(() => super.publish(...publication)) as never; // As that of a broker.
+      }
+    }
+    const { post } = start(ROOM, {
+      clock,
+      engine: new SlowEngine(),
+      authenticate: state,
+      revalidate: () => revalidated.promise.then(state),
+    });
+    const answer = post("room:1", { event: "say", data: 1 }, ANN);
+    await publishing.promise;
+    clock.advance(60_000);
+    published.resolve();
+    await turn();
+    revalidated.resolve();
+    assert.equal((await answer).status, 200);
   });
 
   it("spreads the clients of a server that leaves", async () => {
