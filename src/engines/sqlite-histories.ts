@@ -27,7 +27,7 @@ interface ChannelRow {
   epoch: string;
   /** Number of publications so far. */
   top: number;
-  /** Offset of the latest publication. */
+  /** Offset of the latest publication: a column of tables that exist. */
   place: number;
   bytes: number;
   /** Run of the latest publication. */
@@ -121,7 +121,7 @@ export class SqliteHistories {
     const row = this.#open(channel, ttl);
     const until = this.#owner.now() + ttl;
     const run = this.#owner.run();
-    const [top, place] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * STEPS))];
+    const [top, offset] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * STEPS))];
     const bytes = ROW_BYTES + 2 * (event.length + data.length);
     // First, because it can fail: a row holds 2 MB at most.
     rowsOf(
@@ -142,7 +142,7 @@ export class SqliteHistories {
         this.#sql,
         `UPDATE ${this.#channels} SET top = ?, place = ?, run = ?, bytes = ?, until = ?, ttl = ? WHERE channel = ?`,
         top,
-        place,
+        offset,
         run,
         row.bytes + change,
         until,
@@ -156,7 +156,7 @@ export class SqliteHistories {
       throw error;
     }
     this.#owner.expiresAt(until);
-    return { epoch: row.epoch, offset: place };
+    return { epoch: row.epoch, offset };
   }
 
   /** @param maxBytes of a page since a position, unless its first publication alone has more. */

@@ -21,6 +21,7 @@ export class SqlitePublishedIds {
   }
 
   start(): void {
+    // `place`: the offset.
     rowsOf(
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${this.#table}

@@ -63,8 +63,8 @@ interface Stored {
   readonly isLost?: boolean;
 }
 
-/** A request. */
-interface Asked {
+/** An idempotent request. */
+interface OnceRequest {
   /** Its key in the store. */
   readonly key: string;
   readonly type: string;
@@ -72,8 +72,8 @@ interface Asked {
   readonly account: string;
 }
 
-/** Time between two looks at a request that another node runs, in ms: the first, and the longest. */
-const [FIRST_LOOK, LAST_LOOK] = [50, 1_000];
+/** Pause between two checks of a request that another node runs, in ms: the first, and the longest. */
+const [FIRST_PAUSE, LONGEST_PAUSE] = [50, 1_000];
 
 /** Maximum number of failed claims that are remembered. A forgotten one is answered OUTCOME_UNKNOWN. */
 const MAX_FAILED = 10_000;
@@ -136,13 +136,13 @@ class AnswerOnce implements Once {
   }
 
   async #handle(
-    asked: Asked,
+    request: OnceRequest,
     run: () => unknown,
     host: OnceHost,
     enter: () => void,
     settle: (stored: Stored) => void,
   ): Promise<unknown> {
-    const { key, type } = asked;
+    const { key, type } = request;
     try {
       const known = await this.#claim(key, host);
       if (known) {
@@ -173,7 +173,7 @@ class AnswerOnce implements Once {
       stored = { error: { code, message, ...(details && { details }) } };
     }
     settle(stored);
-    this.#keep(asked, stored, host);
+    this.#storeAnswer(request, stored, host);
     if (failure) throw failure.error;
     return stored.data;
   }
@@ -198,7 +198,7 @@ class AnswerOnce implements Once {
   /** Waits for the answer of another node. */
   async #wait(key: string, host: OnceHost): Promise<Stored> {
     const { patience, window } = this.#options;
-    for (let waited = 0, pause = FIRST_LOOK; waited < patience; waited += pause, pause = Math.min(2 * pause, LAST_LOOK)) {
+    for (let waited = 0, pause = FIRST_PAUSE; waited < patience; waited += pause, pause = Math.min(2 * pause, LONGEST_PAUSE)) {
       await new Promise<void>((resolve) => host.deadlines.set({ deadline: 0, heapIndex: -1, due: resolve }, pause));
       const known = await this.#store(host).claim(key, LOST, window);
       if (known === null) break; // It has expired.
@@ -208,13 +208,13 @@ class AnswerOnce implements Once {
     return { isLost: true };
   }
 
-  #keep({ key, account }: Asked, stored: Stored, host: OnceHost): void {
+  #storeAnswer({ key, account }: OnceRequest, stored: Stored, host: OnceHost): void {
     const { maxLength, maxLengthPerUser, window } = this.#options;
     this.#lengths ??= new IdQuota(maxLengthPerUser, window, () => host.now());
     const text = textOf(stored);
     const isKept = text.length <= maxLength && this.#lengths.take(account, text.length) === 0;
-    const keeping = (async () => await this.#store(host).settle(key, isKept ? text : LOST, window))();
-    void keeping.catch((error) => host.report(error)).then(() => this.#running.delete(key));
+    const storing = (async () => await this.#store(host).settle(key, isKept ? text : LOST, window))();
+    void storing.catch((error) => host.report(error)).then(() => this.#running.delete(key));
   }
 
   #store(host: OnceHost) {

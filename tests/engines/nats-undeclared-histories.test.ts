@@ -84,9 +84,9 @@ describe("Publications without a history", () => {
     const { undeclared, answer, watched } = create();
     void undeclared.afterPublish("room");
     await answer();
-    undeclared.round();
+    undeclared.stopUnused();
     assert.equal(watched("room"), 1);
-    undeclared.round();
+    undeclared.stopUnused();
     assert.equal(watched("room"), 0);
     void undeclared.afterPublish("room");
     await answer();

@@ -392,17 +392,17 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     const announced = new LastChanges();
     const change = { type: "presence", channel: "room", joined: [{ user: "ann" }], left: ["ben"] } as const;
     const all = { joined: [{ user: "ann" }], left: ["ben"] };
-    assert.deepEqual(announced.take(change), all);
-    assert.deepEqual(announced.take(change), all);
-    assert.deepEqual(announced.take({ ...change, isRepeated: true }), { joined: [], left: [] });
-    assert.deepEqual(announced.take({ ...change, left: [], joined: [{ user: "ben" }], isRepeated: true }).joined, [{
+    assert.deepEqual(announced.filterNew(change), all);
+    assert.deepEqual(announced.filterNew(change), all);
+    assert.deepEqual(announced.filterNew({ ...change, isRepeated: true }), { joined: [], left: [] });
+    assert.deepEqual(announced.filterNew({ ...change, left: [], joined: [{ user: "ben" }], isRepeated: true }).joined, [{
       user: "ben",
     }]);
     announced.forget("room");
-    assert.deepEqual(announced.take({ ...change, isRepeated: true }), all);
+    assert.deepEqual(announced.filterNew({ ...change, isRepeated: true }), all);
     // What is remembered has a bound.
-    for (const number of range(10_001)) announced.take({ ...change, joined: [{ user: `${number}` }], left: [] });
-    assert.deepEqual(announced.take({ ...change, isRepeated: true }), all);
+    for (const number of range(10_001)) announced.filterNew({ ...change, joined: [{ user: `${number}` }], left: [] });
+    assert.deepEqual(announced.filterNew({ ...change, isRepeated: true }), all);
   });
 
   it("ask the other relays while one hangs", () =>

@@ -40,16 +40,16 @@ export class NatsAnswerStore implements Required<BrokerSession["answers"]> {
     await this.#inStream(ttl, async () => void await this.#jetstream.publish(`${this.#prefix}.${await encodeAny(key)}`, text));
   }
 
-  async #inStream<Answer>(ttl: number, ask: () => Promise<Answer>): Promise<Answer> {
+  async #inStream<Result>(ttl: number, request: () => Promise<Result>): Promise<Result> {
     if (ttl > this.#ttl) {
       this.#ttl = ttl;
       this.#opening = undefined;
     }
     await this.#open();
     try {
-      return await ask();
+      return await request();
     } catch (error) {
-      if (isGone(error)) this.#opening = undefined; // Whether it was handled is not known any more: the next call begins anew.
+      if (isGone(error)) this.#opening = undefined; // Nobody knows any more whether it was handled: the next call creates the stream again.
       throw error;
     }
   }

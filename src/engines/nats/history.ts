@@ -119,7 +119,7 @@ export class NatsHistory {
 
   async #open(): Promise<void> {
     const { maxSize, maxTtl, storage, replicas } = this.#bounds;
-    const memory = this.#known();
+    const memory = this.#currentMemory();
     const proposed = crypto.randomUUID();
     const { config: { subjects }, state: { last_seq } } = await this.#make({
       name: this.#stream,
@@ -157,7 +157,7 @@ export class NatsHistory {
     this.#current = { generation, epoch };
     const offset = epoch === memory.epoch ? this.#memory.offset : 0;
     Object.assign(this.#memory, { epoch, sequence: state.last_seq, offset });
-    this.#look(state);
+    this.#updateClock(state);
   }
 
   async #make(config: StreamConfig): Promise<StreamInfo> {
@@ -176,13 +176,13 @@ export class NatsHistory {
 
   /** Begins a new epoch when the stream has lost data or is another one. */
   async verify(): Promise<void> {
-    const known = this.#known();
+    const known = this.#currentMemory();
     const [info, anchor] = await Promise.all([this.#jetstream.info(this.#stream), this.#anchor()]);
     const isOurs = info && anchor && generationOf(info.config.subjects) === this.#current.generation;
     if (!isOurs || await this.#hasGoneBack(info.state.last_seq, known)) return await this.open();
     const { state } = info;
     this.#memory.sequence = Math.max(this.#memory.sequence, state.last_seq);
-    this.#look(state);
+    this.#updateClock(state);
     // Renew the anchor before `max_age` or, in a full stream, `max_bytes` deletes it.
     const isOld = anchor.time < this.now() - this.#bounds.maxTtl / 2;
     if (isOld || anchor.sequence - state.first_seq < (state.last_seq - state.first_seq) / 2) {
@@ -196,7 +196,7 @@ export class NatsHistory {
       this.#window = once.window;
       await this.open();
     }
-    return await this.#ask(async () => {
+    return await this.#retryIfGone(async () => {
       const sealed = seal();
       const envelope = typeof sealed === "string" ? sealed : await sealed;
       const { epoch } = this.#current;
@@ -209,7 +209,7 @@ export class NatsHistory {
       // `null` only with an expected sequence.
       const sequence = sent?.sequence ?? (await this.#jetstream.publish(this.#subject(name), envelope))!;
       const offset = offsetOf(sequence, envelope);
-      this.#knows(offset);
+      this.#remember(offset);
       // Acknowledgements arrive in order: a sequence that does not grow means that the stream has gone back.
       if (sequence <= this.#acknowledged) {
         this.#memory.sequence = Infinity;
@@ -228,7 +228,7 @@ export class NatsHistory {
     limit: number,
     maxBytes: number,
   ): Promise<BrokerPage> {
-    return this.#ask(() => this.#read(encodeName(channel), history, after, limit, maxBytes));
+    return this.#retryIfGone(() => this.#read(encodeName(channel), history, after, limit, maxBytes));
   }
 
   async #read(
@@ -241,44 +241,44 @@ export class NatsHistory {
     const most = Math.min(history.size, limit);
     const oldest = this.now() - history.ttl;
     const subject = this.#subject(name);
-    const page = (top: number, messages: readonly StreamMessage[], isComplete: boolean): BrokerPage => {
+    const page = (end: number, messages: readonly StreamMessage[], isComplete: boolean): BrokerPage => {
       const epoch = this.epoch;
       const entries = messages.map(({ sequence, text, time }) => ({
         position: { epoch, offset: offsetOf(sequence, text) },
         envelope: text,
         time,
       }));
-      return { position: { epoch, offset: top }, entries, isComplete };
+      return { position: { epoch, offset: end }, entries, isComplete };
     };
     if (!after) {
       const messages = most > 0 ? await this.#jetstream.listLast(this.#stream, subject, most + MARKS) : [];
       const last = messages.at(-1);
       const kept = messages.filter(({ text, time }) => !isMark(text) && time > oldest);
-      return page(last ? standsFor(last) : await this.#top(name), kept.slice(Math.max(0, kept.length - most)), true);
+      return page(last ? standsFor(last) : await this.#endOffset(name), kept.slice(Math.max(0, kept.length - most)), true);
     }
-    const refused = async () => page(await this.#top(name), [], false);
+    const refused = async () => page(await this.#endOffset(name), [], false);
     if (after.epoch !== this.epoch) return await refused();
     const { offset } = after;
     const seq = sequenceOf(offset);
     const from = await this.#jetstream.list(this.#stream, subject, seq + 1, most + MARKS, maxBytes);
     // Queried after the list: if the position is still stored, nothing that followed it was deleted before.
-    const [place, anchor] = await Promise.all([this.#jetstream.message(this.#stream, { seq }), this.#anchor()]);
+    const [message, anchor] = await Promise.all([this.#jetstream.message(this.#stream, { seq }), this.#anchor()]);
     // Another node may have noticed a loss and begun the next epoch.
     if (!anchor) await this.open();
-    const isThere = place?.subject === subject && [offsetOf(seq, place.text), standsFor(place)].includes(offset);
+    const isThere = message?.subject === subject && [offsetOf(seq, message.text), standsFor(message)].includes(offset);
     const missed = from.messages.filter(({ text }) => !isMark(text));
     // Marks are set only behind old messages, and come before younger ones: the entries past this page include none.
     const count = from.count - (from.messages.length - missed.length);
     const isComplete = isThere && count <= most && (from.isWhole || (maxBytes < Infinity && missed.length > 0));
     if (after.epoch !== this.epoch || !isComplete || missed.some(({ time }) => time <= oldest)) return await refused();
-    if (!from.isWhole) return { ...page(await this.#top(name), missed, true), hasMore: true };
+    if (!from.isWhole) return { ...page(await this.#endOffset(name), missed, true), hasMore: true };
     const last = missed.at(-1);
     return page(last ? offsetOf(last.sequence, last.text) : offset, missed, true);
   }
 
   /** Invalidates the positions of the channel, all or up to one. @returns whether there was a history to end. */
   end(channel: string, upTo?: Position): Promise<boolean> {
-    return this.#ask(async () => {
+    return this.#retryIfGone(async () => {
       if (upTo && upTo.epoch !== this.epoch) return false;
       const subject = this.#subject(encodeName(channel));
       if (!await this.#jetstream.last(this.#stream, subject)) return false;
@@ -288,14 +288,14 @@ export class NatsHistory {
   }
 
   /** The end of each channel's history; `null` when it has none. Quiet channels get a mark. */
-  tops(channels: readonly string[]): Promise<(Position | null)[]> {
-    return this.#ask(() => Promise.all(channels.map((channel) => this.#keep(encodeName(channel)))));
+  latestPositions(channels: readonly string[]): Promise<(Position | null)[]> {
+    return this.#retryIfGone(() => Promise.all(channels.map((channel) => this.#latestPosition(encodeName(channel)))));
   }
 
-  async #keep(name: string): Promise<Position | null> {
+  async #latestPosition(name: string): Promise<Position | null> {
     const last = await this.#jetstream.last(this.#stream, this.#subject(name));
     if (!last) return null;
-    this.#knows(offsetOf(last.sequence, last.text));
+    this.#remember(offsetOf(last.sequence, last.text));
     const offset = standsFor(last);
     // A `null` result is fine: another node has set the mark, or there was a publication.
     if (last.time < this.now() - this.#bounds.maxTtl) {
@@ -313,7 +313,7 @@ export class NatsHistory {
   }
 
   /** The offset at the end of the channel, which gets a mark if it is empty. */
-  async #top(name: string): Promise<number> {
+  async #endOffset(name: string): Promise<number> {
     for (;;) {
       const subject = this.#subject(name);
       const last = await this.#jetstream.last(this.#stream, subject);
@@ -338,21 +338,21 @@ export class NatsHistory {
   }
 
   /** Retries once when the stream was gone, after creating it again. */
-  async #ask<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  async #retryIfGone<Result>(request: () => Promise<Result>): Promise<Result> {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
       if (!isGone(error)) throw error;
       await this.open();
-      return await ask();
+      return await request();
     }
   }
 
   /**
-   * What this node knows of the stream at the moment: from its answers, and from what the subscriptions have received, which was in the
-   * history. Taken before a request: what arrives meanwhile is later than the answer.
+   * What this node knows of the stream now, from answers and from what its subscriptions have received. Call it before a request: what
+   * arrives meanwhile is later than the answer.
    */
-  #known(): NatsMemory {
+  #currentMemory(): NatsMemory {
     const known = { ...this.#memory };
     for (const { epoch, offset } of this.#positions()) {
       if (epoch === known.epoch) known.offset = Math.max(known.offset, offset);
@@ -360,7 +360,7 @@ export class NatsHistory {
     return known;
   }
 
-  #knows(offset: number): void {
+  #remember(offset: number): void {
     const memory = this.#memory;
     // A late answer to an earlier session must not change what the current one knows.
     if (offset > memory.offset && memory.epoch === this.epoch) memory.offset = offset;
@@ -374,8 +374,8 @@ export class NatsHistory {
     return message !== null && offsetOf(message.sequence, message.text) !== offset;
   }
 
-  /** Estimates the server's time as that of its last message plus the time since it was seen, so that no two clocks are compared. */
-  #look({ last_seq, last_ts }: StreamState): void {
+  /** Sets the server's time: that of its last message, plus the local time since. No times of two machines are compared. */
+  #updateClock({ last_seq, last_ts }: StreamState): void {
     const { sequence } = this.#time;
     if (last_seq === sequence) return;
     const last = Date.parse(last_ts);

@@ -122,7 +122,7 @@ const TOO_LARGE = 409;
 /** Expiry of a pull request, in ms. Without one, nats-server 2.9 never answers when all pending messages were purged. */
 const EXPIRY = 500;
 
-/** Client for the parts of JetStream that the engine uses. Speaks its API over plain NATS, so that one connection of any transport does. */
+/** Client for the parts of JetStream that the engine uses. It speaks the API over plain NATS: any connection will do. */
 export class JetStream {
   readonly #connection: NatsConnection;
   readonly #timeout: number;
@@ -153,7 +153,7 @@ export class JetStream {
       if (info && raised && LIMITS.every((limit) => raised[limit] === info.config[limit])) return info;
       try {
         const method = raised ? "UPDATE" : "CREATE";
-        return toInfo(config.name, await this.#ask(`STREAM.${method}.${config.name}`, raised ?? config, Info));
+        return toInfo(config.name, await this.#callApi(`STREAM.${method}.${config.name}`, raised ?? config, Info));
       } catch (error) {
         // Another node was faster.
         if (attempt > 3 || !(error instanceof JetStreamError) || error.code !== NAME_IN_USE) throw error;
@@ -179,7 +179,7 @@ export class JetStream {
     }
   }
 
-  /** Stores a message unless the stream has stored one with this id within its `duplicate_window`, and resolves with the sequence of either. */
+  /** Stores a message, unless one with this id was stored within `duplicate_window`. Resolves with the sequence of either. */
   async publishOnce(subject: string, text: string, id: string): Promise<{ sequence: number; isDuplicate: boolean }> {
     const options = { timeout: this.#timeout, headers: headers() };
     options.headers.set("Nats-Msg-Id", id);
@@ -195,7 +195,7 @@ export class JetStream {
   /** One message; `null` when it is not stored. */
   async message(stream: string, which: { last_by_subj: string } | { seq: number }): Promise<StreamMessage | null> {
     try {
-      const { message } = await this.#ask(`STREAM.MSG.GET.${stream}`, which, Stored);
+      const { message } = await this.#callApi(`STREAM.MSG.GET.${stream}`, which, Stored);
       return {
         sequence: message.seq,
         subject: message.subject,
@@ -211,7 +211,7 @@ export class JetStream {
   /** Deletes a message, if it is stored. */
   async delete(stream: string, sequence: number): Promise<void> {
     try {
-      await this.#ask(`STREAM.MSG.DELETE.${stream}`, { seq: sequence, no_erase: true }, v.object({}));
+      await this.#callApi(`STREAM.MSG.DELETE.${stream}`, { seq: sequence, no_erase: true }, v.object({}));
     } catch (error) {
       if (!(error instanceof JetStreamError) || error.code !== DELETE_FAILED) throw error;
     }
@@ -220,7 +220,7 @@ export class JetStream {
   /** Deletes the messages of a subject. @param upTo the last sequence to delete. @default all of them */
   async purge(stream: string, subject: string, upTo?: number): Promise<void> {
     const first = upTo === undefined ? {} : { seq: upTo + 1 };
-    await this.#ask(`STREAM.PURGE.${stream}`, { filter: subject, ...first }, v.object({}));
+    await this.#callApi(`STREAM.PURGE.${stream}`, { filter: subject, ...first }, v.object({}));
   }
 
   /**
@@ -249,7 +249,7 @@ export class JetStream {
         ? { deliver_policy: "last_per_subject" }
         : { deliver_policy: "by_start_sequence", opt_start_seq: Math.max(1, from) }),
     };
-    const { name, num_pending } = await this.#ask(`CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, Consumer);
+    const { name, num_pending } = await this.#callApi(`CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, Consumer);
     try {
       const messages = num_pending > limit ? [] : await this.#fetch(stream, name, num_pending, maxBytes);
       return { messages, isWhole: messages.length === num_pending, count: num_pending };
@@ -259,7 +259,7 @@ export class JetStream {
     }
   }
 
-  /** The last messages of a subject. No request asks for them: it reads where all are, and then the texts of the last ones. */
+  /** The last messages of a subject. JetStream has no request for them: lists the headers of all, and then the texts of the last ones. */
   async listLast(stream: string, subject: string, count: number): Promise<readonly StreamMessage[]> {
     const all = await this.list(stream, subject, 1, count);
     if (all.count <= count) return all.messages;
@@ -277,12 +277,13 @@ export class JetStream {
       end = resolve;
       fail = reject;
     });
-    let asked = 0;
+    /** Number of messages received before the last request. */
+    let before = 0;
     let batch = 0;
     let bytes = 0;
     /** @param isLarge whether the next message is larger than the bytes left, and is requested alone. */
-    const ask = (isLarge = false) => {
-      asked = messages.length;
+    const request = (isLarge = false) => {
+      before = messages.length;
       batch = isLarge ? 1 : Math.min(BATCH, count - messages.length);
       const text = JSON.stringify({
         batch,
@@ -295,16 +296,16 @@ export class JetStream {
     const subscription = this.#connection.subscribe(inbox, {
       callback: (error, message) => {
         if (error) return fail(error);
-        const kept = toStreamMessage(message);
+        const received = toStreamMessage(message);
         // A status message: the request has expired, nothing is left, or the next message exceeds `max_bytes`.
-        if (!kept && message.headers?.code === TOO_LARGE) return bytes < maxBytes / 2 ? ask(true) : end();
-        if (!kept) return messages.length > asked && messages.length < count ? ask() : end();
+        if (!received && message.headers?.code === TOO_LARGE) return bytes < maxBytes / 2 ? request(true) : end();
+        if (!received) return messages.length > before && messages.length < count ? request() : end();
         // A message was lost on the way: skip those after it.
-        if (kept.place !== messages.length + 1) return;
-        messages.push(kept);
-        bytes += kept.text.length + MESSAGE_BYTES;
+        if (received.delivery !== messages.length + 1) return;
+        messages.push(received);
+        bytes += received.text.length + MESSAGE_BYTES;
         if (messages.length >= count || bytes >= maxBytes) end();
-        else if (messages.length - asked === batch) ask();
+        else if (messages.length - before === batch) request();
       },
     });
     // A lost connection ends the read without waiting for the timeout.
@@ -312,14 +313,14 @@ export class JetStream {
     const timer = setTimeout(() => fail(new Error("Cannot go on: the server is silent")), this.#timeout);
     // nats-server 2.9 sends no status when a request expires half-way, as happens on a busy server: request again.
     let seen = 0;
-    const asking = setInterval(() => messages.length === seen ? ask() : seen = messages.length, 2 * EXPIRY);
+    const repeating = setInterval(() => messages.length === seen ? request() : seen = messages.length, 2 * EXPIRY);
     try {
-      ask();
+      request();
       await ended;
       return messages;
     } finally {
       clearTimeout(timer);
-      clearInterval(asking);
+      clearInterval(repeating);
       subscription.unsubscribe();
     }
   }
@@ -327,15 +328,15 @@ export class JetStream {
   /** Configuration and state of a stream; `null` when it does not exist. */
   async info(stream: string): Promise<StreamInfo | null> {
     try {
-      return toInfo(stream, await this.#ask(`STREAM.INFO.${stream}`, {}, Info));
+      return toInfo(stream, await this.#callApi(`STREAM.INFO.${stream}`, {}, Info));
     } catch (error) {
       if (error instanceof JetStreamError && error.code === STREAM_NOT_FOUND) return null;
       throw error;
     }
   }
 
-  async #ask<Output>(method: string, question: object, schema: v.GenericSchema<unknown, Output>): Promise<Output> {
-    const answer = await this.#request(`$JS.API.${method}`, JSON.stringify(question), { timeout: this.#timeout });
+  async #callApi<Output>(method: string, parameters: object, schema: v.GenericSchema<unknown, Output>): Promise<Output> {
+    const answer = await this.#request(`$JS.API.${method}`, JSON.stringify(parameters), { timeout: this.#timeout });
     return read(answer, schema);
   }
 
@@ -369,15 +370,15 @@ function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Ou
  * Reads the position of a message from its reply subject: …, stream, consumer, deliveries, stream sequence, consumer sequence, time,
  * pending. `null` for a status message.
  */
-function toStreamMessage(message: Msg): StreamMessage & { readonly place: number } | null {
+function toStreamMessage(message: Msg): StreamMessage & { readonly delivery: number } | null {
   const words = message.reply?.split(".") ?? [];
   // Newer servers put two more tokens before the stream.
-  const [sequence, place, time] = words.slice(words.length >= 11 ? 7 : 5);
+  const [sequence, delivery, time] = words.slice(words.length >= 11 ? 7 : 5);
   if (words[1] !== "ACK" || !/^\d{1,15}$/.test(sequence ?? "")) return null;
   const { subject } = message;
   return {
     sequence: Number(sequence),
-    place: Number(place),
+    delivery: Number(delivery),
     subject,
     text: message.string(),
     time: Number(time) / NANOSECONDS,

@@ -44,6 +44,6 @@ function tagOf(text: string): number {
   const end = first > 0 || isMark(text) ? first : text.indexOf("\n", 1);
   const length = Math.min(end < 0 ? text.length : end, 512);
   let hash = 0x811c9dc5; // FNV-1a.
-  for (let place = 0; place < length; place++) hash = Math.imul(hash ^ text.charCodeAt(place), 0x01000193);
+  for (let index = 0; index < length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193);
   return (hash ^ (hash >>> 13) ^ (hash >>> 26)) & (TAGS - 1);
 }

@@ -12,7 +12,7 @@ import { ORDER_KEYS, orderKey, ordersSince } from "./orders.ts";
 import { UndeclaredHistories } from "./undeclared-histories.ts";
 
 /** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
-const KEPT = 24 * 60 * 60_000;
+const RETENTION = 24 * 60 * 60_000;
 
 /** Maximum number of entries that one read of a bucket returns: members of a channel, or nodes. */
 const MAX_ENTRIES = 1_000_000;
@@ -33,7 +33,7 @@ export class NatsSession implements BrokerSession {
   readonly #membersBucket: string;
   readonly #nodesBucket: string;
   readonly #subscriptions = new Map<string, Subscription>();
-  /** The state of each bucket at the last beat. */
+  /** The state of each bucket at the last heartbeat. */
   readonly #buckets = new Map<string, StreamInfo>();
   readonly #undeclared: UndeclaredHistories = new UndeclaredHistories({
     watch: (channel, added) => {
@@ -45,12 +45,12 @@ export class NatsSession implements BrokerSession {
   });
   /** The last write of each member: writes of one member run one after the other. */
   readonly #writing = new Map<string, Promise<void>>();
-  #arriving: Promise<void> | undefined;
-  #arrivingNext: Promise<void> | undefined;
-  #own: Subscription | undefined;
-  #beat: number | undefined;
+  #flushing: Promise<void> | undefined;
+  #nextFlush: Promise<void> | undefined;
+  #nodesSubscription: Subscription | undefined;
+  #lastHeartbeat: number | undefined;
   #nodes: ReadonlySet<string> = new Set();
-  #announced: number;
+  #announcedAt: number;
   #closed = false;
 
   constructor(
@@ -75,7 +75,7 @@ export class NatsSession implements BrokerSession {
     this.#prefix = `noroshi.${options.namespace}`;
     this.#membersBucket = `noroshi-${options.namespace}-members`;
     this.#nodesBucket = `noroshi-${options.namespace}-nodes`;
-    this.#announced = performance.now();
+    this.#announcedAt = performance.now();
   }
 
   get fullNamespace(): string {
@@ -91,7 +91,7 @@ export class NatsSession implements BrokerSession {
     // A shared connection may be reconnecting; `flush` waits for it.
     if (this.#isShared) await this.#connection.flush();
     // The server takes what follows after it, so that it is subscribed when that is answered.
-    this.#own = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
+    this.#nodesSubscription = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
     const { storage, replicas } = this.#bounds;
     await Promise.all([
       this.#history.open(),
@@ -105,7 +105,7 @@ export class NatsSession implements BrokerSession {
           subjects: [`$KV.${bucket}.>`],
           // An entry that is overwritten during a read still has its previous value.
           max_msgs_per_subject: 2,
-          max_age: KEPT * NANOSECONDS,
+          max_age: RETENTION * NANOSECONDS,
           max_bytes: -1,
           allow_rollup_hdrs: true,
           deny_delete: true,
@@ -141,12 +141,12 @@ export class NatsSession implements BrokerSession {
     const envelope = typeof sealed === "string" ? sealed : await sealed;
     if (once) await this.#once.publish(channel, envelope, once);
     else this.#connection.publish(this.#subject(channel, "event"), envelope);
-    await (this.#undeclared.afterPublish(channel) ?? this.#arrive());
+    await (this.#undeclared.afterPublish(channel) ?? this.#flush());
     return null;
   }
 
-  read(...question: Parameters<NatsHistory["read"]>): Promise<BrokerPage> {
-    return this.#history.read(...question);
+  read(...query: Parameters<NatsHistory["read"]>): Promise<BrokerPage> {
+    return this.#history.read(...query);
   }
 
   async endHistory(channel: string, upTo: Position): Promise<void> {
@@ -154,13 +154,13 @@ export class NatsSession implements BrokerSession {
   }
 
   latestPositions(channels: readonly string[], _: readonly HistoryOptions[]): Promise<(Position | null)[]> {
-    return this.#history.tops(channels);
+    return this.#history.latestPositions(channels);
   }
 
   async send(envelope: string): Promise<void> {
     this.#checkLength("send", envelope);
     this.#connection.publish(`${this.#prefix}.nodes`, envelope);
-    await this.#arrive();
+    await this.#flush();
   }
 
   async storeOrder(envelope: string, number: number): Promise<void> {
@@ -174,39 +174,39 @@ export class NatsSession implements BrokerSession {
   }
 
   async heartbeat(): Promise<boolean> {
-    this.#undeclared.round();
+    this.#undeclared.stopUnused();
     const checks = new Map([...this.#buckets].map(([bucket, known]) => [bucket, this.#verify(bucket, known)]));
     const renew = async () => {
-      // The beat adds an entry to this bucket: written before the check, it could stand in for one that was lost.
+      // The heartbeat adds an entry to this bucket. Written before the check, it could hide that another one was lost.
       await checks.get(this.#nodesBucket);
       return await this.#renew();
     };
     const [wasKnown] = await Promise.all([renew(), this.#history.verify(), ...checks.values()]);
     if (!wasKnown) return false;
     // `false` makes the engine announce its members again, which renews their expiry.
-    if (performance.now() - this.#announced < KEPT / 3) return true;
-    this.#announced = performance.now();
+    if (performance.now() - this.#announcedAt < RETENTION / 3) return true;
+    this.#announcedAt = performance.now();
     return false;
   }
 
-  /** Writes that the node is there. Resolves with whether the last time is still written. */
+  /** Writes the heartbeat of the node. Resolves with whether its last one was still stored. */
   async #renew(): Promise<boolean> {
     const { node, lease } = this.#options;
     const subject = `$KV.${this.#nodesBucket}.${node}`;
-    const last = this.#beat;
+    const last = this.#lastHeartbeat;
     const write = (last?: number) => this.#inBucket(() => this.#jetstream.publish(subject, `${lease}`, last));
     const wasKnown = last !== undefined && await write(last);
-    // The first beat, or another node has removed this one.
-    this.#beat = wasKnown || (await write())!; // `null` only with an expected sequence.
+    // The first heartbeat, or another node has removed this one.
+    this.#lastHeartbeat = wasKnown || (await write())!; // `null` only with an expected sequence.
     return Boolean(wasKnown);
   }
 
   async nodes(): Promise<string[]> {
-    const beats = await this.#entries(this.#nodesBucket, "*");
-    // The server's clock: the latest beat, such as this node's own, is only moments old.
-    const now = Math.max(...beats.map(({ time }) => time));
+    const heartbeats = await this.#entries(this.#nodesBucket, "*");
+    // The server's clock: the latest heartbeat, such as this node's own, is only moments old.
+    const now = Math.max(...heartbeats.map(({ time }) => time));
     const alive: string[] = [];
-    for (const { subject, text, time } of beats) {
+    for (const { subject, text, time } of heartbeats) {
       const node = subject.slice(subject.lastIndexOf(".") + 1);
       if (time + (Number(text) || 0) > now) alive.push(node);
       else await this.#sweep(node);
@@ -229,7 +229,7 @@ export class NatsSession implements BrokerSession {
       await this.#inBucket(async () => write(await this.#member(channel, user)));
       this.#connection.publish(this.#subject(channel, "member"), envelope);
     });
-    await this.#arrive();
+    await this.#flush();
   }
 
   async members(channel: string): Promise<string[]> {
@@ -255,19 +255,19 @@ export class NatsSession implements BrokerSession {
       this.#connection.close().catch(() => {});
       return;
     }
-    for (const subscription of [this.#own, ...this.#subscriptions.values()]) subscription?.unsubscribe();
+    for (const subscription of [this.#nodesSubscription, ...this.#subscriptions.values()]) subscription?.unsubscribe();
     this.#undeclared.close();
   }
 
-  /** Resolves when the server has received what was published. One flush at a time: calls meanwhile share the next, as each is a write. */
-  #arrive(): Promise<void> {
-    if (this.#arriving) return this.#arrivingNext ??= this.#arriving.then(this.#arriveNext, this.#arriveNext);
-    return this.#arriving = this.#connection.flush().finally(() => this.#arriving = undefined);
+  /** Resolves when the server has received what was published. One flush at a time: calls meanwhile share the next one. */
+  #flush(): Promise<void> {
+    if (this.#flushing) return this.#nextFlush ??= this.#flushing.then(this.#startNextFlush, this.#startNextFlush);
+    return this.#flushing = this.#connection.flush().finally(() => this.#flushing = undefined);
   }
 
-  readonly #arriveNext = (): Promise<void> => {
-    this.#arrivingNext = undefined;
-    return this.#arrive();
+  readonly #startNextFlush = (): Promise<void> => {
+    this.#nextFlush = undefined;
+    return this.#flush();
   };
 
   /** Ends the session when a bucket has lost data. @param known its state at the last check. */
@@ -283,9 +283,9 @@ export class NatsSession implements BrokerSession {
   }
 
   /** Ends the session when a bucket is gone: the next one creates it, and every node announces its members again. */
-  async #inBucket<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  async #inBucket<Result>(request: () => Promise<Result>): Promise<Result> {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
       if (isGone(error)) this.#ended(error);
       throw error;
@@ -321,8 +321,8 @@ export class NatsSession implements BrokerSession {
     if (!this.#closed) this.#listener.ended(error);
   }
 
-  #subscribe(subject: string, take: (message: Msg) => void): Subscription {
-    const callback = (error: Error | null, message: Msg) => error ? this.#ended(error) : take(message);
+  #subscribe(subject: string, handle: (message: Msg) => void): Subscription {
+    const callback = (error: Error | null, message: Msg) => error ? this.#ended(error) : handle(message);
     return this.#connection.subscribe(subject, { callback });
   }
 

@@ -13,15 +13,14 @@ export interface UndeclaredHistoriesHost {
 interface Watched {
   /** Whether something was published since the channel is watched. */
   isPublished: boolean;
-  /** Whether something was published since the last round. */
+  /** Whether something was published since the last call of `stopUnused`. */
   isUsed: boolean;
   stop(): void;
 }
 
 /**
- * Ends the histories that other nodes keep of channels for which this node declares none, as in a rolling deploy: they lack this node's
- * publications, and a client must not recover from them. After one request per channel it watches for new histories, because a request
- * per publication would double the cost.
+ * Ends histories of channels for which this node declares none, as in a rolling deploy: they lack this node's publications, and a client
+ * must not recover from them. After one request per channel it watches for new histories: a request per publication would double the cost.
  */
 export class UndeclaredHistories {
   readonly #host: UndeclaredHistoriesHost;
@@ -32,28 +31,28 @@ export class UndeclaredHistories {
     this.#host = host;
   }
 
-  /** Call after each publication without a history. Resolves when a history was looked for; `undefined` when that is not needed. */
+  /** Call after each publication without a history. Resolves when a history was ended or none was there; `undefined` if one is watched for. */
   afterPublish(channel: string): Promise<void> | undefined {
     const watched = this.#watched.get(channel);
-    if (!watched) return this.#look(channel);
+    if (!watched) return this.#endAndWatch(channel);
     watched.isPublished = watched.isUsed = true;
     return undefined;
   }
 
   /** Stops watching channels that had no publication since the last call. */
-  round(): void {
+  stopUnused(): void {
     for (const [channel, watched] of this.#watched) {
-      if (!watched.isUsed) this.#give(channel, watched);
+      if (!watched.isUsed) this.#stopWatching(channel, watched);
       watched.isUsed = false;
     }
   }
 
   close(): void {
     this.#isClosed = true;
-    for (const [channel, watched] of this.#watched) this.#give(channel, watched);
+    for (const [channel, watched] of this.#watched) this.#stopWatching(channel, watched);
   }
 
-  async #look(channel: string): Promise<void> {
+  async #endAndWatch(channel: string): Promise<void> {
     if (this.#watched.size >= MAX_CHANNELS) return void await this.#host.end(channel);
     let isAdded = false;
     const watched: Watched = {
@@ -61,7 +60,7 @@ export class UndeclaredHistories {
       isUsed: true,
       stop: this.#host.watch(channel, () => {
         isAdded = true;
-        this.#give(channel, watched);
+        this.#stopWatching(channel, watched);
         if (watched.isPublished) this.#host.end(channel).catch((error) => this.#host.failed(error));
       }),
     };
@@ -75,7 +74,7 @@ export class UndeclaredHistories {
     }
   }
 
-  #give(channel: string, watched: Watched): void {
+  #stopWatching(channel: string, watched: Watched): void {
     watched.stop();
     if (this.#watched.get(channel) === watched) this.#watched.delete(channel);
   }

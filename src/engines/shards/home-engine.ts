@@ -31,7 +31,7 @@ import {
   type Operation,
   type Outcome,
   type RelayAnswer,
-  takeMessage,
+  receiveMessage,
 } from "./shards.ts";
 
 /** Interval at which stored items that all relays have received are deleted, in ms: one write for all of them. */
@@ -58,14 +58,14 @@ export class HomeEngine implements Engine, Timed {
   readonly #options: HomeEngineOptions;
   readonly #local: SqliteEngine;
   readonly #store: HomeStore;
-  readonly #attendance: HomeMembers;
+  readonly #members: HomeMembers;
   /** Channels that this node is subscribed to itself. */
   readonly #own = new Set<string>();
   /** By channel that relays are subscribed to: the offset of its last publication. */
-  readonly #tops = new Map<string, number>();
+  readonly #latestOffsets = new Map<string, number>();
   readonly #nodes: RelayNodes;
-  /** The place of the data of each member here, and the member that is joining. */
-  readonly #places = new WeakMap<Member, number>();
+  /** The rank of the data of each member here, and the member that is joining. */
+  readonly #ranks = new WeakMap<Member, number>();
   #joining: Member | undefined;
   #host: EngineHost | undefined;
   #fanOut: FanOut | undefined;
@@ -75,7 +75,7 @@ export class HomeEngine implements Engine, Timed {
     const { sql, prefix } = options;
     this.#local = new SqliteEngine(sql, { prefix, receivesAll: true });
     this.#store = new HomeStore(sql, prefix);
-    this.#attendance = new HomeMembers(sql, prefix, (channel, joined, left) => {
+    this.#members = new HomeMembers(sql, prefix, (channel, joined, left) => {
       if (this.#own.has(channel)) this.#host?.present(channel, joined, left);
       return this.#push({ type: "presence", channel, joined, left }, this.#relaysOf(channel));
     });
@@ -108,7 +108,7 @@ export class HomeEngine implements Engine, Timed {
     const { deadlines } = host;
     const report = (error: unknown) => host.report(error);
     this.#store.start();
-    this.#attendance.start();
+    this.#members.start();
     this.#local.start({
       node: host.node,
       now: () => host.now(),
@@ -117,7 +117,7 @@ export class HomeEngine implements Engine, Timed {
       gap: () => {},
       present: (channel, joined, left) => {
         for (const member of joined) this.#joinOwn(channel, member);
-        for (const user of left) this.#attendance.leave(OWN, channel, user);
+        for (const user of left) this.#members.leave(OWN, channel, user);
       },
       received: () => {},
       status: () => {},
@@ -128,12 +128,12 @@ export class HomeEngine implements Engine, Timed {
       deadlines,
       callRelay: this.#options.callRelay,
       answered: (answer) => this.#answered(answer),
-      present: (changes) => this.#attendance.itemsOf(changes),
+      present: (changes) => this.#members.itemsOf(changes),
       report,
     });
     for (const relay of this.#store.relays.keys()) this.#fanOut.add(relay);
     for (const channel of this.#store.channels.keys()) this.#hold(channel);
-    if (this.#store.hasPending) this.#handAgain();
+    if (this.#store.hasPending) this.#resendPending();
   }
 
   async send(message: string, to?: string): Promise<void> {
@@ -202,28 +202,28 @@ export class HomeEngine implements Engine, Timed {
   async members(channel: string): Promise<Member[]> {
     this.#check("name the members");
     await this.#checkRelaysOf(channel);
-    return this.#attendance.members(channel);
+    return this.#members.members(channel);
   }
 
   /** As many members as fit into one answer, by user. @param after the last user of the page before. */
   async membersAfter(channel: string, after: string | undefined): Promise<MembersPage> {
     if (after === undefined) await this.#checkRelaysOf(channel);
-    return this.#attendance.page(channel, after);
+    return this.#members.page(channel, after);
   }
 
   close(): void {
     if (this.status === "closed") return;
     this.#fanOut?.stop();
     this.#host?.deadlines.delete(this);
-    if (this.#host) this.#attendance.replace(OWN, []);
+    if (this.#host) this.#members.replace(OWN, []);
     this.#local.close();
   }
 
-  /** Carries out what a relay asks. */
+  /** Carries out the operations of a relay. */
   async receive({ relay, node, generation, operations }: HomeCall): Promise<HomeAnswer> {
     const revision = this.#store.add(relay, generation, operations.some(isChange));
     this.#fanOut?.add(relay);
-    this.#nodes.heard(relay, node);
+    this.#nodes.update(relay, node);
     const outcomes: Outcome[] = [];
     let length = 0;
     for (const operation of operations) {
@@ -246,14 +246,14 @@ export class HomeEngine implements Engine, Timed {
   due(): void {
     if (!this.#store.hasPending) return;
     if (!this.#fanOut?.isIdle) return this.#host?.deadlines.set(this, TIDY_PERIOD);
-    this.#attendance.confirmAll();
+    this.#members.confirmAll();
     this.#store.hasPending = false;
   }
 
   #joinOwn(channel: string, member: Member): void {
     const joining = this.#joining;
-    const place = this.#attendance.join(OWN, channel, member, joining && this.#places.get(joining));
-    if (joining) this.#places.set(joining, place);
+    const rank = this.#members.join(OWN, channel, member, joining && this.#ranks.get(joining));
+    if (joining) this.#ranks.set(joining, rank);
   }
 
   #carryOut(relay: string, operation: Operation): unknown {
@@ -273,15 +273,15 @@ export class HomeEngine implements Engine, Timed {
       case "read":
         return this.read(operation.channel, operation.history, operation.after, operation.limit, operation.maxBytes);
       case "join":
-        return this.#attendance.join(relay, operation.channel, operation.member, operation.place);
+        return this.#members.join(relay, operation.channel, operation.member, operation.place);
       case "leave":
-        return this.#attendance.leave(relay, operation.channel, operation.user);
+        return this.#members.leave(relay, operation.channel, operation.user);
       case "members":
         return this.membersAfter(operation.channel, operation.after);
       case "resync":
         for (const channel of this.#store.replace(relay, operation.channels)) this.#release(channel);
         for (const { channel, history } of operation.channels) this.#hold(channel, history);
-        return this.#attendance.replace(relay, operation.members);
+        return this.#members.replace(relay, operation.members);
       case "send":
         return this.#send(relay, operation.text, operation.to);
       case "order":
@@ -297,39 +297,39 @@ export class HomeEngine implements Engine, Timed {
   }
 
   async #checkRelaysOf(channel: string): Promise<void> {
-    await this.#nodes.check(this.#attendance.relays(channel).filter((relay) => relay !== OWN));
+    await this.#nodes.querySilent(this.#members.relays(channel).filter((relay) => relay !== OWN));
   }
 
   /** The nodes with connections. */
   async #nodesOf(): Promise<string[]> {
-    const nodes = await this.#nodes.ask(this.relays);
+    const nodes = await this.#nodes.query(this.relays);
     return this.#options.hasConnections() ? [...nodes, this.#host!.node] : nodes; // Called after the start.
   }
 
-  /** Subscribes the storage to the channel: its history does not expire meanwhile. */
+  /** Subscribes the storage to the channel, so that its history does not expire. */
   #hold(channel: string, history?: HistoryOptions | null): Position | null {
     const declared = history ?? [...this.#store.channels.get(channel)?.values() ?? []].find(Boolean) ?? null;
     const position = this.#local.subscribe(channel, declared);
-    if (position) this.#tops.set(channel, position.offset);
+    if (position) this.#latestOffsets.set(channel, position.offset);
     return history === null ? null : position;
   }
 
   #release(channel: string): void {
     if (this.#own.has(channel) || this.#store.channels.has(channel)) return;
-    this.#tops.delete(channel);
+    this.#latestOffsets.delete(channel);
     this.#local.unsubscribe(channel);
   }
 
   #forget(relay: string): void {
     for (const channel of this.#store.delete(relay)) this.#release(channel);
-    this.#attendance.replace(relay, []);
+    this.#members.replace(relay, []);
     this.#fanOut?.delete(relay);
     this.#nodes.forget(relay);
   }
 
   #published(channel: string, { position, ...content }: Publication): void {
-    const previous = this.#tops.get(channel) ?? 0;
-    if (position && this.#tops.has(channel)) this.#tops.set(channel, position.offset);
+    const previous = this.#latestOffsets.get(channel) ?? 0;
+    if (position && this.#latestOffsets.has(channel)) this.#latestOffsets.set(channel, position.offset);
     if (this.#own.has(channel)) this.#host?.published(channel, { ...content, position });
     this.#push({ type: "publication", channel, content, position, previous }, this.#relaysOf(channel));
   }
@@ -370,25 +370,25 @@ export class HomeEngine implements Engine, Timed {
     return this.relays.filter((relay) => relay !== sender);
   }
 
-  /** Repeats the hand-over that the end of the last run has interrupted. */
-  #handAgain(): void {
+  /** Sends again what relays may not have received before the last run ended. */
+  #resendPending(): void {
     const host = this.#host!; // Called by the start.
     host.deadlines.set(this, TIDY_PERIOD);
     this.#push(null, this.#store.relays.keys());
-    for (const { channel, user } of this.#attendance.pending()) {
-      const [item] = this.#attendance.itemsOf([`${channel}\n${user}`]);
+    for (const { channel, user } of this.#members.pending()) {
+      const [item] = this.#members.itemsOf([`${channel}\n${user}`]);
       this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One for one change.
     }
     for (const { item, sender } of this.#store.orders(host.now())) {
       this.#push(item, this.#allBut(sender));
-      takeMessage(host, item);
+      receiveMessage(host, item);
     }
   }
 
   #answered({ nodes }: RelayAnswer): void {
     for (const { relay, node, generation, isIdle } of nodes) {
       if (isIdle && this.#store.relays.get(relay) === generation) this.#forget(relay);
-      else this.#nodes.heard(relay, node);
+      else this.#nodes.update(relay, node);
     }
   }
 

@@ -26,7 +26,7 @@ export class HomeMembers {
   readonly #members: string;
   readonly #pending: string;
   readonly #changed: Changed;
-  #newest = 0;
+  #newestRank = 0;
   /** Number of pending changes, or more: one of the same member counts again. */
   #pendingCount = 0;
 
@@ -39,6 +39,7 @@ export class HomeMembers {
   }
 
   start(): void {
+    // `place`: the rank of the data.
     const [members, pending] = [this.#members, this.#pending];
     rowsOf(
       this.#sql,
@@ -50,14 +51,14 @@ export class HomeMembers {
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${pending} (channel TEXT, user TEXT, PRIMARY KEY (channel, user)) WITHOUT ROWID`,
     );
-    this.#newest = rowsOf<{ place: number | null }>(this.#sql, `SELECT MAX(place) AS place FROM ${members}`)[0]?.place ?? 0;
+    this.#newestRank = rowsOf<{ place: number | null }>(this.#sql, `SELECT MAX(place) AS place FROM ${members}`)[0]?.place ?? 0;
     this.#pendingCount = this.pending().length;
   }
 
-  /** @param place that the data has already, so that it does not become newer. @default the newest. Returns the place. */
-  join(relay: string, channel: string, { user, data }: Member, place: number = ++this.#newest): number {
-    this.#change(channel, user, () => this.#put(relay, channel, user, data ?? null, place));
-    return place;
+  /** Returns the rank of the data. @param rank that the data has already, so that it does not become newer. @default a new one */
+  join(relay: string, channel: string, { user, data }: Member, rank: number = ++this.#newestRank): number {
+    this.#change(channel, user, () => this.#put(relay, channel, user, data ?? null, rank));
+    return rank;
   }
 
   leave(relay: string, channel: string, user: string): void {
@@ -75,7 +76,7 @@ export class HomeMembers {
     for (const each of before) if (!now.has(keyOf(each))) this.leave(relay, each.channel, each.user);
     const known = new Map(before.map((each) => [keyOf(each), each.data]));
     for (const { channel, user, data } of members) {
-      // Known data keeps its place.
+      // Known data keeps its rank.
       if (known.get(keyOf({ channel, user })) === (data ?? null)) continue;
       this.join(relay, channel, data === undefined ? { user } : { user, data });
     }
@@ -144,7 +145,7 @@ export class HomeMembers {
     this.#pendingCount = 0;
   }
 
-  #put(relay: string, channel: string, user: string, data: string | null, place: number): void {
+  #put(relay: string, channel: string, user: string, data: string | null, rank: number): void {
     rowsOf(
       this.#sql,
       `INSERT OR REPLACE INTO ${this.#members} (channel, user, relay, data, place) VALUES (?, ?, ?, ?, ?)`,
@@ -152,7 +153,7 @@ export class HomeMembers {
       user,
       relay,
       data,
-      place,
+      rank,
     );
   }
 
@@ -161,12 +162,12 @@ export class HomeMembers {
   }
 
   #change(channel: string, user: string, change: () => void): void {
-    const was = this.member(channel, user);
+    const before = this.member(channel, user);
     change();
-    const is = this.member(channel, user);
-    if (is ? was && was.data === is.data : !was) return;
-    const isTold = this.#changed(channel, is ? [is] : [], is ? [] : [user]);
-    if (!isTold) return;
+    const now = this.member(channel, user);
+    if (now ? before && before.data === now.data : !before) return;
+    const hasRelays = this.#changed(channel, now ? [now] : [], now ? [] : [user]);
+    if (!hasRelays) return;
     if (++this.#pendingCount > MAX_PENDING) this.confirmAll();
     rowsOf(this.#sql, `INSERT OR IGNORE INTO ${this.#pending} VALUES (?, ?)`, channel, user);
   }

@@ -6,7 +6,7 @@ type Change = Extract<Item, { type: "presence" }>;
 /** Maximum number of members whose last announcement is remembered. */
 const MAX_MEMBERS = 10_000;
 
-/** What a relay has announced last of each member: a home object that starts again repeats what relays may have received. */
+/** The last change of each member that a relay has reported: a home object that starts again repeats changes. */
 export class LastChanges {
   /** By channel and user: the member's data, or that it has left. */
   readonly #last = new Map<string, Map<string, string | undefined | typeof LEFT>>();
@@ -16,7 +16,7 @@ export class LastChanges {
    * Returns the part of the change that is new. Only a repeated change can hold known parts: before any other one, relays may have missed
    * an announcement.
    */
-  take({ channel, joined, left, isRepeated }: Change): { joined: readonly Member[]; left: readonly string[] } {
+  filterNew({ channel, joined, left, isRepeated }: Change): { joined: readonly Member[]; left: readonly string[] } {
     if (this.#count + joined.length + left.length > MAX_MEMBERS) this.#clear();
     let last = this.#last.get(channel);
     if (!last) this.#last.set(channel, last = new Map());

@@ -8,11 +8,11 @@ export class ReceivedCalls {
   readonly #latest = new Map<string, number>();
 
   /**
-   * Notes a call with items. `true`: it is new; `false`: its items were taken before.
+   * Records a call with items. Returns whether it is new; the items of a known call were handled before.
    *
    * @throws {Error} for a call from before the latest one: its items would come out of order, and maybe again.
    */
-  take({ run, number }: Pick<RelayCall, "run" | "number">): boolean {
+  record({ run, number }: Pick<RelayCall, "run" | "number">): boolean {
     const latest = this.#latest.get(run) ?? 0;
     if (number < latest) throw new Error("Cannot take the call: a later one has come before it");
     this.#latest.set(run, number);

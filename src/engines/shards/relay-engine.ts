@@ -30,7 +30,7 @@ import {
   type RelayAnswer,
   type RelayCall,
   type RelayEngineOptions,
-  takeMessage,
+  receiveMessage,
 } from "./shards.ts";
 
 /** Number of channels that recover at once. */
@@ -57,17 +57,17 @@ export class RelayEngine implements Engine {
   /** Keeps subscriptions and the members here. */
   readonly #local: SqliteEngine;
   readonly #channels = new Map<string, RelayChannel>();
-  /** The place of each member's data, as the home object has given it. */
-  readonly #places = new WeakMap<Member, number>();
+  /** The rank of each member's data, which the home object has assigned. */
+  readonly #ranks = new WeakMap<Member, number>();
   #host: EngineHost | undefined;
-  readonly #known = new ReceivedCalls();
+  readonly #receivedCalls = new ReceivedCalls();
   /** Lists of members by channel. A list may be long, and all clients that return at once want it. */
   readonly #lists = new SharedCalls<readonly Member[]>();
   /** The member that is joining. */
   #joining: Member | undefined;
   /** The announcement of the call that is under way. */
   #announcing: Promise<unknown> | undefined;
-  readonly #announced = new LastChanges();
+  readonly #lastChanges = new LastChanges();
   /** Whether the start is over, and with it the return of clients from hibernation. */
   #isSettled = false;
   /** The registration under way. All connections that open meanwhile wait for it. */
@@ -88,7 +88,7 @@ export class RelayEngine implements Engine {
       sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
       // A closed engine ignores the answer to its last call, which would list the relay again.
       answered: (answer, call) => {
-        if (this.status === "closed" || !this.#store.hear(answer, call)) return;
+        if (this.status === "closed" || !this.#store.applyAnswer(answer, call)) return;
         this.#resync.request(true);
         this.#host?.report(ordersLost()); // It may not have listed this relay when they were given.
       },
@@ -175,8 +175,8 @@ export class RelayEngine implements Engine {
     subscription?.stop();
     if (!this.#channels.delete(channel) || this.status === "closed") return;
     this.#store.forget(channel);
-    this.#announced.forget(channel);
-    this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // `Resync` announces it later.
+    this.#lastChanges.forget(channel);
+    this.#announceRemoval({ type: "unsubscribe", channel }).catch(() => {}); // `Resync` announces it later.
   }
 
   async publish(
@@ -223,14 +223,14 @@ export class RelayEngine implements Engine {
     this.#check("name the members");
     return await this.#lists.run(channel, async () => {
       const members: Member[] = [];
-      this.#announced.forget(channel);
+      this.#lastChanges.forget(channel);
       let page: MembersPage;
       do {
         const after = members.at(-1)?.user;
         page = await this.#calls.runAlone({ type: "members", channel, after }) as MembersPage; // As the home object answers it.
         for (const member of page.members) members.push(member);
       } while (page.hasMore);
-      this.#announced.forget(channel);
+      this.#lastChanges.forget(channel);
       return members;
     });
   }
@@ -250,7 +250,7 @@ export class RelayEngine implements Engine {
   /** Handles a call of the home object, and passes it on to other relays. */
   async receive({ others, ...call }: RelayCall): Promise<RelayAnswer> {
     const { relay, callRelay, hasConnections } = this.#options;
-    const isNew = call.number !== 0 && this.status !== "closed" && this.#known.take(call);
+    const isNew = call.number !== 0 && this.status !== "closed" && this.#receivedCalls.record(call);
     // Both at once. A failure here must not end the others' calls.
     const [isWhole, passed] = await Promise.all([this.#handle(call, isNew), passOn(others, call, callRelay)]);
     const isIdle = this.#channels.size === 0 && !hasConnections() && !this.#store.hasMembers;
@@ -262,7 +262,7 @@ export class RelayEngine implements Engine {
   /** `false`: something is missing still. */
   async #handle({ number, items, isLate }: Omit<RelayCall, "others">, isNew: boolean): Promise<boolean> {
     if (this.status === "closed" || number === 0) return true;
-    if (isNew) { for (const item of items) this.#take(item); }
+    if (isNew) { for (const item of items) this.#receiveItem(item); }
     // Deliveries are written at the end of the turn. The position is stored after that, so a relay that stops in between delivers again.
     await new Promise<void>((done) => afterTurn(done));
     // The same call may come once more while it is carried out.
@@ -289,13 +289,13 @@ export class RelayEngine implements Engine {
     return isWhole;
   }
 
-  #take(item: RelayCall["items"][number]): void {
+  #receiveItem(item: RelayCall["items"][number]): void {
     const host = this.#host!; // The object calls it after the start.
-    if (item.type === "message" || item.type === "lost") return takeMessage(host, item);
+    if (item.type === "message" || item.type === "lost") return receiveMessage(host, item);
     const subscription = this.#channels.get(item.channel);
     if (!subscription) return; // Of another relay of the call.
     if (item.type === "presence") {
-      const { joined, left } = this.#announced.take(item);
+      const { joined, left } = this.#lastChanges.filterNew(item);
       if (joined.length + left.length > 0) host.present(item.channel, joined, left);
     } else subscription.receive({ ...item.content, position: item.position }, item.previous);
   }
@@ -333,28 +333,28 @@ export class RelayEngine implements Engine {
     }
   }
 
-  /** Tells the home object of a change of the members here. */
+  /** Sends the home object a change of the members here. */
   #announce(channel: string, joined: readonly Member[], left: readonly string[]): void {
     if (this.status === "closed") return;
     const member = this.#joining;
     const announcements = [
       ...joined.map((each) => this.#announceJoin(channel, each, member)),
-      ...left.map((user) => this.#announceGone({ type: "leave", channel, user })),
+      ...left.map((user) => this.#announceRemoval({ type: "leave", channel, user })),
     ];
     const announcing = this.#announcing = Promise.all(announcements);
     announcing.catch(() => this.#resync.request());
   }
 
-  /** @param member as the node holds it: the same object has the same place. */
+  /** @param member as the node holds it: the same object has the same rank. */
   async #announceJoin(channel: string, { user, data }: Member, member: Member | undefined): Promise<void> {
     const join = (): Operation => ({
       type: "join",
       channel,
       member: data === undefined ? { user } : { user, data },
-      place: member && this.#places.get(member),
+      place: member && this.#ranks.get(member),
     });
-    const place = await this.#run("join", join) as number; // As the home object answers it.
-    if (member) this.#places.set(member, place);
+    const rank = await this.#run("join", join) as number; // As the home object answers it.
+    if (member) this.#ranks.set(member, rank);
   }
 
   /** Runs once all clients have returned from hibernation: what none of them is subscribed to ends. */
@@ -365,15 +365,15 @@ export class RelayEngine implements Engine {
     for (const channel of this.#store.channels()) {
       if (this.#channels.has(channel)) continue;
       this.#store.forget(channel);
-      this.#announceGone({ type: "unsubscribe", channel }).catch(() => {}); // `Resync` announces it later.
+      this.#announceRemoval({ type: "unsubscribe", channel }).catch(() => {}); // `Resync` announces it later.
     }
   }
 
-  async #announceGone(operation: Extract<Operation, { type: "unsubscribe" | "leave" }>): Promise<void> {
-    await this.#resync.follow(() => this.#run(operation.type, () => operation));
+  async #announceRemoval(operation: Extract<Operation, { type: "unsubscribe" | "leave" }>): Promise<void> {
+    await this.#resync.trackRemoval(() => this.#run(operation.type, () => operation));
   }
 
-  /** Tells the home object all that this relay has. `false`: something is missing still. */
+  /** Sends the home object all that this relay has. `false`: something is missing still. */
   async #sendAll(): Promise<boolean> {
     const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
     await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));

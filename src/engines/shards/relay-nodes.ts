@@ -13,51 +13,51 @@ export interface RelayNodesHost {
 const TRUST = 60_000;
 
 /** How long each relay may take to name its node, in ms. */
-const ASK_TIMEOUT = 2_000;
+const QUERY_TIMEOUT = 2_000;
 
-/** The nodes of relays, as they were last heard of. */
+/** The names of the nodes of relays, as of their last call or answer. */
 export class RelayNodes {
   readonly #host: RelayNodesHost;
   readonly #relays = new Map<string, string>();
-  /** By relay: when it was last heard of, in ms of the monotonic clock. */
-  readonly #heard = new Map<string, number>();
+  /** By relay: when it last called or answered, in ms of the monotonic clock. */
+  readonly #lastSeen = new Map<string, number>();
 
   constructor(host: RelayNodesHost) {
     this.#host = host;
   }
 
-  heard(relay: string, node: string): void {
-    this.#heard.set(relay, this.#host.now());
+  update(relay: string, node: string): void {
+    this.#lastSeen.set(relay, this.#host.now());
     if (this.#relays.get(node) === relay) return;
     this.#drop(relay); // It has started anew.
     this.#relays.set(node, relay);
   }
 
-  /** The relay of the node; `undefined` if none has said so. */
+  /** The relay of the node; `undefined` if it is not known. */
   relayOf(node: string): string | undefined {
     return this.#relays.get(node);
   }
 
   /**
-   * Asks relays for the names of their nodes, and leaves out idle ones. A relay that does not answer may have clients: it is
+   * Queries the names of the nodes of relays, and leaves out idle ones. A relay that does not answer may have clients: it is
    * listed by its last known name, else by that of its object.
    */
-  async ask(relays: readonly string[]): Promise<string[]> {
-    const call = { run: "", number: 0, items: [], isLate: false, timeout: ASK_TIMEOUT };
+  async query(relays: readonly string[]): Promise<string[]> {
+    const call = { run: "", number: 0, items: [], isLate: false, timeout: QUERY_TIMEOUT };
     const answer = await passOn(relays, call, this.#host.callRelay);
     const silent = answer.failed.map((relay) => this.#nodeOf(relay) ?? relay);
     this.#host.answered(answer);
     return [...answer.nodes.filter(({ isIdle }) => !isIdle).map(({ node }) => node), ...silent];
   }
 
-  /** Asks those of the relays that have been silent for a while: one that was restarted without its connections finds that out then. */
-  async check(relays: readonly string[]): Promise<void> {
+  /** Queries relays that were silent for a while: one that was restarted without its connections then removes its members. */
+  async querySilent(relays: readonly string[]): Promise<void> {
     const since = this.#host.now() - TRUST;
-    await this.ask(relays.filter((relay) => (this.#heard.get(relay) ?? -Infinity) < since));
+    await this.query(relays.filter((relay) => (this.#lastSeen.get(relay) ?? -Infinity) < since));
   }
 
   forget(relay: string): void {
-    this.#heard.delete(relay);
+    this.#lastSeen.delete(relay);
     this.#drop(relay);
   }
 

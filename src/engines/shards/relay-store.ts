@@ -87,7 +87,7 @@ export class RelayStore {
    * Handles an answer: the home object lists the generation of the call, unless there is a newer one. Returns whether it knows
    * less than before, because its storage is another one or an older copy.
    */
-  hear({ home, revision }: HomeAnswer, call: Pick<HomeCall, "generation" | "revision">): boolean {
+  applyAnswer({ home, revision }: HomeAnswer, call: Pick<HomeCall, "generation" | "revision">): boolean {
     const { generation, ...before } = this.#row;
     const isOther = before.home !== null && before.home !== home;
     if (call.generation !== generation) {

@@ -23,8 +23,8 @@ export class Resync implements Timed {
   /** Whether it is scheduled, or will be once the start is over. */
   #isWanted = false;
   #isRunning = false;
-  /** Number of calls under way that report ended subscriptions and members. */
-  #goneCalls = 0;
+  /** Number of calls under way that report ended subscriptions or members. */
+  #removalCalls = 0;
 
   constructor(store: RelayStore, host: ResyncHost) {
     this.#store = store;
@@ -42,9 +42,9 @@ export class Resync implements Timed {
     deadlines?.set(this, isAtOnce ? 0 : longest * (1 + Math.random()) / 2);
   }
 
-  /** Makes a call that reports what has ended. The storage notes that it is due: a relay that restarts sends everything. */
-  async follow(call: () => Promise<unknown>): Promise<void> {
-    this.#goneCalls++;
+  /** Makes a call that reports an ended subscription or member. It is noted in the storage: a relay that restarts sends everything. */
+  async trackRemoval(call: () => Promise<unknown>): Promise<void> {
+    this.#removalCalls++;
     this.#store.isBehind = true;
     try {
       await call();
@@ -52,7 +52,7 @@ export class Resync implements Timed {
       this.request();
       throw error;
     } finally {
-      this.#goneCalls--;
+      this.#removalCalls--;
       this.#clear();
     }
   }
@@ -80,6 +80,6 @@ export class Resync implements Timed {
 
   /** Notes that the home object knows everything, if it does. */
   #clear(): void {
-    if (!this.#isWanted && !this.#isRunning && this.#goneCalls === 0) this.#store.isBehind = false;
+    if (!this.#isWanted && !this.#isRunning && this.#removalCalls === 0) this.#store.isBehind = false;
   }
 }

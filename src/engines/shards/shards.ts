@@ -20,7 +20,7 @@ export interface RelayEngineOptions extends HomeEngineOptions {
   readonly callHome: CallHome;
 }
 
-/** What a relay asks of the home object. */
+/** An operation that a relay requests of the home object. */
 export type Operation =
   | { readonly type: "hello" }
   | { readonly type: "subscribe"; readonly channel: string; readonly history: HistoryOptions | null }
@@ -40,7 +40,7 @@ export type Operation =
     readonly limit: number;
     readonly maxBytes: number;
   }
-  /** @param place of data that the home object has seen before, so that it does not count as newer. */
+  /** @param place the rank of data that the home object has ranked before, so that it does not count as newer. */
   | { readonly type: "join"; readonly channel: string; readonly member: Member; readonly place?: number | undefined }
   | { readonly type: "leave"; readonly channel: string; readonly user: string }
   /** @param after the last user of the page before. */
@@ -71,7 +71,7 @@ export interface MembersPage {
   readonly hasMore: boolean;
 }
 
-/** One call of a relay: what it asks, in order. */
+/** One call of a relay, with its operations in order. */
 export interface HomeCall {
   /** The name of its object. */
   readonly relay: string;
@@ -131,7 +131,7 @@ export interface RelayCall {
   /** One start of the home object. */
   readonly run: string;
   /**
-   * Grows with each call of the run: a relay ignores the items of the call that it has had last, and refuses an earlier one. 0: a question
+   * Grows with each call of the run: a relay ignores the items of the call that it has had last, and refuses an earlier one. 0: a query
    * without items.
    */
   readonly number: number;
@@ -170,7 +170,7 @@ export type CallHome = (call: HomeCall) => Promise<HomeAnswer>;
 /** Calls a relay by its name. Rejects if it cannot be reached. */
 export type CallRelay = (relay: string, call: RelayCall) => Promise<RelayAnswer>;
 
-/** Calls of one object at once, and so the width of the tree: workerd opens six connections of an object at once, and one is for the rest. */
+/** Width of the tree: calls of one object at once. workerd opens six connections of an object at once; one is for other calls. */
 export const FAN_OUT = 5;
 
 /** How long a relay may take to answer, in ms: it may have to start, and to read what it lacks. */
@@ -222,7 +222,7 @@ export async function callTree(
 }
 
 /** Hands the node a message, or reports that it has missed orders. */
-export function takeMessage(host: EngineHost, item: Extract<Item, { type: "message" | "lost" }>): void {
+export function receiveMessage(host: EngineHost, item: Extract<Item, { type: "message" | "lost" }>): void {
   if (item.type === "lost") host.report(ordersLost());
   else if (item.age === undefined) host.received(item.text);
   else host.received(item.text, item.age);
