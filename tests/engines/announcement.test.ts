@@ -69,8 +69,8 @@ async function create() {
   };
 }
 
-describe("A node that comes back to its broker", () => {
-  it("tells of its members, but of nobody who has left while it tells", async () => {
+describe("A node that reconnects to its broker", () => {
+  it("announces its members, except those that leave meanwhile", async () => {
     const { engine, members, asked, end, hold, resume, release } = await create();
     for (const user of range(300).map(String)) {
       await engine.join("room", { user });
@@ -91,7 +91,7 @@ describe("A node that comes back to its broker", () => {
     await engine.close();
   });
 
-  it("tells of those who left while it was away, but of nobody who has come back while it tells", async () => {
+  it("announces the members that left while it was disconnected, except those that rejoin meanwhile", async () => {
     const { engine, members, end, hold, resume, release } = await create();
     for (const user of range(300).map(String)) {
       await engine.join("room", { user });
@@ -109,7 +109,7 @@ describe("A node that comes back to its broker", () => {
     await engine.close();
   });
 
-  it("tells again of somebody who left twice, and of whose second leaving it had no answer", async () => {
+  it("announces a second leave again when the broker has not confirmed it", async () => {
     const { engine, members, end, hold, part, resume, release } = await create();
     await engine.join("room", { user: "mika" });
     hold();
@@ -149,7 +149,7 @@ describe("A node that comes back to its broker", () => {
   });
 });
 
-describe("A node whose earlier session is heard late", () => {
+describe("A node whose earlier session is received late", () => {
   /** A node, and what the broker holds of it: the envelope of each user. */
   async function create() {
     const clock = new TestClock();
@@ -183,7 +183,7 @@ describe("A node whose earlier session is heard late", () => {
     return { engine, host, held, look };
   }
 
-  it("announces its members again where the broker holds older data, or none", async () => {
+  it("announces its members again when the broker has older data of them, or none", async () => {
     const { engine, host, held, look } = await create();
     await engine.join("room", { user: "mika", data: '"old"' });
     const old = held.get("mika")!;
@@ -198,7 +198,7 @@ describe("A node whose earlier session is heard late", () => {
     await engine.close();
   });
 
-  it("announces that those have left whom the broker still holds", async () => {
+  it("announces the leave of members that the broker still lists", async () => {
     const { engine, held, look } = await create();
     await engine.join("room", { user: "mika" });
     const late = held.get("mika")!;
@@ -209,7 +209,7 @@ describe("A node whose earlier session is heard late", () => {
     await engine.close();
   });
 
-  it("announces nothing while the broker holds what it has announced", async () => {
+  it("announces nothing while the broker has what it announced", async () => {
     const { engine, held, look } = await create();
     await engine.join("room", { user: "mika", data: "1" });
     await engine.join("room", { user: "noa" });

@@ -91,7 +91,7 @@ describe("BroadcastChannelEngine", () => {
     nodes = [];
   });
 
-  it("refuses a history: where the channel is declared, and wherever it is asked for one", () => {
+  it("refuses a history when the channel is declared and in every call", () => {
     const controller = new WebSocketController({ engine: broadcastChannelEngine(), logger: false });
     const history = { size: 1, ttl: 1_000 };
     const remedy = { name: "TypeError", message: /without one or use noroshi\/redis or noroshi\/nats/ };
@@ -122,7 +122,7 @@ describe("BroadcastChannelEngine", () => {
     }
   });
 
-  it("takes nothing that no node has sent, counts it, and says so once", { timeout: 300_000 }, async () => {
+  it("drops and counts messages that no node has sent, and reports them once", { timeout: 300_000 }, async () => {
     const { engine, host } = create({ namespace: "odd", maxLength: 100 });
     engine.subscribe("room", null);
     const stranger = new BroadcastChannel("noroshi:odd");
@@ -183,7 +183,7 @@ describe("BroadcastChannelEngine", () => {
     assert.deepEqual([b.host.messages, b.engine.members("room"), b.engine.nodes().length], [["from b"], [], 2]);
   });
 
-  it("learns from those that were there before it of all their members", { timeout: 300_000 }, async () => {
+  it("receives all members of the nodes that started before it", { timeout: 300_000 }, async () => {
     const [a, b] = [create(), create()];
     for (const user of range(2_500)) {
       a.engine.join("room", { user: `${user}`, data: `${user}` });
@@ -202,26 +202,30 @@ describe("BroadcastChannelEngine", () => {
     assert.equal(b.host.membersOf("room")["mika"], "2");
   });
 
-  it("forgets who is silent for a lease, and has all of it again when it is heard", { timeout: 300_000 }, async () => {
-    const clocks = [new TestClock(), new TestClock()] as const;
-    const [a, b] = [create({ lease: 900 }, clocks[0]), create({ lease: 900 }, clocks[1])];
-    b.engine.subscribe("room", null);
-    a.engine.join("room", { user: "mika", data: "1" });
-    await until(() => "mika" in b.host.membersOf("room"));
-    // Held up, this thread has heard nobody: once it goes on, nobody is dead.
-    clocks[1].jump(60_000);
-    assert.equal(b.engine.nodes().length, 2);
-    clocks[1].advance(900);
-    assert.deepEqual([b.engine.nodes(), b.host.membersOf("room")], [[b.host.node], {}]);
-    clocks[0].advance(300);
-    await until(() => "mika" in b.host.membersOf("room"));
-    assert.deepEqual([b.engine.nodes().length, b.engine.members("room")], [2, [{ user: "mika", data: "1" }]]);
-    a.engine.close();
-    await until(() => b.engine.nodes().length === 1);
-    assert.deepEqual([b.host.membersOf("room"), b.engine.channels], [{}, 1]);
-    b.engine.close();
-    assert.deepEqual(clocks.map(({ timers }) => timers), [0, 0]);
-  });
+  it(
+    "removes a node that is silent for a lease, and restores its members when it sends again",
+    { timeout: 300_000 },
+    async () => {
+      const clocks = [new TestClock(), new TestClock()] as const;
+      const [a, b] = [create({ lease: 900 }, clocks[0]), create({ lease: 900 }, clocks[1])];
+      b.engine.subscribe("room", null);
+      a.engine.join("room", { user: "mika", data: "1" });
+      await until(() => "mika" in b.host.membersOf("room"));
+      // Held up, this thread has heard nobody: once it goes on, nobody is dead.
+      clocks[1].jump(60_000);
+      assert.equal(b.engine.nodes().length, 2);
+      clocks[1].advance(900);
+      assert.deepEqual([b.engine.nodes(), b.host.membersOf("room")], [[b.host.node], {}]);
+      clocks[0].advance(300);
+      await until(() => "mika" in b.host.membersOf("room"));
+      assert.deepEqual([b.engine.nodes().length, b.engine.members("room")], [2, [{ user: "mika", data: "1" }]]);
+      a.engine.close();
+      await until(() => b.engine.nodes().length === 1);
+      assert.deepEqual([b.host.membersOf("room"), b.engine.channels], [{}, 1]);
+      b.engine.close();
+      assert.deepEqual(clocks.map(({ timers }) => timers), [0, 0]);
+    },
+  );
 });
 
 /** Time that a worker has to answer another one, in ms: a busy machine may hold it up. */
@@ -298,7 +302,7 @@ describe("Servers in worker threads", () => {
     await Promise.all(nodes.map((node) => node.terminate()));
   }, { timeout: 300_000 });
 
-  it("are one, until one is ended", { timeout: 300_000 }, async () => {
+  it("act as one, until one is terminated", { timeout: 300_000 }, async () => {
     const [a, b, c] = nodes as [WorkerNode, WorkerNode, WorkerNode];
     const peers = await Promise.all(nodes.map((node, index) => join(node, `user${index}`)));
     clients = peers.map(({ client }) => client);

@@ -38,7 +38,7 @@ describe("A queue of calls", () => {
     assert.deepEqual([run, failures.length], [[], 1]);
   });
 
-  it("runs a statement again that another transaction conflicts with, and not for ever", async () => {
+  it("retries a statement that conflicts with another transaction, a limited number of times", async () => {
     for (const code of ["40001", "40P01"]) {
       const run: string[] = [];
       let conflicts = 2;
@@ -58,7 +58,7 @@ describe("A queue of calls", () => {
     }
   });
 
-  it("rejects what waits when it is stopped, and runs nothing later", async () => {
+  it("rejects waiting calls when it is stopped, and runs nothing later", async () => {
     const { queue, run, stalls } = create();
     const stall = new Stall();
     stalls.push(stall);
@@ -74,7 +74,7 @@ describe("A queue of calls", () => {
     assert.deepEqual(run, [["first"]]);
   });
 
-  it("runs no half of a failed statement after it is stopped", async () => {
+  it("does not retry parts of a failed statement after it is stopped", async () => {
     const { queue, run, stalls } = create();
     const stall = new Stall();
     stalls.push(stall);

@@ -26,7 +26,7 @@ function limit(sql: Sql, more: number): void {
 }
 
 describe("A full database", { skip: noSqlite }, () => {
-  it("refuses publications, delivers and keeps those before, and takes others when there is room", () => {
+  it("refuses publications, keeps those from before, and accepts others when there is room", () => {
     const sql = openSqlite();
     const { engine, host } = open(sql);
     limit(sql, 8);
@@ -47,7 +47,7 @@ describe("A full database", { skip: noSqlite }, () => {
     assert.deepEqual(read().map(({ position }) => position), host.publications("a").map(({ position }) => position));
   });
 
-  it("has in the history what it has delivered, whichever statement of a publication fails", () => {
+  it("stores what it delivers, whichever statement of a publication fails", () => {
     for (let place = 0; place < 12; place++) {
       const database = openSqlite();
       let statements = Infinity;
@@ -81,7 +81,7 @@ describe("A full database", { skip: noSqlite }, () => {
     }
   });
 
-  it("refuses a schedule, and calls those that it has", async () => {
+  it("refuses a schedule, and runs those that are stored", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     let calls = 0;
     const schedules = new Schedules({ count: () => void calls++ });

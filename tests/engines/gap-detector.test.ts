@@ -57,7 +57,7 @@ function create() {
 }
 
 describe("GapDetector", () => {
-  it("tells of each once, from where it starts, without reading", async () => {
+  it("delivers each publication once, from its start, without reading the history", async () => {
     const { gaps, receive, told, reads } = create();
     receive(1, 2, 3);
     assert.deepEqual(told, []);
@@ -67,7 +67,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told, reads], [[3, 4, 5], []]);
   });
 
-  it("takes what is below its start, or in what it read, for a copy, without reading", async () => {
+  it("ignores publications from before its start or its last read, without reading the history", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.start(at(2));
     receive(1, 2, 3);
@@ -79,7 +79,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told, reads], [[3, 4, 5, 6, 7, 8], [at(3)]]);
   });
 
-  it("reads where something below what it received arrives: a copy, or a history that has gone back", async () => {
+  it("reads the history when an offset below the last live one arrives: a copy, or a history that went back", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.start(at(0));
     receive(1, 2, 3, 4, 5);
@@ -95,7 +95,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told.slice(5), reads.length], [["gap e 3", 4], 2]);
   });
 
-  it("reads what is missing before what arrived before it started", async () => {
+  it("reads what is missing before the publications that arrived before its start", async () => {
     const { gaps, history, receive, told, reads } = create();
     receive(5);
     history.kept = range(6);
@@ -104,7 +104,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told, reads], [[3, 4, 5], [at(2)]]);
   });
 
-  it("reads what is missing, and tells of it before what comes after", async () => {
+  it("reads missing publications, and delivers them before later ones", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.start(at(1));
     history.kept = range(8);
@@ -117,7 +117,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told.slice(6), reads.length], [[8], 1]);
   });
 
-  it("keeps what arrives while it reads, and reads again where something is missing even then", async () => {
+  it("queues what arrives during a read, and reads again when publications are still missing", async () => {
     const { gaps, history, receive, told, reads, hold } = create();
     gaps.start(at(0));
     history.kept = [1, 2];
@@ -132,7 +132,7 @@ describe("GapDetector", () => {
     assert.deepEqual(reads, [at(0), at(2)]);
   });
 
-  it("tells of a gap where the history has not all, and goes on from its end", async () => {
+  it("reports a gap when the history is incomplete, and continues from its end", async () => {
     const { gaps, history, receive, told } = create();
     gaps.start(at(1));
     history.kept = [5, 6];
@@ -142,7 +142,7 @@ describe("GapDetector", () => {
     assert.deepEqual(told, ["gap e 6", 7]);
   });
 
-  it("tells of a gap where it is another history, and goes on in that", async () => {
+  it("reports a gap when the epoch has changed, and continues in the new history", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.start(at(9));
     history.epoch = "f";
@@ -158,7 +158,7 @@ describe("GapDetector", () => {
     assert.deepEqual(reads, [at(9), at(3, "f")]);
   });
 
-  it("takes nothing that the history does not know: of a future, or of another epoch", async () => {
+  it("drops publications that the history does not have: of a later offset, or of another epoch", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.start(at(2));
     history.kept = [1, 2];
@@ -172,7 +172,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told.at(-1), reads.length], [3, 2]);
   });
 
-  it("goes over what is no publication", async () => {
+  it("skips entries that are not publications", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.start(at(1));
     gaps.receive({ position: at(2) }, 1);
@@ -185,7 +185,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told, reads.length], [[3, 4, 5], 1]);
   });
 
-  it("notices by a check that the last of it was lost", async () => {
+  it("notices by a check that the last publication was lost", async () => {
     const { gaps, history, receive, told, reads } = create();
     gaps.check(at(5));
     gaps.start(at(0));
@@ -219,7 +219,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told.slice(3), reads], [["gap e 1"], [at(3)]]);
   });
 
-  it("looks again when it is to resume while it reads", async () => {
+  it("reads again when it is resumed during a read", async () => {
     const { gaps, history, told, reads, hold } = create();
     history.kept = [1];
     gaps.start(at(1));
@@ -231,7 +231,7 @@ describe("GapDetector", () => {
     assert.deepEqual([reads, told], [[at(1), at(1)], []]);
   });
 
-  it("looks what there is when it resumes, whatever it has been told", async () => {
+  it("reads the history when it is resumed, whatever arrived before", async () => {
     const { gaps, history, told, reads } = create();
     await gaps.resume();
     assert.deepEqual(reads, []);
@@ -241,7 +241,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told, reads], [[1], [at(0)]]);
   });
 
-  it("says that it could not read, and reads at the next check, though the top is known by then", async () => {
+  it("reports a failed read, and reads at the next check, even when the end of the history is known by then", async () => {
     const { gaps, history, receive, told, reads, fail } = create();
     gaps.start(at(1));
     history.kept = [2, 3];
@@ -257,7 +257,7 @@ describe("GapDetector", () => {
     assert.deepEqual([told.at(-1), reads.length], [4, 2]);
   });
 
-  it("takes the next one for missing more while it is behind", async () => {
+  it("reads the history when the next publication arrives while it is behind", async () => {
     const { gaps, history, receive, told, fail } = create();
     gaps.start(at(1));
     fail(new Error("away"));
@@ -270,7 +270,7 @@ describe("GapDetector", () => {
     assert.deepEqual(told, ["failed: away", 2, 3]);
   });
 
-  it("keeps a thousand while it reads, and finds the others in the history", async () => {
+  it("queues 1,000 publications during a read, and reads the others from the history", async () => {
     // The page ends before those that wait, or with them.
     for (const end of [2, 1_001]) {
       const { gaps, history, receive, told, reads, hold } = create();
@@ -288,7 +288,7 @@ describe("GapDetector", () => {
     }
   });
 
-  it("tells nothing once it is stopped, in the middle of a read too", async () => {
+  it("delivers nothing once it is stopped, even during a read", async () => {
     for (const [isReading, kept] of [[false, [1, 2]], [true, [1, 2]], [true, [2]]] as const) {
       const { gaps, history, receive, told, reads, hold } = create();
       gaps.start(at(0));
@@ -305,7 +305,7 @@ describe("GapDetector", () => {
     }
   });
 
-  it("tells of all of it in order, whatever is lost, doubled or late on its way, and whenever reading fails", async () => {
+  it("delivers everything in order, whatever is lost, repeated or late, and whenever a read fails", async () => {
     const random = new Random();
     for (const _ of range(100)) {
       const { gaps, history, told, receive, fail } = create();

@@ -33,7 +33,7 @@ async function startUnseen({ kit, controllers }: ReturnType<typeof cluster>): Pr
 
 describe("An order", () => {
   // Found by the simulation, seed 3.
-  it("reaches a node that was away while its sender started", async () => {
+  it("reaches a node that was disconnected while its sender started", async () => {
     const nodes = cluster();
     const { kit } = nodes;
     const alice = await kit.socket({ node: 0, path: "/websocket?access_token=alice" });
@@ -46,7 +46,7 @@ describe("An order", () => {
     await kit.close();
   });
 
-  it("of a node that is not known yet ends no connection that was opened later", async () => {
+  it("of an unknown node ends no connection that was opened later", async () => {
     const nodes = cluster();
     const { kit } = nodes;
     const sender = await startUnseen(nodes);
@@ -65,7 +65,7 @@ describe("An order", () => {
     "a long timeout": { timeout: 300_000 },
   };
   for (const [title, options] of Object.entries(LATE)) {
-    it(`reaches a node that notices only after minutes that it was cut off, for it has ${title}`, async () => {
+    it(`reaches a node that notices its disconnect only after minutes because of ${title}`, async () => {
       const nodes = new VirtualNodes({ secret: "a secret of the tests", ...options });
       const [cut, sender] = [await nodes.start(0), await nodes.start(1)];
       nodes.broker.cut(0);

@@ -59,7 +59,7 @@ describe("The ledgers of a node", () => {
     });
   };
 
-  it("take the publication of a transaction that lasted up to an hour, once", () => {
+  it("accept the publication of a transaction of up to an hour, once", () => {
     const lasted = (node: string, sealedAt: number, storedAt: number) => ({ node, sealedAt, storedAt });
     const verdicts = judgeAll([
       lasted("a", 3_600_000, 3_600_000),
@@ -71,7 +71,7 @@ describe("The ledgers of a node", () => {
     assert.deepEqual(verdicts.map(({ verdict }) => verdict), ["genuine", "genuine", "replayed", "stale", "stale"]);
   });
 
-  it("remember the last transactions of a channel, and take no copy of those before", () => {
+  it("remember the last transactions of a channel, and accept no copy of earlier ones", () => {
     const transactions = Array.from({ length: 60_000 }, (_, time) => ({ node: `tx.${time}`, sealedAt: time, storedAt: time }));
     const judged = judgeAll([...transactions, { ...transactions[0]!, storedAt: 60_000 }, {
       ...transactions[59_999]!,

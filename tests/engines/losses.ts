@@ -73,7 +73,7 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         return { fixture, live, publisher, positions };
       };
 
-      it(`${loss}: a node that is subscribed is told of each publication, or of a gap`, TIMEOUT, async (t) => {
+      it(`${loss}: a subscribed node receives each publication or a gap`, TIMEOUT, async (t) => {
         const { fixture, live, publisher, positions } = await begin(t, "room");
         await fixture.lose("room");
         await publishAll(publisher, "room");
@@ -142,7 +142,7 @@ export function losses(name: string, { skip = false, losses, create }: LossFixtu
         },
       );
 
-      it(`${loss}: a new subscription begins where the channel stands, and recovers from there`, TIMEOUT, async (t) => {
+      it(`${loss}: a new subscription starts at the end of the history, and recovers from there`, TIMEOUT, async (t) => {
         // While others know more, the next epoch may begin at any moment.
         const { fixture, live, publisher } = await begin(t, "room");
         for (const node of [live, publisher]) await node.engine.close();

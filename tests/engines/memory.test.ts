@@ -31,7 +31,7 @@ conformance("memory", {
 });
 
 describe("MemoryEngine", () => {
-  it("gives up the publications of the channels used longest ago when all take too much", async () => {
+  it("deletes publications of the least recently used channels when all take too much", async () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 40_000 }));
     const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
     for (const channel of ["a", "b", "c", "d"]) await engine.publish(channel, { event: "say", data }, LONG);
@@ -59,7 +59,7 @@ describe("MemoryEngine", () => {
     assert.equal(once(100_000), null);
   });
 
-  it("never recovers over what it has given up", async () => {
+  it("never recovers across deleted publications", async () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 20_000 }));
     engine.subscribe("a", LONG);
     const positions = await publish(engine, "a", LONG, 5);
@@ -70,14 +70,14 @@ describe("MemoryEngine", () => {
     assert.deepEqual(page.position, positions.at(-1));
   });
 
-  it("bounds channels without publications too", () => {
+  it("limits channels without publications", () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 200_000 }));
     for (const number of range(10_000)) engine.read(`empty:${number}`, LONG, null, 1);
     assert.ok(engine.historyBytes <= 200_000);
     assert.ok(engine.channels < 2_000, `${engine.channels} channels`);
   });
 
-  it("counts no bytes when all has expired", async () => {
+  it("counts no bytes when everything has expired", async () => {
     const { engine, clock } = start();
     await publish(engine, "a", { size: 10, ttl: 1_000 }, 20);
     assert.ok(engine.historyBytes > 0);

@@ -148,8 +148,8 @@ async function fill(connection: NatsConnection): Promise<void> {
 }
 
 /** A backup of before an epoch that the nodes know. */
-describe("The engine over a NATS that goes back to an earlier epoch", { skip: lacks("nats-server") }, () => {
-  it("begins another one", { timeout: 300_000 }, async () => {
+describe("The engine over a NATS server that goes back to an earlier epoch", { skip: lacks("nats-server") }, () => {
+  it("begins a new epoch", { timeout: 300_000 }, async () => {
     const history: HistoryOptions = { size: 100, ttl: 300_000 };
     const broker = await BrokerProcess.nats();
     const copy = `${broker.folder}-copy`;
@@ -179,29 +179,33 @@ describe("The engine over a NATS that goes back to an earlier epoch", { skip: la
   });
 });
 
-describe("The engine over a NATS that restarts with less", { skip: lacks("nats-server") }, () => {
-  it("begins another epoch, also where the node that is left has only received what is lost", { timeout: 300_000 }, async () => {
-    const history: HistoryOptions = { size: 100, ttl: 60_000 };
-    const broker = await BrokerProcess.nats();
-    const copy = `${broker.folder}-copy`;
-    // No check comes in between: nothing but the publication shows what there was.
-    const options = { servers: `nats://127.0.0.1:${broker.port}`, ...FAST, checkInterval: 20_000, lease: 60_000 };
-    const [a, b] = await Promise.all([startNode(natsEngine(options)), startNode(natsEngine(options))]);
-    try {
-      await b.engine.subscribe("heard", history);
-      const [known] = await publish(a.engine, "room", history, 1);
-      cpSync(broker.folder, copy, { recursive: true });
-      await publish(a.engine, "room", history, 1, 1);
-      await publish(a.engine, "heard", history, 1);
-      await b.host.until(() => b.host.publications("heard").length === 1);
-      await a.engine.close();
-      await lose("tail", broker, copy);
-      await b.host.until(() => b.host.statuses.lastIndexOf("ready") > b.host.statuses.indexOf("unavailable"));
-      assert.equal((await b.engine.read("room", history, known!, 10)).isComplete, false);
-    } finally {
-      await Promise.all([a, b].map(({ engine }) => engine.close()));
-      await broker.close();
-      rmSync(copy, { recursive: true, force: true });
-    }
-  });
+describe("The engine over a NATS server that restarts with less data", { skip: lacks("nats-server") }, () => {
+  it(
+    "begins a new epoch, even when the remaining node has only received the lost publications",
+    { timeout: 300_000 },
+    async () => {
+      const history: HistoryOptions = { size: 100, ttl: 60_000 };
+      const broker = await BrokerProcess.nats();
+      const copy = `${broker.folder}-copy`;
+      // No check comes in between: nothing but the publication shows what there was.
+      const options = { servers: `nats://127.0.0.1:${broker.port}`, ...FAST, checkInterval: 20_000, lease: 60_000 };
+      const [a, b] = await Promise.all([startNode(natsEngine(options)), startNode(natsEngine(options))]);
+      try {
+        await b.engine.subscribe("heard", history);
+        const [known] = await publish(a.engine, "room", history, 1);
+        cpSync(broker.folder, copy, { recursive: true });
+        await publish(a.engine, "room", history, 1, 1);
+        await publish(a.engine, "heard", history, 1);
+        await b.host.until(() => b.host.publications("heard").length === 1);
+        await a.engine.close();
+        await lose("tail", broker, copy);
+        await b.host.until(() => b.host.statuses.lastIndexOf("ready") > b.host.statuses.indexOf("unavailable"));
+        assert.equal((await b.engine.read("room", history, known!, 10)).isComplete, false);
+      } finally {
+        await Promise.all([a, b].map(({ engine }) => engine.close()));
+        await broker.close();
+        rmSync(copy, { recursive: true, force: true });
+      }
+    },
+  );
 });

@@ -118,7 +118,7 @@ class Ends {
 // Beside each other: most wait for three timeouts, or for a lease.
 describe("An engine over NATS", { skip: lacks("nats-server"), concurrency: true }, () => {
   for (const { title, config = "", storage, options, cause } of FAULTS) {
-    it(`says the first cause where ${title}, in its error and in those of what is asked meanwhile`, TIMEOUT, async (t) => {
+    it(`names the first cause when ${title}, in its error and in those of calls meanwhile`, TIMEOUT, async (t) => {
       const ends = new Ends(t);
       const { port } = await ends.server(config, storage);
       // Calls at the start wait for three of its timeouts.
@@ -135,7 +135,7 @@ describe("An engine over NATS", { skip: lacks("nats-server"), concurrency: true 
     });
   }
 
-  it("says the first cause where nobody listens", TIMEOUT, async (t) => {
+  it("names the first cause when nobody listens", TIMEOUT, async (t) => {
     const { error } = await new Ends(t).failure(await freePort());
     assert.match(error.message, /connection refused|ECONNREFUSED/i);
   });

@@ -39,7 +39,7 @@ function create() {
 }
 
 describe("Publications without a history", () => {
-  it("end one that is there, each time", async () => {
+  it("end an existing history, each time", async () => {
     const { undeclared, ended, add, answer, watched } = create();
     for (let count = 1; count <= 3; count++) {
       add("room");
@@ -49,7 +49,7 @@ describe("Publications without a history", () => {
     }
   });
 
-  it("ask once where there is none, and end one that has begun since", async () => {
+  it("look for a history once, and end one that begins later", async () => {
     const { undeclared, ended, add, answer, watched } = create();
     void undeclared.afterPublish("room");
     await answer();
@@ -60,7 +60,7 @@ describe("Publications without a history", () => {
     assert.deepEqual([ended, watched("room")], [["room"], 0]);
   });
 
-  it("leave one alone that lacks nothing", async () => {
+  it("keep a history that lacks nothing", async () => {
     const { undeclared, ended, add, answer } = create();
     void undeclared.afterPublish("room");
     await answer();
@@ -70,7 +70,7 @@ describe("Publications without a history", () => {
     assert.deepEqual(ended, ["room"]);
   });
 
-  it("ask again where one has begun while they asked", async () => {
+  it("look again when a history begins during the first look", async () => {
     const { undeclared, ended, add, answer, watched } = create();
     void undeclared.afterPublish("room");
     add("room");
@@ -80,7 +80,7 @@ describe("Publications without a history", () => {
     assert.deepEqual(ended, ["room"]);
   });
 
-  it("watch no channel that nothing is published to any more", async () => {
+  it("stop watching a channel without publications", async () => {
     const { undeclared, answer, watched } = create();
     void undeclared.afterPublish("room");
     await answer();
@@ -94,7 +94,7 @@ describe("Publications without a history", () => {
     assert.equal(watched("room"), 0);
   });
 
-  it("watch no channel when the session ends while they ask", async () => {
+  it("watch no channel when the session is closed meanwhile", async () => {
     const { undeclared, answer, watched } = create();
     void undeclared.afterPublish("room");
     undeclared.close();

@@ -46,7 +46,7 @@ function create(checksUntilRemoval = 0) {
 }
 
 describe("The members of a subscription", () => {
-  it("are read at the first change, and told of as far as they changed", async () => {
+  it("are read at the first change, and only changed ones are reported", async () => {
     const { join, leave, answer, told } = create();
     join("ann");
     await answer("ann", "was there");
@@ -71,7 +71,7 @@ describe("The members of a subscription", () => {
     assert.equal(subscription.countCheck(), false);
   });
 
-  it("are told of once, though the broker's answer was faster than what says that they came", async () => {
+  it("are reported once when the broker lists them before their join arrives", async () => {
     const { join, answer, told } = create();
     join("ann");
     await answer("ann", "bob");
@@ -80,7 +80,7 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann +bob");
   });
 
-  it("are told of so, too, when that arrives while they are read again", async () => {
+  it("are reported once when their join arrives during a second read", async () => {
     const { subscription, join, answer, told } = create();
     join("ann");
     await answer("ann", "bob");
@@ -91,7 +91,7 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann +bob");
   });
 
-  it("are not told of again when who asked has been named them", async () => {
+  it("are not reported again when a caller has received them in a list", async () => {
     const { subscription, join, answer, told } = create();
     join("ann");
     const members = subscription.members();
@@ -101,7 +101,7 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann");
   });
 
-  it("are told of as they are in the end, when they come and go while they are read", async () => {
+  it("are reported in their last state when they join and leave during a read", async () => {
     const { join, leave, answer, told } = create();
     join("ann");
     join("bob");
@@ -112,7 +112,7 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "-bob");
   });
 
-  it("are there until two readings in a row have not found them: a broker may have given up their keys", async () => {
+  it("stay until two reads in a row miss them, because a broker may have evicted their keys", async () => {
     const { subscription, join, leave, answer, told } = create();
     const renew = async (...users: string[]) => {
       const renewed = subscription.renew();
@@ -135,7 +135,7 @@ describe("The members of a subscription", () => {
     assert.deepEqual(await renew("ann"), ["", false]);
   });
 
-  it("are there for so many looks, however often they are read meanwhile", async () => {
+  it("stay for a number of checks, however often they are read meanwhile", async () => {
     const { subscription, join, answer, told } = create(3);
     join("ann");
     await answer("ann", "bob");
@@ -151,7 +151,7 @@ describe("The members of a subscription", () => {
     assert.deepEqual(looks, [false, "", false, "", false, "", true, "-bob", false, ""]);
   });
 
-  it("are asked for once by all who ask meanwhile", async () => {
+  it("are read once for all calls during the read", async () => {
     const { subscription, asked, join, answer } = create();
     const questions = [subscription.members(), subscription.members()];
     join("ann");

@@ -113,7 +113,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       return { controller, proxy, errors, join, cut, heal, node, dropped: () => (controller.engine as BrokerEngine).dropped };
     };
 
-    it("is carried out by all at once, whatever their clocks say", TIMEOUT, async () => {
+    it("is carried out by all nodes at once, whatever their clocks say", TIMEOUT, async () => {
       const nodes = [await create(), await create(2 * HOURS), await create(-2 * HOURS)];
       await untilAcquainted(nodes);
       const before = nodes.map(({ errors, dropped }) => ({ errors: [...errors], dropped: dropped() }));
@@ -130,7 +130,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       assert.deepEqual(nodes.map(({ errors, dropped }) => ({ errors, dropped: dropped() })), before);
     });
 
-    it("names the node that is cut off, which closes who was there when it is back", TIMEOUT, async () => {
+    it("names a disconnected node, which closes the earlier connections when it is back", TIMEOUT, async () => {
       const [a, b] = [await create(2 * HOURS), await create(-2 * HOURS)];
       const before = [b.join("ann"), b.join("bob")];
       await b.cut();
@@ -148,7 +148,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       assert.deepEqual([...before, later].map(({ closes }) => closes()), [[4403], [], []]);
     });
 
-    it("is read by a node that was cut off when its sender has gone", TIMEOUT, async () => {
+    it("is read by a disconnected node after its sender has gone", TIMEOUT, async () => {
       const b = await create();
       const ann = b.join("ann");
       await b.cut();
@@ -160,7 +160,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       assert.deepEqual(ann.closes(), [4999]);
     });
 
-    it("of a node that is cut off says so, and is sent when it is back", TIMEOUT, async () => {
+    it("of a disconnected node resolves as not sent, and is sent after its reconnect", TIMEOUT, async () => {
       const [a, b] = [await create(), await create()];
       const [here, there] = [a.join("ann"), b.join("ann")];
       await a.controller.engine.nodes();
@@ -173,7 +173,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       assert.deepEqual(there.closes(), [4403]);
     });
 
-    it("to ask anew is kept as well", TIMEOUT, async () => {
+    it("to revalidate clients is stored as well", TIMEOUT, async () => {
       const { asked, options } = revalidating();
       const [a, b] = [await create(0, options), await create(0, options)];
       b.join("ann");
@@ -187,7 +187,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
     });
 
     it(
-      "is reported as lost by a node that missed more than the broker keeps, and all its clients are asked about",
+      "is reported as lost by a node that missed more orders than the broker stores, and all its clients are revalidated",
       TIMEOUT,
       async () => {
         const { asked, options } = revalidating();
@@ -212,7 +212,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       },
     );
 
-    it("that was captured ends nobody, on a node that heard it or one that started later", TIMEOUT, async () => {
+    it("that was captured and sent again disconnects nobody, on any node", TIMEOUT, async () => {
       const [a, b] = [await create(), await create()];
       await a.controller.disconnect({ user: "ann" });
       const c = await create();

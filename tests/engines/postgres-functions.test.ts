@@ -228,7 +228,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await transaction.end();
   });
 
-  it("remove what the size has no room for, of a channel that nobody publishes to", TIMEOUT, async () => {
+  it("remove publications beyond the size from a quiet channel", TIMEOUT, async () => {
     const { client, node } = on;
     const small = { size: 10, ttl: HISTORY.ttl };
     const channels = range(60).map((number) => `quiet:${number}`);

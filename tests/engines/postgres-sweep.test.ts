@@ -7,7 +7,7 @@ import { PARTS, PostgresSession } from "../../src/engines/postgres/session.ts";
 import { Stall } from "../support/waiting.ts";
 
 describe("A session of PostgreSQL", () => {
-  it("removes all that has expired at the second beat, and looks again only where there may be more", async () => {
+  it("removes all that has expired at the second heartbeat, and sweeps again only parts that may have more", async () => {
     const swept: string[][] = [];
     const over = new Stall();
     let notify = (_payload: string) => {};

@@ -150,7 +150,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
       // PGlite runs one transaction at a time.
       const together = { ...TIMEOUT, skip: library === "PGlite" && "it has one connection" };
 
-      it("has its place by the commits, whichever transaction began first", together, async () => {
+      it("has its position by the order of the commits, whichever transaction began first", together, async () => {
         const start = await b.engine.subscribe("order", HISTORY);
         let commitFirst!: () => void;
         const gate = new Promise<void>((resolve) => commitFirst = resolve);
@@ -177,7 +177,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
         assert.deepEqual([page.isComplete, page.publications.map(({ data }) => JSON.parse(data))], [true, expected]);
       });
 
-      it("waits for no other, whatever the order of their channels", together, async () => {
+      it("does not wait for other transactions, whatever the order of their channels", together, async () => {
         for (const channel of ["x", "y"]) await b.engine.subscribe(channel, HISTORY);
         await Promise.all(
           range(20).map((number) =>
@@ -249,7 +249,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual([node.host.gaps, node.host.errors, node.engine.dropped], [[], [], {}]);
   });
 
-  it("noroshi_publish refuses what is no channel or event", TIMEOUT, async () => {
+  it("noroshi_publish refuses an invalid channel or event", TIMEOUT, async () => {
     const { client } = on;
     for (
       const [channel, event] of [["a b", "say"], ["", "say"], [null, "say"], ["room", ""], ["room", "x".repeat(65)], [

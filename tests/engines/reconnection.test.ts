@@ -84,7 +84,7 @@ describe("Reconnection", () => {
     assert.deepEqual(sessions.map(({ isClosed }) => isClosed), [true, true]);
   });
 
-  it("takes a broker that answers nothing for one that is away, after 1.5 timeouts at most", async () => {
+  it("treats a broker that answers nothing as unavailable after at most 1.5 timeouts", async () => {
     const { host, sessions, pass, ask } = await create();
     const asked = [ask(), ask()];
     for (let rounds = 0; rounds < 2; rounds++) await pass();
@@ -96,7 +96,7 @@ describe("Reconnection", () => {
     assert.equal(host.errors.length, 1);
   });
 
-  it("waits on while other answers come, and goes on with the same session", async () => {
+  it("keeps waiting and keeps the session while other answers arrive", async () => {
     const { host, sessions, pass, ask } = await create();
     const asked = ask();
     for (let rounds = 0; rounds < 6; rounds++) {
@@ -112,7 +112,7 @@ describe("Reconnection", () => {
     assert.deepEqual(host.errors, []);
   });
 
-  it("waits for no answer longer than 3.5 timeouts, whatever else comes", async () => {
+  it("waits at most 3.5 timeouts for an answer, whatever else arrives", async () => {
     const { host, pass, ask } = await create();
     const asked = ask();
     for (let rounds = 0; rounds < 7; rounds++) {
@@ -123,7 +123,7 @@ describe("Reconnection", () => {
     assert.equal(host.statuses.at(-1), "unavailable");
   });
 
-  it("counts silence from the last answer, not from what was asked first", async () => {
+  it("measures silence from the last answer, not from the oldest request", async () => {
     const { pass, ask } = await create();
     const asked = ask();
     await pass();
@@ -135,7 +135,7 @@ describe("Reconnection", () => {
     assert.equal(asked.outcome, "ENGINE_UNAVAILABLE");
   });
 
-  it("does not take its own busy process for a broker that is silent", async () => {
+  it("does not treat its own busy process as a silent broker", async () => {
     const { clock, host, ask } = await create();
     const asked = ask();
     clock.jump(60_000);
@@ -156,7 +156,7 @@ describe("Reconnection", () => {
 });
 
 describe("Reconnection, with a connect of the application that fails", () => {
-  it("tells once that the broker is away, tries again, and ends no process", async () => {
+  it("reports an outage once, retries, and does not end the process", async () => {
     for (const { name, fail, kind } of FAILURES) {
       if (kind !== "thrown") continue;
       const clock = new TestClock();

@@ -11,7 +11,7 @@ const FAST = { lease: 6_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
 const TIMEOUT = { timeout: 300_000 };
 
-describe("The engine over a Redis that gives up keys", {
+describe("The engine over a Redis that evicts keys", {
   skip: lacks("redis-server"),
 }, () => {
   it(
@@ -72,38 +72,42 @@ describe("The engine over a Redis that is full", { skip: lacks("redis-server"), 
         }
       };
 
-      it("names members whose keys are gone again, and never as having left", TIMEOUT, () =>
-        run(async (start, evict) => {
-          const [a, b] = [await start(), await start()];
-          for (const channel of ["room", "hall"]) {
-            await b.engine.subscribe(channel, null);
-            await a.engine.join(channel, { user: "mika" });
-            await a.engine.join(channel, { user: "noa" });
-            await b.host.until(() => "noa" in b.host.membersOf(channel));
-          }
-          for (const key of [`m:${a.host.node}:room`, "w:room", `c:${a.host.node}`, "nodes"]) {
-            await evict(`noroshi:${key}`);
-            // Who asks the broker itself, as a node that is new does.
-            const c = await start();
-            for (let names = ""; names !== "mika noa";) {
-              names = (await c.engine.members("room")).map(({ user }) => user).sort().join(" ");
+      it(
+        "announces members again whose keys are evicted, and never reports them as left",
+        TIMEOUT,
+        () =>
+          run(async (start, evict) => {
+            const [a, b] = [await start(), await start()];
+            for (const channel of ["room", "hall"]) {
+              await b.engine.subscribe(channel, null);
+              await a.engine.join(channel, { user: "mika" });
+              await a.engine.join(channel, { user: "noa" });
+              await b.host.until(() => "noa" in b.host.membersOf(channel));
             }
-            await c.engine.close();
-          }
-          // A node that is killed now is silent for a lease before its member leaves: by then the others would have left, too.
-          const killed = await start();
-          await killed.engine.join("room", { user: "last" });
-          await b.host.until(() => "last" in b.host.membersOf("room"));
-          killed.kill();
-          await b.host.until(() => !("last" in b.host.membersOf("room")));
-          assert.deepEqual(b.host.presence.flatMap(({ left }) => left), ["last"]);
-          for (const channel of ["room", "hall"]) {
-            assert.deepEqual((await b.engine.members(channel)).map(({ user }) => user).sort(), ["mika", "noa"]);
-          }
-        }));
+            for (const key of [`m:${a.host.node}:room`, "w:room", `c:${a.host.node}`, "nodes"]) {
+              await evict(`noroshi:${key}`);
+              // Who asks the broker itself, as a node that is new does.
+              const c = await start();
+              for (let names = ""; names !== "mika noa";) {
+                names = (await c.engine.members("room")).map(({ user }) => user).sort().join(" ");
+              }
+              await c.engine.close();
+            }
+            // A node that is killed now is silent for a lease before its member leaves: by then the others would have left, too.
+            const killed = await start();
+            await killed.engine.join("room", { user: "last" });
+            await b.host.until(() => "last" in b.host.membersOf("room"));
+            killed.kill();
+            await b.host.until(() => !("last" in b.host.membersOf("room")));
+            assert.deepEqual(b.host.presence.flatMap(({ left }) => left), ["last"]);
+            for (const channel of ["room", "hall"]) {
+              assert.deepEqual((await b.engine.members(channel)).map(({ user }) => user).sort(), ["mika", "noa"]);
+            }
+          }),
+      );
 
       for (const key of ["h", "s"]) {
-        it(`recovers all or nothing where the key ${key} of a history is gone`, TIMEOUT, () =>
+        it(`recovers all or nothing when the key ${key} of a history is evicted`, TIMEOUT, () =>
           run(async (start, evict) => {
             const [a, b] = [await start(), await start()];
             const positions = [(await b.engine.subscribe("room", HISTORY))!];

@@ -36,7 +36,7 @@ const BROKERS = {
 };
 
 for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS)) {
-  describe(`What is written again to ${name}`, { skip: lacks(`${name}-server`) }, () => {
+  describe(`A replayed envelope over ${name}`, { skip: lacks(`${name}-server`) }, () => {
     let broker: BrokerProcess;
     let attacker: Attacker;
     let nodes: BrokerNode[] = [];
@@ -74,7 +74,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
       }, () => to.host.messages);
     };
 
-    it("is no publication, live or in the history", TIMEOUT, async () => {
+    it("is not accepted as a publication, live or in the history", TIMEOUT, async () => {
       const [a, b] = [await node({}, 2 * HOURS), await node({}, -2 * HOURS)];
       const first = await b.engine.subscribe("room", HISTORY);
       const positions = [first!, ...await publish(a.engine, "room", HISTORY, 5)];
@@ -103,7 +103,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
       }
     });
 
-    it("is no publication for a node that started after all others were gone", TIMEOUT, async () => {
+    it("is not accepted as a publication by a node that started after all others had gone", TIMEOUT, async () => {
       const [a, b] = [await node(), await node()];
       const ones = await publish(a.engine, "room", HISTORY, 3);
       const twos = await publish(b.engine, "room", HISTORY, 3, 3);
@@ -173,7 +173,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
       },
     );
 
-    it("is no member that has left", TIMEOUT, async () => {
+    it("does not restore a member that has left", TIMEOUT, async () => {
       const [a, b] = [await node({}, 2 * HOURS), await node({}, -2 * HOURS)];
       await b.engine.subscribe("room", null);
       assert.deepEqual(await b.engine.members("room"), []);

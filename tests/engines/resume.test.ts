@@ -57,7 +57,7 @@ async function create() {
 }
 
 describe("A node that has connected", () => {
-  it("tells of no gap in a channel that is subscribed to while it reads the orders", async () => {
+  it("reports no gap in a channel that is subscribed to while it reads the orders", async () => {
     const { engine, host, release } = await create();
     await engine.subscribe("events", null);
     await release();
@@ -65,7 +65,7 @@ describe("A node that has connected", () => {
     await engine.close();
   });
 
-  it("tells of a gap in a channel that it was subscribed to before, unless that has ended", async () => {
+  it("reports a gap in a channel that it was subscribed to before, unless that subscription has ended", async () => {
     const { engine, host, release, reconnect } = await create();
     await release();
     for (const channel of ["events", "ended", "again"]) await engine.subscribe(channel, null);

@@ -51,7 +51,7 @@ for (const [name, { title, skip, start, engine, disturb }] of Object.entries(CAS
       await broker?.close();
     }, { timeout: 300_000 });
 
-    it(`are no copies when they are sent again to a server ${title}`, { timeout: 300_000 }, async () => {
+    it(`are not treated as copies when they are sent again to a server ${title}`, { timeout: 300_000 }, async () => {
       broker = await start();
       const { port } = broker;
       nodes.push(...await Promise.all([1, 2].map(() => startNode(engine(port)))));

@@ -24,7 +24,7 @@ const answerOf = (relay: string): RelayAnswer => ({
 });
 
 describe("callTree", () => {
-  it("gives relays up for whom no time is left, because those before them hang", async () => {
+  it("counts relays as failed when those before them have used up the time", async () => {
     const called: string[] = [];
     const relays = range(50).map((number) => `${number}`);
     const answer = await callTree(relays, CALL, (relay) => {
@@ -61,7 +61,7 @@ describe("callTree", () => {
 });
 
 describe("RelayChannel", () => {
-  it("says that something is missing to all who wait, until it was read", async () => {
+  it("reports to all waiting calls that publications are missing, until they are read", async () => {
     const stall = new Stall();
     let isBroken = true;
     const channel = new RelayChannel({ size: 10, ttl: 60_000 }, {
@@ -134,7 +134,7 @@ describe("Resync", { skip: noSqlite }, () => {
 });
 
 describe("Members of shards", { skip: noSqlite, timeout: 300_000 }, () => {
-  it("come in answers of a bounded size, the newest data of each, however many there are", async () => {
+  it("are sent in pages of a limited size, each with its newest data", async () => {
     const objects = new ShardedObjects();
     try {
       const home = objects.start(HOME).engine as HomeEngine;

@@ -87,7 +87,7 @@ describe("Shards", { skip: noSqlite, timeout: 300_000 }, () => {
   });
 
   // A relay that stops in the midst of a call delivers again what it had not stored yet.
-  it("leave nothing out when objects are evicted again and again", async () => {
+  it("deliver every publication when objects are evicted again and again", async () => {
     for (const every of [2, 3, 5, 7]) {
       const victims = [HOME, ...RELAYS];
       const { received } = await run((number, _name, at) =>

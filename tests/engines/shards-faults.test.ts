@@ -98,7 +98,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       }
     }));
 
-  it("do not take a relay as listed that the home object cannot list", () =>
+  it("do not treat a relay as listed when the home object cannot be reached", () =>
     withObjects(async (objects) => {
       const relay = relayOf(objects);
       away(objects, HOME);
@@ -125,7 +125,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.ok((await home.engine.nodes()).includes(relay.host.node));
     }));
 
-  it("do not repeat a claim, which would find itself and leave the request to nobody", () =>
+  it("do not repeat a claim, which would find its own text", () =>
     withObjects(async (objects) => {
       const relay = relayOf(objects);
       objects.onCall = (name, phase) => {
@@ -138,7 +138,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.equal(await claim(), "mine");
     }));
 
-  it("name the node of a relay that does not answer: who was asked for it is told that it is missing", () =>
+  it("list the node of a relay that does not answer", () =>
     withObjects(async (objects, home) => {
       const [relay, silent] = [relayOf(objects), relayOf(objects)];
       await Promise.all([relay.engine.register(), silent.engine.register()]);
@@ -152,7 +152,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual([...await again.engine.nodes()].sort(), [again.host.node, relay.host.node, silent.name].sort());
     }));
 
-  it("read what a channel lacks after its subscription, though that is told before it starts", async () => {
+  it("read what a channel lacks after its subscription, even when the loss is reported before the start", async () => {
     const reads: unknown[] = [];
     const told: string[] = [];
     const page = {
@@ -171,7 +171,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     assert.deepEqual([reads, told], [[{ epoch: "e", offset: 1 }], ["2"]]);
   });
 
-  it("learn what is gone at a relay that restarts while it tells so", () =>
+  it("remove the subscriptions of a relay that restarts while it reports their end", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       for (const channel of ["room", "other"]) await relay.engine.subscribe(channel, LONG);
@@ -193,7 +193,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual(read(HOME, 'SELECT channel FROM "noroshi_interests"').map(own), [{ channel: "other" }]);
     }));
 
-  it("do not take a call again that comes long after it was made, and take what comes next", () =>
+  it("refuse a call that arrives after later ones, and handle the next one", () =>
     withObjects(async (objects) => {
       const { engine, host } = relayOf(objects);
       const call = (run: string, number: number) =>
@@ -207,7 +207,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual(host.messages, [...numbers.map((number) => `first ${number}`), "second 1"]);
     }));
 
-  it("hand a message once to a relay that cannot read its histories", () =>
+  it("send a message once to a relay that cannot read its histories", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       await relay.engine.subscribe("room", LONG);
@@ -231,7 +231,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual(relay.host.messages, ["once", "then"]);
     }));
 
-  it("answer as much at once as one answer carries, however much a late relay lacks", () =>
+  it("limit the size of an answer, however much a late relay lacks", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       const channels = range(60).map((number) => `room-${number}`);
@@ -251,7 +251,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual(relay.host.errors, []);
     }));
 
-  it("ask once for the members of a channel for all who ask meanwhile", () =>
+  it("read the members of a channel once for all calls during the read", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       await relay.engine.join("room", { user: "ann" });
@@ -268,7 +268,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.equal(asked, 3);
     }));
 
-  it("hand a relay that was away what fits into one call after the other, the newest of it", async () => {
+  it("send a relay that was away the newest items, in calls of a limited size", async () => {
     const host = new TestHost();
     const [received, lengths]: [string[], number[]] = [[], []];
     let isAway = true;
@@ -329,7 +329,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     fanOut.stop();
   });
 
-  it("read what many channels lack some at once, and report once that they could not", () =>
+  it("recover many channels a few at a time, and report a failure once", () =>
     withObjects(async (objects) => {
       const { engine, host, name } = relayOf(objects);
       await Promise.all(range(1_200).map((number) => engine.subscribe(`room-${number}`, LONG)));
@@ -352,7 +352,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual([reads, most, host.errors.length], [2_400, 500, 1]);
     }));
 
-  it("tell a home object everything whose storage is an older copy", () =>
+  it("send everything to a home object whose storage is an older copy", () =>
     withObjects(async (objects) => {
       const relay = relayOf(objects);
       for (const channel of ["old", "new"]) await relay.engine.subscribe(channel, LONG);
@@ -368,7 +368,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await relay.host.until(() => relay.host.publications("new").length === 1);
     }));
 
-  it("announce a member once, though the home object starts again before it knows that all relays have heard", () =>
+  it("report a member once when the home object restarts before all relays have confirmed the change", () =>
     withObjects(async (objects, home) => {
       const [one, other] = [relayOf(objects), relayOf(objects)];
       for (const { engine } of [one, other]) await engine.subscribe("room", LONG);
@@ -388,7 +388,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       for (const { host } of [one, other]) await host.until(() => "ben" in host.membersOf("room"));
     }));
 
-  it("announce a repeated change to who has read a list of members since", () => {
+  it("report a repeated change after a new read of the members", () => {
     const announced = new LastChanges();
     const change = { type: "presence", channel: "room", joined: [{ user: "ann" }], left: ["ben"] } as const;
     const all = { joined: [{ user: "ann" }], left: ["ben"] };
@@ -405,7 +405,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     assert.deepEqual(announced.filterNew({ ...change, isRepeated: true }), all);
   });
 
-  it("ask the other relays while one hangs", () =>
+  it("query the other relays while one hangs", () =>
     withObjects(async (objects, home) => {
       const [relay, hung] = [relayOf(objects), relayOf(objects)];
       await Promise.all([relay.engine.register(), hung.engine.register()]);

@@ -21,7 +21,7 @@ describe("signingKey", () => {
     }
   });
 
-  it("takes no signature of another text or another secret, nor one cut short, by either", async () => {
+  it("refuses a signature of another text or secret, or one that is cut short, with both", async () => {
     for (const crypto of [nodeCrypto as NodeCrypto, none]) {
       const key = signingKey(SECRET, crypto);
       const signature = await key.sign("text");

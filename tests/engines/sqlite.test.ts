@@ -81,7 +81,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
   }
 
   for (const fails of [/UPDATE "noroshi_members"/, /DELETE FROM "noroshi_subscriptions"/, /UPDATE "noroshi_channels"/]) {
-    it(`settles what did not return after ${fails} has failed`, async () => {
+    it(`removes what did not return from hibernation after ${fails} has failed`, async () => {
       const [database, clock] = [openSqlite(), new TestClock()];
       const before = await start(database, clock);
       before.engine.subscribe("a", LONG);
@@ -106,7 +106,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     });
   }
 
-  it("reads a publication that outlives a later one with the position that it was published at", async () => {
+  it("reads a publication that expires after a later one at its own position", async () => {
     const clock = new TestClock();
     const { engine } = await start(openSqlite(), clock);
     const positions = [
@@ -149,7 +149,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([...sql.exec(`SELECT id FROM "noroshi_ids"`)].length, 1);
   });
 
-  it("goes on in the epoch of a history after a restart, from where it was", async () => {
+  it("continues the epoch of a history after a restart", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const before = await start(sql, clock);
     before.engine.subscribe("a", LONG);
@@ -164,7 +164,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual(host.data("a"), [2]);
   });
 
-  it("counts on by one where clients come back from hibernation, whose storage is no older copy", async () => {
+  it("continues offsets by 1 when clients return from hibernation, because the storage is not an older copy", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const { engine } = await start(sql, clock);
     const [first] = await publish(engine, "a", LONG, 1);
@@ -174,7 +174,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     }
   });
 
-  it("counts the same bytes after a restart, and none when all has run out", async () => {
+  it("counts the same bytes after a restart, and none when everything has expired", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const before = await start(sql, clock);
     await publish(before.engine, "a", { size: 3, ttl: 20_000 }, 10);
@@ -186,7 +186,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([engine.historyBytes, engine.channels, clock.timers], [0, 0, 0]);
   });
 
-  it("is silent about a member who joins again after a restart, in its first turn or later", async () => {
+  it("reports nothing when a member rejoins after a restart, in the first turn or later", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const before = await start(sql, clock);
     for (const user of ["ann", "bob", "cid"]) {
@@ -219,7 +219,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.equal(again.host.presence.length, 1);
   });
 
-  it("lets who has not come back leave in time, however often it is restarted meanwhile", async () => {
+  it("removes members that do not return in time, however often it restarts meanwhile", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     (await start(sql, clock)).engine.join("a", { user: "ann" });
     await start(sql, clock);
@@ -233,7 +233,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([engine.members("a"), host.presence], [[], [{ channel: "a", joined: [], left: ["ann"] }]]);
   });
 
-  it("sets no timer where nothing can run out, though it is restarted with everybody there", async () => {
+  it("sets no timer when nothing can expire, even after a restart with all members", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const back = (engine: SqliteEngine) => {
       engine.subscribe("a", LONG);
@@ -260,7 +260,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.equal(after.engine.read("a", LONG, top!, 9).isComplete, false);
   });
 
-  it("recovers for as long as the ttl from the position that the last subscriber left at", async () => {
+  it("recovers for the ttl from the position at the last unsubscribe", async () => {
     for (const idle of [3 * LONG.ttl, LONG.ttl - 1_000]) {
       const clock = new TestClock();
       const { engine } = await start(openSqlite(), clock);
@@ -274,7 +274,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     }
   });
 
-  it("keeps what clients are subscribed to, for those who come back in the turn of the start", async () => {
+  it("keeps the subscriptions of clients that return in the turn of the start", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const { engine: { keeper } } = await start(sql, clock);
     for (const name of ["b", "a", "c", "d"]) keeper.save("one", name, name);
@@ -307,7 +307,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     );
   });
 
-  it("gives up what was published to longest ago when all takes too much, and never recovers over it", async () => {
+  it("deletes the least recently used histories when they take too much, and never recovers across the deletion", async () => {
     const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
     const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
     engine.subscribe("a", LONG);
@@ -323,7 +323,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([page.isComplete, page.position], [false, { epoch: first!.epoch, offset: 2 }]);
   });
 
-  it("bounds one channel too, which gives up its oldest", async () => {
+  it("limits a single channel, which loses its oldest publications", async () => {
     const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
     const data = JSON.stringify("x".repeat(4_000));
     for (const _ of range(20)) {
@@ -334,7 +334,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([page.position.offset, page.publications.length], [20, 4]);
   });
 
-  it("leaves nothing of a publication that the database refuses", async () => {
+  it("stores nothing of a publication that the database refuses", async () => {
     const sql = openSqlite();
     const { engine, host } = await start(
       {
@@ -353,7 +353,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([first!.offset, host.data("a")], [1, [0]]);
   });
 
-  it("lets members leave, and histories stay, when it is closed", async () => {
+  it("removes members and keeps histories when it is closed", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const { engine } = await start(sql, clock);
     engine.join("a", { user: "ann" });
@@ -370,7 +370,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     after(() => rmSync(folder, { recursive: true }));
 
     for (const [name, history] of Object.entries({ "all kept": LONG, "few kept": { size: 3, ttl: LONG.ttl } })) {
-      it(`refuses the positions that the copy has lost, whatever is published then: ${name}`, async () => {
+      it(`refuses positions that the copy lacks, whatever is published then: ${name}`, async () => {
         const [path, copy, clock] = [join(folder, name), join(folder, `${name} copy`), new TestClock()];
         const write = async (count: number, first: number) => {
           const sql = openSqlite(path);
@@ -400,7 +400,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     }
   });
 
-  it("goes on with tables of the version before, which counted from 1", async () => {
+  it("reads tables of the previous version, which counted offsets from 1", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     sql.exec(`CREATE TABLE "noroshi_channels"
       (channel TEXT PRIMARY KEY, epoch TEXT, top INTEGER, bytes INTEGER, until INTEGER, ttl INTEGER) WITHOUT ROWID`);

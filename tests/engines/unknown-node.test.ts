@@ -6,9 +6,9 @@ import { VirtualNodes } from "./virtual-nodes.ts";
 const SECRET = "a secret of the tests";
 const HISTORY = { size: 100, ttl: 3_600_000 };
 
-describe("An envelope of a node that is not known", () => {
+describe("An envelope of an unknown node", () => {
   // Found by the simulation, seed 1000121 with 2 nodes and 4 clients.
-  it("that was a publication is read from the history at once, not by the next check", async () => {
+  it("that holds a publication is read from the history by an extra check", async () => {
     const nodes = new VirtualNodes({ secret: SECRET, lease: 360_000, checkInterval: 180_000, timeout: 60_000 });
     const old = await nodes.start(0);
     await nodes.during(old.engine.subscribe("room", HISTORY), 1_000);
@@ -23,7 +23,7 @@ describe("An envelope of a node that is not known", () => {
   });
 
   // Found by the simulation, seed 5000289 with 2 nodes and 3 clients.
-  it("that announced a member is read from the list at once, not by the twelfth check", async () => {
+  it("that announces a member makes an extra check read the members", async () => {
     const nodes = new VirtualNodes({ secret: SECRET, lease: 360_000, checkInterval: 180_000, timeout: 60_000 });
     const old = await nodes.start(0);
     await nodes.during(old.engine.subscribe("room", null), 1_000);
@@ -38,7 +38,7 @@ describe("An envelope of a node that is not known", () => {
     await nodes.close();
   });
 
-  it("that comes again and again does not make members leave whom the broker has evicted for a moment", async () => {
+  it("that arrives again and again does not remove members that the broker has evicted for a moment", async () => {
     const nodes = new VirtualNodes({ secret: SECRET });
     const [watching, other] = [await nodes.start(0), await nodes.start(1)];
     for (const number of [0, 1]) nodes.broker.cut(number);

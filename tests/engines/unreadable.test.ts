@@ -55,7 +55,7 @@ for (const [name, { start, engine }] of Object.entries(BROKERS)) {
     after(() => broker?.close());
 
     for (const [number, [reason, { own: options, other, data, isNewer = false }]] of Object.entries(REASONS).entries()) {
-      it(`tells of a gap, and recovers nothing, over what is ${reason}`, { timeout: 300_000 }, async () => {
+      it(`reports a gap and recovers nothing when a publication is ${reason}`, { timeout: 300_000 }, async () => {
         const namespace = `unreadable${number}`;
         const nodes: BrokerNode[] = [];
         const node = async (options: BrokerEngineOptions) => {

@@ -97,7 +97,7 @@ describe("answerOnce", () => {
     ]);
   });
 
-  it("handles each request anew whose uid does not end with .once, or is another user's or type's", async () => {
+  it("handles a request whose uid does not end with .once, or is of another user or type, as a new one", async () => {
     const { join, handled } = create();
     const mika = join();
     for (const uid of ["1", "1", "1.once.", "1.once", "2.once"]) await mika.ask("count", uid);
@@ -106,7 +106,7 @@ describe("answerOnce", () => {
     assert.equal(handled.length, 7);
   });
 
-  it("joins a request that still runs", async () => {
+  it("answers a repeat with the answer of a request that still runs", async () => {
     for (const answers of [undefined, slowly(new MemoryAnswerStore())]) {
       const { join, handled, stall } = create({}, answers);
       const [tab, other] = [join(), join()];
@@ -173,7 +173,7 @@ describe("answerOnce", () => {
     assert.deepEqual([answer.data, await peer.ask("count"), handled], ["1", [answer], ["count"]]);
   });
 
-  it("keeps what the client got for an answer that JSON cannot represent, for the window and no longer", async () => {
+  it("stores the error that replaced an answer that JSON cannot represent, for the window", async () => {
     const answers = slowly(new MemoryAnswerStore());
     const nodes = [create({}, answers), create({}, answers), create({ window: 1_000 })];
     const handled: string[] = [];
@@ -214,7 +214,7 @@ describe("answerOnce", () => {
     assert.deepEqual(handled, ["big", "count", "count"]);
   });
 
-  it("keeps answers of one user up to a total length, and those of others", async () => {
+  it("stores the answers of each user up to a total length", async () => {
     const { join, handled, clock } = create({ window: 1_000, maxLengthPerUser: 300 });
     const [peer, other] = [join(), join("yuki")];
     for (const uid of ["1.once", "2.once", "3.once"]) await peer.ask("big", uid);
