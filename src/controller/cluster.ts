@@ -2,6 +2,7 @@
 import { type AskAllQuestion, type AskAllResult, askClients, AskedClients, inParts, type QuestionHost } from "./ask-all.ts";
 import { withReply } from "../application/questions.ts";
 import { checkMs, type Deadlines, within } from "../base/clock.ts";
+import { ClusterOrders } from "./cluster-orders.ts";
 import { cutCloseReason } from "../protocol/close.ts";
 import { type BroadcastFilter, checkFilter } from "../delivery/broadcast.ts";
 import type { Engine } from "../engines/engine.ts";
@@ -99,13 +100,11 @@ interface Question {
  */
 export class Cluster {
   readonly #host: () => ClusterHost;
+  readonly #orders: ClusterOrders;
   readonly #questions = new Map<string, Question>();
-  /** Orders with confirmations outstanding, by question; each is called with the node that confirms. */
-  readonly #orders = new Map<string, (node: string) => void>();
   /** Listeners of notes, by name. */
   readonly #listeners = new Map<string, (text: string) => void>();
   #asked = 0;
-  #hasWarned = false;
 
   /**
    * Created by the controller.
@@ -114,6 +113,7 @@ export class Cluster {
    */
   constructor(host: () => ClusterHost) {
     this.#host = host;
+    this.#orders = new ClusterOrders(host, () => this.#newQuestion());
   }
 
   /**
@@ -239,6 +239,10 @@ export class Cluster {
     }
   }
 
+  #order(order: Order): Promise<OrderResult> {
+    return this.#host().engine.isAlone ? Promise.resolve(ALONE) : this.#orders.send(order);
+  }
+
   async #ask(
     asked: DistributiveOmit<Extract<Message, { type: "ask" | "ask.clients" }>, "question">,
     timeout: number,
@@ -249,7 +253,7 @@ export class Cluster {
     const waiting = new Set(await engine.nodes());
     waiting.delete(node);
     if (waiting.size === 0) return [];
-    const name = `${node} ${++this.#asked}`;
+    const name = this.#newQuestion();
     try {
       await within(deadlines, timeout, () =>
         new Promise<void>((done) => {
@@ -285,7 +289,7 @@ export class Cluster {
   }
 
   #receiveAnswer(answer: Answer): void {
-    this.#orders.get(answer.question)?.(answer.node);
+    this.#orders.confirmed(answer.question, answer.node);
     const question = this.#questions.get(answer.question);
     if (!question?.waiting.has(answer.node)) return;
     question.take(answer);
@@ -301,66 +305,9 @@ export class Cluster {
     if (question !== undefined && age === undefined) this.#send({ type: "answer", question, node: host.node, isLast: true });
   }
 
-  #order(order: Order): Promise<OrderResult> {
-    return this.#carryOut(this.#host(), order);
-  }
-
-  /** Never rejects. Hands the order to the engine before the first `await`. */
-  async #carryOut({ deadlines, engine, node, report }: ClusterHost, order: Order): Promise<OrderResult> {
-    if (engine.isAlone) return ALONE;
-    if (!engine.isSigned) {
-      this.#warn(order.type);
-      return { missing: await this.#others(), isSent: false };
-    }
-    const question = `${node} ${++this.#asked}`;
-    const text = JSON.stringify({ ...order, question });
-    const done = new Set<string>();
-    let look = () => {};
-    this.#orders.set(question, (node) => {
-      done.add(node);
-      look();
-    });
-    try {
-      const sending = (async () => await (engine.order ? engine.order(text) : engine.send(text)))();
-      const isSent = sending.then(() => true, (error) => {
-        report(error);
-        return false;
-      });
-      const others = await this.#others();
-      const missing = () => others.filter((node) => !done.has(node));
-      if (!await isSent) return { missing: missing(), isSent: false };
-      const carried = () =>
-        new Promise<void>((resolve) => {
-          look = () => {
-            if (missing().length === 0) resolve();
-          };
-          look();
-        });
-      // A timeout is not an error: the late nodes are in `missing`.
-      await within(deadlines, PATIENCE, carried, () => new Error("Too late")).catch(() => {});
-      return { missing: missing(), isSent: true };
-    } finally {
-      this.#orders.delete(question);
-    }
-  }
-
-  async #others(): Promise<string[]> {
-    const { engine, node } = this.#host();
-    let nodes: readonly string[];
-    try {
-      nodes = await engine.nodes();
-    } catch {
-      nodes = engine.lastNodes ?? []; // The engine is unavailable and reports that itself.
-    }
-    return nodes.filter((other) => other !== node);
-  }
-
-  #warn(type: Order["type"]): void {
-    if (this.#hasWarned) return;
-    this.#hasWarned = true;
-    this.#host().report(
-      new TypeError(`Cannot ${type} on other nodes: they accept only signed orders, pass the engine a secret`),
-    );
+  /** A name for a question or an order. It begins with the node, so that answers can be addressed to it. */
+  #newQuestion(): string {
+    return `${this.#host().node} ${++this.#asked}`;
   }
 
   /** Sends without waiting; a failure is reported. */
