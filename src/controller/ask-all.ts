@@ -93,9 +93,9 @@ interface AllAnswers {
 const [MAX_CLIENTS, MAX_REPLY] = [1_000, 16_384];
 
 /** Characters of replies in one message between nodes: NATS limits a message to 1 MiB by default. */
-const PART = 200_000;
+const MAX_PART = 200_000;
 
-/** How much longer than clients other nodes may take, in ms. */
+/** Additional time for the answers of other nodes, in ms. */
 const SLACK = 1_000;
 
 /** Asks the clients of this node. Never rejects. */
@@ -117,17 +117,17 @@ export async function askClients(clients: readonly WebSocketClient[], request: A
   return answers;
 }
 
-/** Divides replies into messages between nodes. */
-export function inParts<Reply extends { data?: string | undefined }>(replies: readonly Reply[]): Reply[][] {
+/** Splits replies into parts, one for each message between nodes. */
+export function splitReplies<Reply extends { data?: string | undefined }>(replies: readonly Reply[]): Reply[][] {
   const parts: Reply[][] = [];
   let size = Infinity;
   for (const reply of replies) {
-    if (size > PART) {
+    if (size > MAX_PART) {
       parts.push([]);
       size = 0;
     }
     size += 200 + (reply.data?.length ?? 0);
-    parts.at(-1)!.push(reply); // The first one has made a part.
+    parts.at(-1)!.push(reply); // The first reply has added a part.
   }
   return parts;
 }
@@ -136,13 +136,13 @@ export function inParts<Reply extends { data?: string | undefined }>(replies: re
 export class AskedClients<Reply> {
   readonly request: AskRequest;
   /** How long to wait for other nodes, in ms. */
-  readonly patience: number;
+  readonly answerTimeout: number;
   readonly #schema: ReturnType<typeof checkSchema> | undefined;
   readonly #host: QuestionHost;
   readonly #replies: AskReply<Reply>[] = [];
   readonly #missing: AskMissing[] = [];
   /** Validations under way. None rejects. */
-  readonly #reading: Promise<void>[] = [];
+  readonly #validations: Promise<void>[] = [];
 
   /** @throws {TypeError} for an invalid type, payload or option. */
   constructor(type: string, payload: object, { timeout = 10_000, reply }: AskAllOptions<Reply>, host: QuestionHost) {
@@ -160,22 +160,22 @@ export class AskedClients<Reply> {
     const text = jsonOf(payload);
     if (text === undefined) throw fail("pass a payload that JSON can represent");
     this.request = { type, payload: text, timeout };
-    this.patience = timeout + SLACK;
+    this.answerTimeout = timeout + SLACK;
   }
 
   add(node: string, { replies = [], failed = [] }: AskAnswers): void {
     for (const { uid, code } of failed) this.#missing.push(uid === undefined ? { node, code } : { node, uid, code });
     for (const { uid, user, data } of replies) {
-      this.#reading.push(this.#read({ node, uid, user }, data));
+      this.#validations.push(this.#validate({ node, uid, user }, data));
     }
   }
 
   /**
-   * Validates a reply, at once: one after the other would add up. Never rejects.
+   * Validates a reply as it arrives, so that the times of asynchronous schemas do not add up. Never rejects.
    *
    * @param text of another node, which may be another version of this one
    */
-  async #read(from: Pick<AskReply, "node" | "uid" | "user">, text: string | undefined): Promise<void> {
+  async #validate(from: Pick<AskReply, "node" | "uid" | "user">, text: string | undefined): Promise<void> {
     const schema = this.#schema;
     const { node, uid } = from;
     const { type, timeout } = this.request;
@@ -193,7 +193,7 @@ export class AskedClients<Reply> {
 
   /** @param nodes that did not answer in time. */
   async result(nodes: readonly string[]): Promise<AskAllResult<Reply>> {
-    await Promise.all(this.#reading);
+    await Promise.all(this.#validations);
     return { replies: this.#replies, missing: [...this.#missing, ...nodes.map((node) => ({ node, code: "TIMEOUT" as const }))] };
   }
 }

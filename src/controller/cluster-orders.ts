@@ -36,11 +36,11 @@ export class ClusterOrders {
     }
     const question = this.#newQuestion();
     const text = JSON.stringify({ ...order, question });
-    const done = new Set<string>();
-    let look = () => {};
+    const confirmed = new Set<string>();
+    let resolveIfComplete = () => {};
     this.#pending.set(question, (node) => {
-      done.add(node);
-      look();
+      confirmed.add(node);
+      resolveIfComplete();
     });
     try {
       const sending = (async () => await (engine.order ? engine.order(text) : engine.send(text)))();
@@ -49,17 +49,17 @@ export class ClusterOrders {
         return false;
       });
       const others = await this.#others();
-      const missing = () => others.filter((node) => !done.has(node));
+      const missing = () => others.filter((node) => !confirmed.has(node));
       if (!await isSent) return { missing: missing(), isSent: false };
-      const carried = () =>
+      const allConfirmed = () =>
         new Promise<void>((resolve) => {
-          look = () => {
+          resolveIfComplete = () => {
             if (missing().length === 0) resolve();
           };
-          look();
+          resolveIfComplete();
         });
       // A timeout is not an error: the late nodes are in `missing`.
-      await within(deadlines, CONFIRM_TIMEOUT, carried, () => new Error("Too late")).catch(() => {});
+      await within(deadlines, CONFIRM_TIMEOUT, allConfirmed, () => new Error("Too late")).catch(() => {});
       return { missing: missing(), isSent: true };
     } finally {
       this.#pending.delete(question);

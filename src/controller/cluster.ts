@@ -1,5 +1,5 @@
 /** The messages between nodes: broadcasts, orders that change rights, and questions about clients and counters. */
-import { type AskAllQuestion, type AskAllResult, askClients, AskedClients, inParts, type QuestionHost } from "./ask-all.ts";
+import { type AskAllQuestion, type AskAllResult, askClients, AskedClients, type QuestionHost, splitReplies } from "./ask-all.ts";
 import { withReply } from "../application/questions.ts";
 import { checkMs, type Deadlines, within } from "../base/clock.ts";
 import { ClusterOrders } from "./cluster-orders.ts";
@@ -79,32 +79,32 @@ export interface ClusterHost {
 }
 
 /** Clients in one message: NATS limits a message to 1 MiB by default. */
-const CLIENTS_A_MESSAGE = 1_000;
+const MAX_CLIENTS_PER_MESSAGE = 1_000;
 
 /** How long to wait for the other nodes, in ms. */
-const PATIENCE = 2_000;
+const ANSWER_TIMEOUT = 2_000;
 
 /** `Omit` of each member of a union. */
 type DistributiveOmit<T, Key extends PropertyKey> = T extends unknown ? Omit<T, Key> : never;
 
-/** A question with answers outstanding. */
-interface Question {
+/** A question with answers outstanding. `waiting` holds the nodes that have not answered. */
+interface PendingQuestion {
   readonly waiting: Set<string>;
-  readonly take: (answer: Answer) => void;
+  readonly receive: (answer: Answer) => void;
   done(): void;
 }
 
 /**
- * Sends broadcasts, orders and questions to the other nodes, and carries out theirs. Anybody with access to the broker can send
+ * Sends broadcasts, orders and questions to the other nodes, and handles theirs. Anybody with access to the broker can send
  * messages, so orders (`disconnect`, `refresh`) are accepted only from an engine that signs.
  */
 export class Cluster {
   readonly #host: () => ClusterHost;
   readonly #orders: ClusterOrders;
-  readonly #questions = new Map<string, Question>();
-  /** Listeners of notes, by name. */
+  readonly #questions = new Map<string, PendingQuestion>();
+  /** Listeners of messages of optional features, by name. */
   readonly #listeners = new Map<string, (text: string) => void>();
-  #asked = 0;
+  #questionCount = 0;
 
   /**
    * Created by the controller.
@@ -122,7 +122,7 @@ export class Cluster {
    * @throws {TypeError} for an invalid timeout.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE if the engine cannot list the nodes.
    */
-  async clients(filter: BroadcastFilter = {}, { timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterClients> {
+  async clients(filter: BroadcastFilter = {}, { timeout = ANSWER_TIMEOUT }: ClusterQuestion = {}): Promise<ClusterClients> {
     const host = this.#host();
     const clients: ClusterClient[] = host.clients(filter).map((client) => ({ node: host.node, ...recordOf(client) }));
     const missing = await this.#ask({ type: "ask", about: "clients", filter }, timeout, ({ node, clients: others }) => {
@@ -137,7 +137,7 @@ export class Cluster {
    * @throws {TypeError} for an invalid timeout.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE if the engine cannot list the nodes.
    */
-  async stats({ timeout = PATIENCE }: ClusterQuestion = {}): Promise<ClusterStats> {
+  async stats({ timeout = ANSWER_TIMEOUT }: ClusterQuestion = {}): Promise<ClusterStats> {
     const host = this.#host();
     const nodes: Record<string, ControllerStats> = { [host.node]: host.stats() };
     const missing = await this.#ask({ type: "ask", about: "stats", filter: {} }, timeout, ({ node, stats, counts }) => {
@@ -160,7 +160,7 @@ export class Cluster {
     const asked = new AskedClients(type, payload, withReply(asking.options.contract, type, options), asking);
     asking.outbound?.question(type, payload);
     const { request } = asked;
-    const others = this.#ask({ type: "ask.clients", filter: checkFilter(filter), request }, asked.patience, (answer) => {
+    const others = this.#ask({ type: "ask.clients", filter: checkFilter(filter), request }, asked.answerTimeout, (answer) => {
       asked.add(answer.node, answer);
     });
     others.catch(() => {}); // Awaited below, once the clients here have answered.
@@ -168,7 +168,7 @@ export class Cluster {
     return await asked.result(await others);
   }
 
-  // As NodeNotes of connection-host.ts
+  // As NodeMessages of connection-host.ts
 
   /** @internal */
   get node(): string {
@@ -226,7 +226,7 @@ export class Cluster {
         );
       case "disconnect":
       case "refresh":
-        if (host.engine.isSigned) this.#obey(message, age);
+        if (host.engine.isSigned) this.#execute(message, age);
         return;
       case "ask":
         return this.#answer(message.question, message.about, defined(message.filter));
@@ -246,7 +246,7 @@ export class Cluster {
   async #ask(
     asked: DistributiveOmit<Extract<Message, { type: "ask" | "ask.clients" }>, "question">,
     timeout: number,
-    take: (answer: Answer) => void,
+    receive: (answer: Answer) => void,
   ): Promise<string[]> {
     checkMs("Cannot ask the cluster: timeout", timeout);
     const { deadlines, engine, node } = this.#host();
@@ -257,7 +257,7 @@ export class Cluster {
     try {
       await within(deadlines, timeout, () =>
         new Promise<void>((done) => {
-          this.#questions.set(name, { waiting, take, done });
+          this.#questions.set(name, { waiting, receive, done });
           this.#send({ ...asked, question: name });
         }), () => new Error("Too late"));
     } catch {
@@ -271,11 +271,11 @@ export class Cluster {
   #answer(question: string, about: "clients" | "stats", filter: BroadcastFilter): void {
     const host = this.#host();
     const answer = { type: "answer", question, node: host.node } as const;
-    if (about === "stats") return this.#send({ ...answer, ...divided(host.stats()), isLast: true });
+    if (about === "stats") return this.#send({ ...answer, ...splitStats(host.stats()), isLast: true });
     const clients = host.clients(filter).map(recordOf);
     do {
-      const some = clients.splice(0, CLIENTS_A_MESSAGE);
-      this.#send({ ...answer, clients: some, isLast: clients.length === 0 });
+      const part = clients.splice(0, MAX_CLIENTS_PER_MESSAGE);
+      this.#send({ ...answer, clients: part, isLast: clients.length === 0 });
     } while (clients.length > 0);
   }
 
@@ -283,7 +283,7 @@ export class Cluster {
     const host = this.#host();
     const answer = { type: "answer", question, node: host.node } as const;
     askClients(host.clients(defined(filter)), request).then(({ replies, failed }) => {
-      for (const some of inParts(replies)) this.#send({ ...answer, replies: some, isLast: false });
+      for (const some of splitReplies(replies)) this.#send({ ...answer, replies: some, isLast: false });
       this.#send({ ...answer, failed, isLast: true });
     }).catch(host.report);
   }
@@ -292,11 +292,11 @@ export class Cluster {
     this.#orders.confirmed(answer.question, answer.node);
     const question = this.#questions.get(answer.question);
     if (!question?.waiting.has(answer.node)) return;
-    question.take(answer);
+    question.receive(answer);
     if (answer.isLast && question.waiting.delete(answer.node) && question.waiting.size === 0) question.done();
   }
 
-  #obey(order: Order, age: number | undefined): void {
+  #execute(order: Order, age: number | undefined): void {
     const host = this.#host();
     const filter = defined(order.filter);
     if (order.type === "refresh") host.refresh(filter, age);
@@ -307,7 +307,7 @@ export class Cluster {
 
   /** A name for a question or an order. It begins with the node, so that answers can be addressed to it. */
   #newQuestion(): string {
-    return `${this.#host().node} ${++this.#asked}`;
+    return `${this.#host().node} ${++this.#questionCount}`;
   }
 
   /** Sends without waiting; a failure is reported. */
@@ -321,7 +321,7 @@ export class Cluster {
 const recordOf = ({ uid, accountability: { user, role } }: WebSocketClient): Omit<ClusterClient, "node"> => ({ uid, user, role });
 
 /** Splits the stats into plain counters and counters by reason or cause. */
-function divided(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
+function splitStats(all: ControllerStats): Pick<Answer, "stats" | "counts"> {
   const stats: Record<string, number> = {};
   const counts: Record<string, Record<string, number>> = {};
   for (const [name, value] of Object.entries(all)) {
