@@ -74,7 +74,7 @@ describe("maxSubscriptionsPerUser", () => {
     }
   });
 
-  it("counts one that takes the place of another once, and one under way too", async () => {
+  it("counts a replacement once, and a subscription that is still starting", async () => {
     const { join } = create({ maxSubscriptionsPerUser: 1 });
     const peer = join("ann");
     peer.send(subscribe("a", { uid: 1 }), subscribe("b", { uid: 1 }), subscribe("c", { uid: 1 }), subscribe("d", { uid: 2 }));
@@ -97,7 +97,7 @@ describe("maxSubscriptionsPerUser", () => {
     assert.equal((await observed.join("bob").ask(subscribe("a")))[0].error.code, "LIMIT_EXCEEDED");
   });
 
-  it("counts the anonymous of one address together, those without one alone, and others as `key` says", async () => {
+  it("counts anonymous clients by address, those without an address alone, and others by `key`", async () => {
     const { from } = create({ maxSubscriptionsPerUser: 1 });
     const [first, second, third] = [from("192.0.2.1"), from("192.0.2.1"), from("192.0.2.2")];
     const [fourth, fifth] = [from(null), from(null)];
@@ -109,7 +109,7 @@ describe("maxSubscriptionsPerUser", () => {
     assert.equal((await keyed.join("bob").ask(subscribe("a")))[0].error.code, "LIMIT_EXCEEDED");
   });
 
-  it("is 10,000 where nothing is said, and none where it is Infinity or clients are not counted", async () => {
+  it("is 10,000 by default, and unlimited with Infinity or without rateLimit", async () => {
     const rateLimit = { burst: 100_000, burstBytes: 1e9 };
     const none = [{ rateLimit, maxSubscriptionsPerUser: Infinity }, { rateLimit: false as const }];
     for (const options of [{ rateLimit }, ...none]) {
@@ -143,7 +143,7 @@ describe("maxNewChannelsPerMinute", () => {
     assert.deepEqual((await second.ask(subscribe("f", { uid: 4 }))).map(read), [["REQUESTS_EXCEEDED", 20_000, 4]]);
   });
 
-  it("counts neither a name that somebody here is subscribed to nor one again", async () => {
+  it("counts neither a channel with subscribers on this node nor a repeated name", async () => {
     const { join } = create({ maxNewChannelsPerMinute: 2 });
     const [peer, other] = [join("ann"), join("bob")];
     await other.ask(subscribe("b1"), subscribe("b2"));
@@ -178,7 +178,7 @@ describe("maxNewChannelsPerMinute", () => {
     for (const name of ["a", "b", "c"]) await channels.publish(name, "e", 1);
   });
 
-  it("is 1,000 where nothing is said, and none where it is Infinity or clients are not counted", async () => {
+  it("is 1,000 by default, and unlimited with Infinity or without rateLimit", async () => {
     const rateLimit = { burst: 100_000, burstBytes: 1e9 };
     const none = [{ rateLimit, maxNewChannelsPerMinute: Infinity }, { rateLimit: false as const }];
     for (const options of [{ rateLimit }, ...none]) {
@@ -278,7 +278,7 @@ describe("The rate limit, for what a subscribe asks for", () => {
 });
 
 describe("new Channels", () => {
-  it("throws TypeError for a limit that is none, and an option it does not know", () => {
+  it("throws TypeError for an invalid limit and an unknown option", () => {
     for (const name of ["maxSubscriptions", "maxSubscriptionsPerUser", "maxNewChannelsPerMinute"]) {
       for (const value of [0, -1, 1.5, NaN, "10", null, {}]) {
         assert.throws(() => create({ [name]: value } as never), {

@@ -91,7 +91,7 @@ describe("Channels: subscribe", () => {
     assert.equal((await peer.ask(subscribe("news", fine)))[0].event, "init");
   });
 
-  it("sends only the event that is asked for, and no snapshot with it", async () => {
+  it("sends only the event that was subscribed to, and no snapshot", async () => {
     const { join, channels } = createChannels({ news: { ...anybody, snapshot: () => ["old"] } });
     const peer = join();
     assert.deepEqual(await peer.ask(subscribe("news", { event: "create" })), [init("news")]);
@@ -129,7 +129,7 @@ describe("Channels: subscribe", () => {
     assert.deepEqual(queries, [{ limit: "1" }, {}]);
   });
 
-  it("is refused for a channel nobody declared, and by authorize", async () => {
+  it("is refused for an undeclared channel, and by authorize", async () => {
     const { join, events } = createChannels({
       closed: { authorize: () => false },
       odd: { authorize: () => "yes" as never },
@@ -263,7 +263,7 @@ describe("Channels: replacement and unsubscribe", () => {
     assert.deepEqual(await peer.take(), [event("a", "e", 1, { uid: 1 })]);
   });
 
-  it("a refused replacement ends what it was to replace, one that cannot be read changes nothing", async () => {
+  it("a refused replacement ends the replaced subscription, and an invalid one changes nothing", async () => {
     let allowed = true;
     const { join, channels } = createChannels({ a: { authorize: () => allowed } });
     const peer = join();
@@ -314,7 +314,7 @@ describe("Channels: replacement and unsubscribe", () => {
     }
   });
 
-  it("several subscriptions of one client on one channel are told apart", async () => {
+  it("keeps several subscriptions of one client to one channel apart", async () => {
     const { join, channels } = createChannels({ a: anybody });
     const peer = join();
     await peer.ask(subscribe("a"), subscribe("a", { event: "x" }), subscribe("a", { uid: 7 }));
@@ -329,7 +329,7 @@ describe("Channels: replacement and unsubscribe", () => {
     ]);
   });
 
-  it("tells a uid from a channel and event that read the same", async () => {
+  it("distinguishes a uid from a channel and event of the same text", async () => {
     const { join, channels } = createChannels({ "*": anybody });
     const peer = join();
     await peer.ask(
@@ -382,7 +382,7 @@ describe("Channels: what is under way", () => {
     assert.equal(channels.stats("a").subscriptions, 1);
   });
 
-  it("a replacement by a channel that is not declared ends what it was to replace", async () => {
+  it("a replacement with an undeclared channel ends the replaced subscription", async () => {
     const { join, channels } = createChannels({ a: anybody });
     const peer = join();
     await peer.ask(subscribe("a", { uid: 1 }), subscribe("other", { uid: 1 }));
@@ -399,7 +399,7 @@ describe("Channels: what is under way", () => {
     assert.equal((await peer.ask(subscribe("a", { query: { ttl: 1 } })))[0].event, "init");
   });
 
-  it("one that ends leaves nothing behind of itself", async () => {
+  it("leaves no state behind when it ends", async () => {
     const engine = new MemoryEngine();
     const { join, channels, controller } = createChannels({ a: { authorize: () => ({ ttl: 1_000 }) } }, { engine });
     const [peer, other] = [join(), join()];
@@ -414,7 +414,7 @@ describe("Channels: what is under way", () => {
     assert.equal(controller.stats().deadlines, 0);
   });
 
-  it("nothing is sent after the answer to unsubscribe, nor a position told, while a large audience is sent to in slices", async () => {
+  it("sends neither publications nor positions after the answer to unsubscribe, while a large audience is served in slices", async () => {
     const { join, channels } = createChannels({ a: kept }, { maxSubscriptions: 2_001 });
     const peer = join();
     const uids = Array.from({ length: 2_001 }, (_, uid) => uid);
@@ -595,7 +595,7 @@ describe("Channels: publish", () => {
     assert.deepEqual((await channels.history("write")).publications, [{ event: "say", data: { text: "Hi" }, offset: 1 }]);
   });
 
-  it("by the server resolves with the place, and throws for what it cannot be", async () => {
+  it("by the server resolves with the position, and throws for invalid arguments", async () => {
     const { channels } = createChannels({ a: kept, "b:*": anybody });
     const { epoch, offset } = (await channels.publish("a", "e", 1))!;
     assert.equal(offset, 1);
@@ -608,7 +608,7 @@ describe("Channels: publish", () => {
     for (const data of [10n, () => {}, Symbol("x")]) assert.throws(() => channels.publish("a", "e", data), TypeError);
   });
 
-  it("that nobody awaits and the engine refuses is an error event and ends no process", async () => {
+  it("that the engine refuses and no code awaits becomes an error event, and the process continues", async () => {
     const unavailable = new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot publish: the broker is away");
     const { channels, events, engine } = createBroken(unavailable);
     void channels.publish("a", "e", 1);
@@ -619,7 +619,7 @@ describe("Channels: publish", () => {
     await assert.rejects(channels.publish("a", "e", 1), unavailable);
   });
 
-  it("tells a client that the engine is away", async () => {
+  it("answers a client with ENGINE_UNAVAILABLE while the engine is away", async () => {
     const { join, engine } = createBroken(new WebSocketError("engine", "ENGINE_UNAVAILABLE", "The broker is away"));
     const peer = join();
     assert.deepEqual(
@@ -719,7 +719,7 @@ describe("Channels: construction", () => {
     assert.throws(() => new Channels(other, {}), /has a handler already/);
   });
 
-  it("tells message listeners of its messages, and middleware may keep them", async () => {
+  it("emits message events for its messages, which middleware may hold back", async () => {
     const { join, controller, channels } = createChannels({ a: anybody });
     const seen: WebSocketMessage[] = [];
     controller.on("message", ({ message }) => void seen.push(message));
@@ -737,7 +737,7 @@ describe("Channels: history", () => {
     return [publications.map(({ data }) => data), isComplete, reason];
   };
 
-  it("reads the first publications after a position, and says that more follow", async () => {
+  it("reads the first publications after a position, and reports that more follow", async () => {
     const { channels } = createChannels({ a: kept });
     const positions = await Promise.all(range(10).map((n) => channels.publish("a", "e", n)));
     const after = positions[2]!;
@@ -756,7 +756,7 @@ describe("Channels: history", () => {
     assert.deepEqual({ epoch, offset }, positions[9]);
   });
 
-  it("reads the first that are kept where some are missing, and says why", async () => {
+  it("reads the first kept publications if some are missing, and reports why", async () => {
     const { channels } = createChannels({ a: kept });
     const positions = await Promise.all(range(13).map((n) => channels.publish("a", "e", n)));
     const { epoch, offset } = positions[12]!;

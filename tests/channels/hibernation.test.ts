@@ -137,7 +137,7 @@ describe("Channels: hibernation", () => {
     assert.deepEqual((await peers[1]!.take()).map(({ event }) => event), ["e"]);
   });
 
-  it("goes on from where a client was that has not read, and for whom publications are kept", async () => {
+  it("continues at the position of a client that has not read, with the publications kept for it", async () => {
     const declarations = { a: { authorize: () => ({ ttl: 10_000 }), history: { size: 10, ttl: 60_000 } } };
     const object = createObject(declarations, { maxBufferedBytes: 1_024 });
     const ann = object.connect("ann");
@@ -180,7 +180,7 @@ describe("Channels: hibernation", () => {
     assert.deepEqual([...texts!.values()].map((text) => JSON.parse(text).at.offset), [0]);
   });
 
-  it("tells nobody anew who is there", async () => {
+  it("sends no list of members again", async () => {
     const object = createObject({ "*": { authorize: () => true, presence: { data: "client" } } });
     await object.connect("ann").ask(subscribe("a", { presence: true, data: 1 }));
     await object.connect("bob").ask(subscribe("a", { presence: true, uid: 2 }));
@@ -193,7 +193,7 @@ describe("Channels: hibernation", () => {
     assert.equal(controller.stats().clients, 1);
   });
 
-  it("keeps the data of members, and tells of them only whoever has asked", async () => {
+  it("keeps the data of members, and sends members only to subscriptions with presence", async () => {
     const object = createObject({ "*": { authorize: () => true, presence: { data: "client" } } });
     await object.connect("ann").ask(subscribe("a", { presence: true, data: { at: 1 } }));
     await object.connect("bob").ask(subscribe("a", { data: { at: 2 } }));
@@ -205,7 +205,7 @@ describe("Channels: hibernation", () => {
     assert.deepEqual(await channels.presence("a"), [{ user: "bob", data: { at: 2 } }]);
   });
 
-  it("tells a client who is there that was not told of a change", async () => {
+  it("sends the list of members to a client that missed a change", async () => {
     const object = createObject({ "*": { authorize: () => true, presence: true } }, { slowConsumer: "drop" });
     const ann = object.connect("ann");
     await ann.ask(subscribe("a", { presence: true }));
@@ -219,7 +219,7 @@ describe("Channels: hibernation", () => {
     assert.deepEqual((await third!.take()).filter(({ event }) => event === "init").length, 0);
   });
 
-  it("closes a client where nobody has kept what it was subscribed to", () => {
+  it("closes a client whose subscriptions no engine has kept", () => {
     const { controller } = createChannels({ a: { authorize: () => true } });
     const transport = new HibernatingTransport();
     controller.open(transport, HANDSHAKE, null);
@@ -228,7 +228,7 @@ describe("Channels: hibernation", () => {
     assert.deepEqual([client.readyState, transport.closes], [2, [{ code: 1012, reason: "Subscriptions are lost" }]]);
   });
 
-  it("closes a client whose subscriptions cannot be kept, or not be read, and ends nobody else", async () => {
+  it("closes only the client whose subscriptions cannot be stored or read", async () => {
     const object = createObject({ "*": { authorize: () => true } });
     const [ann, bob] = [object.connect("ann"), object.connect("bob")];
     await bob.ask(subscribe("a"));
@@ -253,7 +253,7 @@ describe("Channels: hibernation", () => {
     assert.deepEqual(peers[1]!.transport.closes, [{ code: 1011, reason: "Cannot keep the streams" }]);
   });
 
-  it("starts the engine that its runtime gives it where there are channels, for there may be nobody who comes back", () => {
+  it("starts the engine of the runtime at once if there are channels, because no client may return", () => {
     const started: string[] = [];
     class Engine extends MemoryEngine {
       override start(host: Parameters<MemoryEngine["start"]>[0]): void {

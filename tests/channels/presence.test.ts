@@ -27,7 +27,7 @@ const told = async (peer: TestPeer) =>
   );
 
 describe("Channels: presence", () => {
-  it("tells a subscriber who is there, then its own joining, then who comes and goes", async () => {
+  it("sends a subscriber the members, then its own join, then joins and leaves", async () => {
     const { join, channels } = createChannels({ room });
     const ann = join("ann");
     assert.deepEqual(await ann.ask(subscribe({ presence: true, uid: 1 })), [
@@ -50,7 +50,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await channels.presence("room"), [{ user: "ann" }]);
   });
 
-  it("tells only those who ask, and makes members of those who do not", async () => {
+  it("sends members only on request, and makes every subscriber a member", async () => {
     const { join, channels } = createChannels({ room, plain: { authorize: () => true } });
     const ann = join("ann");
     assert.deepEqual((await ann.ask(subscribe())).map(({ type }) => type), ["subscription"]);
@@ -77,7 +77,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await told(watcher), ["-ann"]);
   });
 
-  it("tells of a user who comes back after leaving, while others stayed", async () => {
+  it("sends the join of a user who returns after leaving, while others stayed", async () => {
     const { join, channels } = createChannels({ room });
     const ann = join("ann");
     await ann.ask(subscribe({ presence: true }));
@@ -91,7 +91,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await channels.presence("room"), [{ user: "ann" }, { user: "bob" }]);
   });
 
-  it("counts who is nobody by the connection", async () => {
+  it("makes each anonymous connection a member of its own", async () => {
     const { join, channels } = createChannels({ room });
     const [one, two] = [join(), join()];
     await one.ask(subscribe());
@@ -99,7 +99,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await channels.presence("room"), [{ user: `uid:${one.client.uid}` }, { user: `uid:${two.client.uid}` }]);
   });
 
-  it("lets who lost the connection come back within its grace unnoticed, and not later", async () => {
+  it("sends no leave for a lost connection that returns within the grace period, and one if it returns later", async () => {
     const { join, clock, channels } = createChannels({ room: { ...room, presence: { grace: 2_000 } } });
     const watcher = join("watcher");
     await watcher.ask(subscribe({ presence: true }));
@@ -123,7 +123,7 @@ describe("Channels: presence", () => {
     assert.equal(channels.stats().channels, 0);
   });
 
-  it("does not take for gone who came back when nobody else was there", async () => {
+  it("keeps a member that returned while nobody else was subscribed", async () => {
     const { join, clock, channels } = createChannels({ room });
     const ann = join("ann");
     await ann.ask(subscribe());
@@ -134,7 +134,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await channels.presence("room"), [{ user: "ann" }]);
   });
 
-  it("with an engine that answers late, lists first and then tells what changed meanwhile", async () => {
+  it("with a slow engine, sends the list first and then the changes since", async () => {
     const engine = new LateEngine();
     const { join, channels } = createChannels({ room }, { engine });
     const [watcher, ann] = [join("watcher"), join("ann")];
@@ -149,7 +149,7 @@ describe("Channels: presence", () => {
     assert.deepEqual(await channels.presence("room"), [{ user: "ann" }, { user: "watcher" }]);
   });
 
-  it("without a grace, and after a close that is meant, who is gone is gone", async () => {
+  it("sends a leave at once without a grace period, and after an intended close", async () => {
     for (const [grace, wasClean] of [[0, false], [5_000, true]] as const) {
       const { join } = createChannels({ room: { ...room, presence: { grace } } });
       const watcher = join("watcher");
@@ -290,7 +290,7 @@ describe("Channels: presence", () => {
     });
   }
 
-  it("asks again for the members where the engine could not name them, and tells who is there by then", async () => {
+  it("lists the members again after the engine failed, and sends the current ones", async () => {
     const engine = new LateEngine();
     const { join, clock, takeNames } = createChannels({ room }, { engine });
     const ann = join("ann");
@@ -306,7 +306,7 @@ describe("Channels: presence", () => {
     assert.equal(takeNames().filter((name) => name === "error").length, 1);
   });
 
-  it("does not ask again for the members when nobody waits for them any more", async () => {
+  it("does not list the members again when no subscription waits for them", async () => {
     const engine = new LateEngine();
     const { join, clock, controller } = createChannels({ room }, { engine });
     const ann = join("ann");
@@ -382,7 +382,7 @@ describe("Channels: the data of a user with several connections", () => {
     assert.deepEqual([await seen(watcher), await list()], [[undefined], { user: "ann" }]);
   });
 
-  it("is that of the newest subscription of one connection too, and of one that takes another's place", async () => {
+  it("is that of the newest subscription, also of one connection and of a replacement", async () => {
     const { join, watcher } = await watched();
     const [ann, other] = [join("ann"), join("ann")];
     await ann.ask(say(1, { uid: 1 }), say(2, { uid: 2 }));
@@ -394,7 +394,7 @@ describe("Channels: the data of a user with several connections", () => {
     assert.deepEqual(await seen(watcher), [3, 2]);
   });
 
-  it("is told once where both have the same", async () => {
+  it("is sent once if both subscriptions have the same data", async () => {
     const { join, watcher } = await watched();
     const [one, two] = [join("ann"), join("ann")];
     await one.ask(say(1));
@@ -403,7 +403,7 @@ describe("Channels: the data of a user with several connections", () => {
     assert.deepEqual(await seen(watcher), [1]);
   });
 
-  it("stays over the grace of the last one, and is another when it comes back with other data", async () => {
+  it("stays during the grace period, and changes when the user returns with other data", async () => {
     const { join, watcher, clock } = await watched();
     const ann = join("ann");
     await ann.ask(say(1));

@@ -20,7 +20,7 @@ const read = async (peer: TestPeer) =>
 const numbers = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => from + index);
 
 describe("Channels: recovery", () => {
-  it("sends what was missed, at any position that is kept, as often as it is asked for", async () => {
+  it("sends the missed publications after any kept position, at each request", async () => {
     const { join, channels } = createChannels({ a: kept });
     const [{ epoch, offset }] = await join().ask(subscribe());
     assert.equal(offset, 0);
@@ -32,7 +32,7 @@ describe("Channels: recovery", () => {
     }
   });
 
-  it("says that it cannot, with the snapshot, for what was trimmed, expired, is of another epoch or from the future", async () => {
+  it("sends a snapshot with recovered: false for a position that was trimmed, expired, of another epoch or in the future", async () => {
     const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => "all" } });
     const peer = join();
     const [{ epoch }] = await peer.ask(subscribe());
@@ -81,7 +81,7 @@ describe("Channels: recovery", () => {
     assert.deepEqual(seen, [undefined, { epoch, offset: 0 }]);
   });
 
-  it("takes only the event that is asked for", async () => {
+  it("sends only the event that was subscribed to", async () => {
     const { join, channels } = createChannels({ a: kept });
     const [{ epoch }] = await join().ask(subscribe());
     for (const n of numbers(1, 6)) await channels.publish("a", n % 2 ? "odd" : "even", n);
@@ -111,7 +111,7 @@ describe("Channels: recovery", () => {
     }
   });
 
-  it("sends once what it reads and is handed too", async () => {
+  it("sends a publication once that is both read from the history and delivered", async () => {
     const engine = new SlowEngine();
     engine.isLate = true;
     const { join, channels } = createChannels({ a: kept }, { engine });
@@ -226,7 +226,7 @@ describe("Channels: recovery", () => {
     assert.deepEqual(rest, []);
   });
 
-  it("tells the positions in a pong, but for subscriptions with an event and channels without a history", async () => {
+  it("sends positions in a pong, except of subscriptions with an event and channels without a history", async () => {
     const { join, channels } = createChannels({ a: kept, b: kept, c: { authorize: () => true } });
     const peer = join();
     assert.deepEqual(await peer.ask({ type: "ping", uid: 1 }), [{ type: "pong", uid: 1 }]);
@@ -316,7 +316,7 @@ describe("Channels: gaps between nodes", () => {
     for (const peer of peers) assert.deepEqual((await read(peer)).at(-1), 1);
   });
 
-  it("goes on after a gap that the history does not fill from where the engine says", async () => {
+  it("continues at the position of the engine after a gap that the history does not fill", async () => {
     const { channels, peers, engine, host } = await createLossy();
     engine.loses = true;
     let last = await channels.publish("a", "e", 4);
@@ -342,7 +342,7 @@ describe("Channels: gaps between nodes", () => {
     assert.equal(engine.reads, 1);
   });
 
-  it("a gap that the history does not fill is told, and a new epoch too", async () => {
+  it("reports a gap that the history does not fill, and a new epoch", async () => {
     const { channels, peers, engine, host } = await createLossy();
     engine.loses = true;
     for (const n of numbers(4, 20)) await channels.publish("a", "e", n);
@@ -598,7 +598,7 @@ describe("Channels: identity", () => {
     ]]);
   });
 
-  it("a grant with a time to live is asked about again", async () => {
+  it("calls authorize again when the time to live of a grant is over", async () => {
     let allowed = true;
     let asked = 0;
     const { join, channels, clock } = createChannels({

@@ -87,7 +87,7 @@ describe("createClient", () => {
     assert.equal(createClient("/websocket", { WebSocket: null, lazy: true, random: () => assert.fail() }).status, "closed");
   });
 
-  it("is closed, and says why, when the WebSocket throws", async () => {
+  it("is closed with the reason when the WebSocket constructor throws", async () => {
     const client = createClient("ws:nonsense", {
       WebSocket: class extends FakeSocket {
         constructor() {
@@ -192,7 +192,7 @@ describe("A client that has lost its connection", () => {
     }
   });
 
-  it("comes back within 250 ms after 1001 and 1012, and then with backoff", async () => {
+  it("reconnects within 250 ms after 1001 and 1012, and then with backoff", async () => {
     for (const code of [1001, 1012]) {
       const { client, clock, admit, socket, take } = connectFake({ random: () => 0.999 });
       const first = await admit();
@@ -211,7 +211,7 @@ describe("A client that has lost its connection", () => {
     }
   });
 
-  it("stays away as long as the close reason says, which is bounded", async () => {
+  it("waits before it reconnects for the time in the close reason, up to a bound", async () => {
     const reasons: [reason: string, waits: number][] = [
       ["retry=1500", 1_625],
       ["drained retry=7000", 7_125],
@@ -296,7 +296,7 @@ describe("A client that has lost its connection", () => {
     }
   });
 
-  it("stays away after 44xx, says why, and comes back after any other code", async () => {
+  it("does not reconnect after 44xx, reports why, and reconnects after any other code", async () => {
     for (
       const [code, why] of [
         [4400, "CLOSED"],
@@ -356,7 +356,7 @@ describe("A client that has lost its connection", () => {
     assert.deepEqual(take("close"), [{ code: 1006, reason: "", wasClean: false, isFinal: false }]);
   });
 
-  it("comes back later each time that it read too slowly, however long it was connected", async () => {
+  it("increases its backoff each time that it read too slowly, however long it was connected", async () => {
     const { client, admit, take, clock } = connectFake({ heartbeat: 0 });
     const attempts = async (code: number) => {
       const found: number[] = [];
@@ -373,7 +373,7 @@ describe("A client that has lost its connection", () => {
     assert.deepEqual(await attempts(1006), [1, 1, 1]);
   });
 
-  it("does not come back when told not to", async () => {
+  it("does not reconnect with reconnect: false", async () => {
     const { client, admit } = connectFake({ reconnect: false });
     (await admit()).end(1006);
     assert.equal(client.status, "closed");

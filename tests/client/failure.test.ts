@@ -21,7 +21,7 @@ const statuses = ({ take }: Fake): string[] => take("status").map(({ status }) =
 const codes = ({ take }: Fake): string[] => take("error").map(({ error }) => error.code);
 
 describe("A client that cannot connect", () => {
-  it("says so once in an outage, at the first attempt that failed, with what is known", async () => {
+  it("emits one error in an outage, at the first failed attempt, with the known facts", async () => {
     const fake = connectFake();
     await fail(fake, 1, "connect ECONNREFUSED 127.0.0.1:1");
     const [{ error }] = fake.take("error");
@@ -54,7 +54,7 @@ describe("A client that cannot connect", () => {
     assert.deepEqual(codes(fake), ["NOT_CONNECTED"]);
   });
 
-  it("says so again in an outage where the cause is another one", async () => {
+  it("emits another error in an outage when the cause changes", async () => {
     const fake = connectFake({ maxRefusals: 0 });
     await fail(fake, 2, "socket hang up");
     fake.retry();
@@ -62,7 +62,7 @@ describe("A client that cannot connect", () => {
     assert.deepEqual(codes(fake), ["NOT_CONNECTED", "AUTH_FAILED"]);
   });
 
-  it("says once that there is no token to be had", async () => {
+  it("emits one error if no token can be obtained", async () => {
     const fake = connectFake({ token: () => Promise.reject(new Error("the login is down")) });
     for (let n = 0; n < 3; n++) {
       await turn();
@@ -80,7 +80,7 @@ describe("A client that cannot connect", () => {
     });
   });
 
-  it("says for how long it waited for the server or the token", async () => {
+  it("reports how long it waited for the server or the token", async () => {
     const silent = connectFake({ timeout: 3_000 });
     await silent.socket();
     silent.clock.advance(3_000);
@@ -90,7 +90,7 @@ describe("A client that cannot connect", () => {
     assert.match(tokenless.client.error!.message, /last close 1006 No token$/);
   });
 
-  it("never says what is secret: queries, users, fragments and tokens", async () => {
+  it("reports no secrets: queries, users, fragments and tokens", async () => {
     const seen: unknown[] = [];
     const reasons: string[] = [];
     class Socket extends FakeSocket {
@@ -534,7 +534,7 @@ describe("client.subscribe", () => {
     assert.deepEqual([typeof uid, subscribe], ["string", asked]);
   });
 
-  it("ends a try whose token cannot be written, and says so", async () => {
+  it("ends an attempt whose token cannot be encoded, and reports it", async () => {
     const { client, take } = connectFake({ token: () => "\ud800", tokenIn: "query" });
     await turn();
     assert.deepEqual([client.status, take("error").map(({ error }) => error.code)], ["closed", ["NOT_CONNECTED"]]);

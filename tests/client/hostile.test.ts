@@ -6,7 +6,7 @@ import { unhandledIn } from "../support/unhandled.ts";
 import { turn } from "../support/waiting.ts";
 
 describe("A client whose server is broken or hostile", () => {
-  it("leaves alone what is no message, and says so", async () => {
+  it("ignores frames that are no messages, and reports them", async () => {
     const { client, admit, take } = connectFake();
     const socket = await admit();
     take();

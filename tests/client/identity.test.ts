@@ -61,7 +61,7 @@ describe("A client with a token", () => {
     await admit();
   });
 
-  it("comes back later when there is none to be had", async () => {
+  it("reconnects later when no token can be obtained", async () => {
     let isFailing = true;
     const { client, clock, take, sockets, admit } = connectFake({
       token: () => isFailing ? Promise.reject(new Error("the login is down")) : "of ann",
@@ -121,7 +121,7 @@ describe("A client with a token", () => {
     }
   });
 
-  it("comes back with backoff when the server could not verify it, or after the time it asks for", async () => {
+  it("reconnects with backoff when the server could not verify the token, or after the time that the server asks for", async () => {
     for (
       const [code, closeCode, details] of [["SERVICE_UNAVAILABLE", 1013, {}], ["REQUESTS_EXCEEDED", 1013, {
         retry_after: 9_000,

@@ -26,7 +26,7 @@ describe("A client in a page of the back/forward cache", () => {
   const dispatch = (event: "pagehide" | "pageshow", persisted = true) =>
     target.dispatchEvent(Object.assign(new Event(event), { persisted }));
 
-  it("closes when the page is put aside, without having left, and comes back with it", async () => {
+  it("closes without leaving when the page enters the back/forward cache, and reconnects with it", async () => {
     const { client, clock, sockets, admit, socket, take } = connectFake();
     const first = await admit();
     client.subscribe("news", { onEvent: () => {} });

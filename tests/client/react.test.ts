@@ -142,7 +142,7 @@ describe("The hooks", () => {
     assert.equal(renders, 2);
   });
 
-  it("show that the connection is lost, and what it brings when it is back", async () => {
+  it("show that the connection is lost, and the new data once it is restored", async () => {
     const { client, admit, retry } = connectFake<typeof contract>();
     const socket = await admit();
     const { text } = await mount(client);

@@ -100,7 +100,7 @@ describe("client.subscribe", () => {
     assert.deepEqual(told, [1]);
   });
 
-  it("tells the client's error listeners what a callback throws, and goes on", async () => {
+  it("emits an error event for an error that a callback throws, and continues", async () => {
     const { client, admit, take } = connectFake();
     const socket = await admit();
     const { told } = record(client, {
@@ -356,7 +356,7 @@ describe("A subscription to a channel with a history", () => {
     assert.deepEqual(told, [["init", "old", undefined], ["posted", 12], ["posted", 15]]);
   });
 
-  it("says that there is a gap where the server could not resume", async () => {
+  it("reports a gap if the server could not recover", async () => {
     const { client, admit, retry } = connectFake();
     const { told } = record(client);
     const iterated = client.subscribe("news");
@@ -375,7 +375,7 @@ describe("A subscription to a channel with a history", () => {
     assert.deepEqual((await iterator.next()).value, { event: "init", data: "new", recovered: false });
   });
 
-  it("says so for a channel without one after each loss: nobody knows what was missed", async () => {
+  it("reports a gap after each lost connection for a channel without a history", async () => {
     const { client, admit, retry } = connectFake();
     const { told } = record(client);
     const first = await admit();
@@ -400,7 +400,7 @@ describe("A subscription to a channel with a history", () => {
     assert.deepEqual(told, [["posted", 8]]);
   });
 
-  it("leaves out what it has had", async () => {
+  it("drops publications that it has received before", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();
     const { told } = record(client);
@@ -532,7 +532,7 @@ describe("A subscription whose reader is slow", () => {
     assert.deepEqual([told, take("error")], [[["init", undefined, undefined]], []]);
   });
 
-  it("is told of a gap where there is no history", async () => {
+  it("reports a gap if there is no history", async () => {
     const { client, admit } = connectFake();
     const socket = await admit();
     const subscription = client.subscribe("news", { buffer: 2 });
@@ -549,7 +549,7 @@ describe("A subscription whose reader is slow", () => {
 });
 
 describe("presence", () => {
-  it("tells who came and who left, and who is there", async () => {
+  it("reports joins, leaves and the current members", async () => {
     const { client, admit, retry } = connectFake();
     const socket = await admit();
     const told: unknown[] = [];

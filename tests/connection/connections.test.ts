@@ -31,7 +31,7 @@ describe("Connections", () => {
     assert.equal(connections.size, 0);
   });
 
-  it("closeAll closes each and resolves when the last one is gone", async () => {
+  it("closeAll closes each connection and resolves when the last one has closed", async () => {
     const { connections, opened } = create(3);
     const done: string[] = [];
     void connections.closeAll(1001, "bye").then(() => done.push("first"));
@@ -56,7 +56,7 @@ describe("Connections", () => {
     await closed;
   });
 
-  it("closeAll resolves when there is none, and when each is gone within the call", async () => {
+  it("closeAll resolves without connections, and when each closes within the call", async () => {
     await new Connections().closeAll(1001, "bye");
     const { connections, opened } = create(2);
     for (const { transport } of opened) transport.closeError = new Error("The socket is gone");
@@ -64,7 +64,7 @@ describe("Connections", () => {
     assert.equal(connections.size, 0);
   });
 
-  it("closeAll resolves at the close timeout when nobody answers", async () => {
+  it("closeAll resolves at the close timeout when no peer answers", async () => {
     const { connections, clock } = create(2);
     const closed = connections.closeAll(1001, "bye");
     clock.advance(3000);

@@ -94,7 +94,7 @@ describe("SteppedTransport", () => {
     }
   });
 
-  it("takes no pong but that of its last ping for an answer", async () => {
+  it("accepts only the pong of its last ping as an answer", async () => {
     const [{ inner, transport }, answered] = [step(), step()];
     for (const each of [transport, answered.transport]) for (const n of [1, 2]) each.send(frame(n));
     for (const number of [undefined, 255, inner.pings[0]! + 1]) inner.ponged!(number);

@@ -16,7 +16,7 @@ async function codeOf(response: Response): Promise<[status: number, code: string
 }
 
 describe("controller.upgrade, from an origin", () => {
-  it("answers 403 to a foreign one, in every mode and before authenticate is asked or a place taken", async () => {
+  it("answers 403 to a foreign origin in every mode, before authenticate is called or a slot reserved", async () => {
     for (const mode of ["public", "handshake", "strict"] as const) {
       const { controller, request, accepted } = createRoute({ mode, authenticate: () => assert.fail(), maxConnections: 1 });
       for (
@@ -51,7 +51,7 @@ describe("controller.upgrade, from an origin", () => {
 });
 
 describe("controller.upgrade, at its limits", () => {
-  it("answers 503 or 429 with retry-after, and lets in again once a connection is gone", async () => {
+  it("answers 503 or 429 with retry-after, and accepts again once a connection has closed", async () => {
     for (
       const [options, expected] of [
         [{ maxConnections: 2 }, [503, "SERVICE_UNAVAILABLE"]],
@@ -82,7 +82,7 @@ describe("controller.upgrade, at its limits", () => {
     assert.deepEqual([controller.stats().reserved, controller.stats().keys], [0, 0]);
   });
 
-  it("keeps the place of a socket that has yet to open, for as long as the timeout", async () => {
+  it("keeps the slot of a socket that has yet to open, up to the timeout", async () => {
     const clock = new TestClock();
     const { controller, request, host } = createRoute({ clock, timeout: 2000 });
     host.runtime.accept = () => new Response(null);

@@ -119,7 +119,7 @@ describe("controller.askAll", () => {
     assert.match(String(errors), /SyntaxError/);
   });
 
-  it("asks no more than 1,000 clients of a node, and takes no reply over 16 KiB", async () => {
+  it("asks at most 1,000 clients of a node, and accepts no reply over 16 KiB", async () => {
     const { controller } = observe();
     const peers = Array.from({ length: 1_000 }, () => open(controller));
     const asked = controller.askAll("ready?");
@@ -142,7 +142,7 @@ describe("controller.askAll", () => {
     assert.deepEqual(wire.messages.filter(({ length }) => length > 300_000), []);
   });
 
-  it("rejects what it cannot ask", async () => {
+  it("rejects invalid arguments", async () => {
     const { controller } = observe();
     const wrong = [["", {}], ["x".repeat(65), {}], ["a", { type: 1 }], ["a", { uid: 1 }], ["a", { n: 1n }], ["a", null]] as const;
     for (const [type, payload] of wrong) await assert.rejects(controller.askAll(type, payload as object), TypeError);

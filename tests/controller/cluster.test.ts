@@ -8,7 +8,7 @@ import { Stall, turn } from "../support/waiting.ts";
 const order = (type: string, rest: Record<string, unknown>) => JSON.stringify({ type, ...rest });
 
 describe("A cluster", () => {
-  it("broadcasts to those whom the filter matches on every node, once, encoded once", async () => {
+  it("broadcasts once to the matching clients of every node, encoded once", async () => {
     const { nodes, a, b, wire } = createNodes(3);
     const [ann, bob, cat] = [a.join("ann"), b.join("bob", "editor"), nodes[2]!.join("cat", "editor")];
     const result = a.controller.broadcast({ type: "news", n: 1 });
@@ -22,7 +22,7 @@ describe("A cluster", () => {
     assert.equal(wire.messages.length, 3);
   });
 
-  it("goes on by itself when nothing can be sent, and says so", async () => {
+  it("continues on its own node when nothing can be sent, and reports it", async () => {
     const { a, b } = createNodes(2);
     const [ann, bob] = [a.join("ann"), b.join("bob")];
     a.engine.isCut = true;
@@ -68,7 +68,7 @@ describe("A cluster", () => {
     assert.deepEqual(asked, ["ann", "ann"]);
   });
 
-  it("takes no orders that are not signed, and says where they are given", async () => {
+  it("accepts only signed orders, and reports unsigned ones where they are sent", async () => {
     const { a, b, wire } = createNodes(2, { isSigned: false });
     const [ann, here] = [b.join("ann"), a.join("ann")];
     a.controller.disconnect({ user: "ann" });
@@ -83,7 +83,7 @@ describe("A cluster", () => {
     assert.match(errors[0]!, /pass the engine a secret/);
   });
 
-  it("ignores what it cannot read, and a filter that it does not know", async () => {
+  it("ignores invalid messages, and filters with unknown keys", async () => {
     const { b } = createNodes(2);
     const bob = b.join("bob");
     const bad = [

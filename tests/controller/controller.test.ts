@@ -73,7 +73,7 @@ describe("WebSocketController, on a message", () => {
 });
 
 describe("WebSocketController, on what a listener throws", () => {
-  it("tells error with the client, and every other listener of the event", async () => {
+  it("emits error with the client, and calls every other listener of the event", async () => {
     const { controller, events } = observe();
     const errors = [new Error("thrown"), new Error("rejected")];
     controller.on("connect", () => {
@@ -88,7 +88,7 @@ describe("WebSocketController, on what a listener throws", () => {
     assert.deepEqual(events, [["connect", { client }], ...errors.map((error) => ["error", { client, error }])]);
   });
 
-  it("tells error without a client when the event had none", async () => {
+  it("emits error without a client when the event had none", async () => {
     const { controller, events } = observe({ authenticate: () => null });
     const error = new Error("thrown");
     controller.on("auth.failure", () => {
@@ -99,7 +99,7 @@ describe("WebSocketController, on what a listener throws", () => {
     assert.deepEqual(events.filter(([event]) => event === "error"), [["error", { error }]]);
   });
 
-  it("logs one record when nobody listens to error", async () => {
+  it("logs one record without an error listener", async () => {
     const { controller, records } = createLogged();
     controller.on("message", () => {
       throw new Error("thrown\nin message");
@@ -113,7 +113,7 @@ describe("WebSocketController, on what a listener throws", () => {
     assert.match(records.join("\n"), /thrown\\u000ain message\n(?: {4}at .*\n)+.*rejected\n {4}at /);
   });
 
-  it("logs nothing when somebody listens to error, and again when nobody does", () => {
+  it("logs nothing with an error listener, and again once it is removed", () => {
     const { controller, records } = createLogged();
     const { connection } = open(controller);
     const listener = () => {};
@@ -125,7 +125,7 @@ describe("WebSocketController, on what a listener throws", () => {
     assert.match(records.join(), /second/);
   });
 
-  it("logs what an error listener throws or rejects with, and does not tell error of it", async () => {
+  it("logs what an error listener throws or rejects with, and emits no error for it", async () => {
     const { controller, records } = createLogged();
     let calls = 0;
     controller.on("error", () => {
@@ -183,7 +183,7 @@ describe("WebSocketController.broadcast", () => {
 });
 
 describe("WebSocketController.close", () => {
-  it("closes every connection, pending ones too, and resolves when all are gone", async () => {
+  it("closes every connection, pending ones too, and resolves when all have closed", async () => {
     const { controller, clock } = observe({ authenticate: () => null });
     const opened = [open(controller), open(controller, { mode: "handshake" })];
     let resolved = false;
@@ -258,7 +258,7 @@ describe("WebSocketController.close", () => {
     }
   });
 
-  it("closes a connection at once that opens after it, and tells nobody of it", async () => {
+  it("closes a connection at once that opens after it, and emits no event", async () => {
     const { controller, events, clock } = observe();
     await controller.close(1012, "Restart");
     const { transport, connection } = open(controller, { identity: { accountability: { user: "ann", role: null } } });

@@ -353,7 +353,7 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await drained, { closed: 1, cut: 0, isClean: true });
   });
 
-  it("closes with 1001 whoever is still waiting at the timeout, and says why in an error event", async () => {
+  it("closes clients that still wait at the timeout with 1001, and emits an error event with the reason", async () => {
     const { clock, controller, errors, opened } = create(2);
     controller.handle("never", v.object({}), () => new Promise(() => {}));
     opened[0]!.connection.message('{"type":"never"}');
@@ -485,7 +485,7 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(errors.filter((error) => error.includes("Cannot drain")), []);
   });
 
-  it("calls stop when the clients have gone, and closes the engine after it", async () => {
+  it("calls stop when the clients have left, and closes the engine after it", async () => {
     const engine = new MemoryEngine();
     const { clock, controller, left } = create(2, { engine });
     void controller.engine;
@@ -559,7 +559,7 @@ describe("WebSocketController.drain", () => {
     assert.equal(clock.timers, 0);
   });
 
-  it("throws TypeError that says what to write", () => {
+  it("throws a TypeError that names the remedy", () => {
     const { controller } = create(0);
     const cases: [options: unknown, message: string][] = [
       [null, "Cannot drain: pass an object, such as { window: 30_000, timeout: 45_000 }"],

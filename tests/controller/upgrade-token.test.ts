@@ -61,7 +61,7 @@ describe("controller.upgrade, reading the token", () => {
     assert.deepEqual([shown, status], [[], 403]);
   });
 
-  it("takes a cookie without an Origin where allowCookieWithoutOrigin says so, and none of a foreign page", async () => {
+  it("accepts a cookie without an Origin with allowCookieWithoutOrigin, and none from a foreign page", async () => {
     for (const mode of ["public", "handshake", "strict"] as const) {
       const options = { mode, allowCookieWithoutOrigin: true };
       assert.deepEqual((await show({ cookie: "session=c" }, options)).shown, ["cookie c"]);
