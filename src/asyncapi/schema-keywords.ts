@@ -1,7 +1,7 @@
 import { isSchema, type JsonSchema } from "./json-schema.ts";
 
 /** Keywords that restrict nothing. */
-export const ANNOTATIONS = new Set(
+export const ANNOTATIONS: ReadonlySet<string> = new Set(
   "title description default examples deprecated readOnly writeOnly $comment definitions $defs $schema $id".split(" "),
 );
 

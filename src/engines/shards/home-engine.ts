@@ -30,8 +30,8 @@ import {
   type MembersPage,
   type Operation,
   type Outcome,
-  type RelayAnswer,
   receiveMessage,
+  type RelayAnswer,
 } from "./shards.ts";
 
 /** Interval at which stored items that all relays have received are deleted, in ms: one write for all of them. */

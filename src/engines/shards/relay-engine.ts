@@ -27,10 +27,10 @@ import {
   type Operation,
   ordersLost,
   passOn,
+  receiveMessage,
   type RelayAnswer,
   type RelayCall,
   type RelayEngineOptions,
-  receiveMessage,
 } from "./shards.ts";
 
 /** Number of channels that recover at once. */
