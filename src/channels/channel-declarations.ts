@@ -13,7 +13,8 @@ export type OnlyDeclared<C, Schemas> = string extends keyof Schemas ? unknown
   : unknown;
 
 /** @internal */
-type OnlyIn<H, Name, Schemas> = Name extends keyof H ? { readonly schema?: OnlyEvents<H[Name], Schemas> }
+type OnlyIn<H, Name, Schemas> = Name extends keyof H
+  ? unknown extends Schemas ? unknown : { readonly schema?: OnlyEvents<H[Name], Schemas> }
   : `Cannot declare the channel "${Name & string}": the contract does not have it`;
 
 /** @internal */

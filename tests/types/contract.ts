@@ -413,9 +413,10 @@ export function variables(): void {
   const withPart = { requests: { say: { payload: Text } }, request: {} };
   // @ts-expect-error -- a misspelt part
   defineContract(withPart);
-  const anyOf = <C>(controller: WebSocketController<C>, declarations: ChannelDeclarations<C>): Channels<C> =>
-    new Channels(controller, declarations);
   anyOf(controller, declared);
+  function anyOf<C>(controller: WebSocketController<C>, declarations: ChannelDeclarations<C>): Channels<C> {
+    return new Channels(controller, declarations);
+  }
 }
 
 /** What takes any controller, service or channels also takes those of a contract. */
