@@ -588,7 +588,8 @@ describe("WebSocketController.drain", () => {
 describe("WebSocketController.drain, of one node of two", () => {
   it("loses no publication and no place, and leaves the cluster last", async () => {
     const chats: ReturnType<typeof createChat>[] = [];
-    const t = testkit((node) => (chats[node] = createChat()).app, { nodes: 2 });
+    // The same names of nodes, times and random numbers in each run.
+    const t = testkit((node) => (chats[node] = createChat()).app, { nodes: 2, globals: true, now: 1_800_000_000_000 });
     const watcher = await t.connect({ token: "watcher", node: 1 });
     const changes: string[] = [];
     watcher.subscribe("room:1", {
