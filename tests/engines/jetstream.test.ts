@@ -11,9 +11,10 @@ const kept = (sequence: number) => ({
   string: () => `${sequence}`,
 });
 const STATUS = { reply: "", subject: "inbox", string: () => "" };
+const TOO_LARGE = { ...STATUS, headers: { code: 409 } };
 
 /** A stream of ten messages whose consumer answers each question as the test says: with so many, and then perhaps with a status. */
-function create(answers: [count: number, end: "status" | "silence"][]) {
+function create(answers: [count: number, end: "status" | "silence" | "too large, twice"][]) {
   let delivered = 0;
   let deliver: (message: Msg) => void = () => {};
   const asked: number[] = [];
@@ -34,10 +35,13 @@ function create(answers: [count: number, end: "status" | "silence"][]) {
           deliver(kept(++delivered) as unknown as Msg); // All that is read of one.
         }
         if (end === "status") deliver(STATUS as unknown as Msg); // As above.
+        if (end === "too large, twice") { for (const _ of range(2)) deliver(TOO_LARGE as unknown as Msg); // As above.
+         }
       });
     },
   } as unknown as NatsConnection; // All that `list` needs of it.
-  return { asked, list: () => new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100) };
+  const list = (maxBytes?: number) => new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100, maxBytes);
+  return { asked, list };
 }
 
 describe("JetStream.list", () => {
@@ -54,5 +58,11 @@ describe("JetStream.list", () => {
     const { asked, list } = create([[4, "status"], [0, "status"]]);
     const { messages, isWhole } = await list();
     assert.deepEqual([messages.length, isWhole, asked], [4, false, [10, 6]]);
+  });
+
+  it("takes no more than has room where a busy server answers what was asked again, too", { timeout: 300_000 }, async () => {
+    const { asked, list } = create([[0, "too large, twice"], [1, "silence"], [1, "silence"]]);
+    const { messages } = await list(1);
+    assert.deepEqual([messages.map(({ sequence }) => sequence), asked], [[1], [10, 1, 1]]);
   });
 });

@@ -281,6 +281,7 @@ export class JetStream {
     let before = 0;
     let batch = 0;
     let bytes = 0;
+    const isFull = () => messages.length >= count || bytes >= maxBytes;
     /** @param isLarge whether the next message is larger than the bytes left, and is requested alone. */
     const request = (isLarge = false) => {
       before = messages.length;
@@ -296,6 +297,8 @@ export class JetStream {
     const subscription = this.#connection.subscribe(inbox, {
       callback: (error, message) => {
         if (error) return fail(error);
+        // A request that was repeated may be answered twice.
+        if (isFull()) return;
         const received = toStreamMessage(message);
         // A status message: the request has expired, nothing is left, or the next message exceeds `max_bytes`.
         if (!received && message.headers?.code === TOO_LARGE) return bytes < maxBytes / 2 ? request(true) : end();
@@ -304,7 +307,7 @@ export class JetStream {
         if (received.delivery !== messages.length + 1) return;
         messages.push(received);
         bytes += received.text.length + MESSAGE_BYTES;
-        if (messages.length >= count || bytes >= maxBytes) end();
+        if (isFull()) end();
         else if (messages.length - before === batch) request();
       },
     });
