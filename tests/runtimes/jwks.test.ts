@@ -70,6 +70,8 @@ describe("RemoteKeys on workerd", () => {
 
   it("verifies by each default algorithm", async () => {
     const keys = (["ES256", "RS256", "EdDSA"] as const).map((alg) => createKey(alg, alg));
+    // The fetch of the keys has its own limit, in which a busy machine does not make one of RS256.
+    await Promise.all(keys);
     const first = verify("ann", null, keys[0]);
     await asked(1);
     answers[0]!.end(JSON.stringify({ keys: (await Promise.all(keys)).map(({ publicJwk }) => publicJwk) }));
