@@ -114,7 +114,9 @@ export class NatsHistory {
 
   /** Creates the stream if needed, and reads the epoch or begins one. Concurrent calls share one run. */
   open(): Promise<void> {
-    return this.#opening ??= this.#open().finally(() => this.#opening = undefined);
+    // A run may have found the stream before another client deleted it, and other calls share the run.
+    const again = (error: unknown) => isGone(error) ? this.#open() : Promise.reject(error);
+    return this.#opening ??= this.#open().catch(again).finally(() => this.#opening = undefined);
   }
 
   async #open(): Promise<void> {
@@ -307,9 +309,7 @@ export class NatsHistory {
   /** Position of a republished message, by its headers. Its epoch is `""` when it comes from another stream of this name. */
   positionOf(subject: string, sequence: number, text: string): Position {
     const { generation, epoch } = this.#current;
-    const offset = offsetOf(sequence, text);
-    if (generationOf([subject]) !== generation) return { epoch: "", offset };
-    return { epoch, offset };
+    return { epoch: generationOf([subject]) === generation ? epoch : "", offset: offsetOf(sequence, text) };
   }
 
   /** The offset at the end of the channel, which gets a mark if it is empty. */
