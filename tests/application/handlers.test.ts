@@ -144,7 +144,7 @@ describe("Handlers.dispatch", () => {
     assert.deepEqual(answers().map(({ data }) => data), [{ type: "x", uid: 4 }, { type: "x", uid: "absent" }]);
   });
 
-  it("tells the listeners first, with the message as it came", () => {
+  it("calls the listeners first, with the message as received", () => {
     const { handlers, dispatch, heard } = create();
     let before = 0;
     handlers.handle("x", v.object({}), () => {
@@ -202,7 +202,7 @@ describe("Handlers.dispatch", () => {
     }]);
   });
 
-  it("answers UNSUPPORTED_TYPE when nobody takes the message, not when somebody listens", () => {
+  it("answers UNSUPPORTED_TYPE without a handler or listener, and nothing with a listener", () => {
     const alone = create();
     alone.dispatch({ type: "what", uid: "u" });
     assert.deepEqual(alone.answers(), [

@@ -202,7 +202,7 @@ describe("resolveOptions", () => {
     });
   });
 
-  it("is in handshake mode when it can authenticate, unless told otherwise", () => {
+  it("is in handshake mode by default when it can authenticate", () => {
     assert.equal(resolveOptions({ authenticate }).mode, "handshake");
     assert.equal(resolveOptions({ authenticate, mode: "public" }).mode, "public");
     assert.equal(resolveOptions({ authenticate, mode: "strict" }).mode, "strict");

@@ -131,7 +131,7 @@ describe("client.ask", () => {
     }
   });
 
-  it("rejects with TIMEOUT when no answer comes, and a late answer is told that nothing was asked", async () => {
+  it("rejects with TIMEOUT without an answer, and answers a late one with an error", async () => {
     const { client, clock, asked, receive, transport } = create();
     for (const [options, timeout] of [[{}, 10_000], [{ timeout: 500 }, 500]] as const) {
       const reply = client.ask("confirm", {}, options);
@@ -223,7 +223,7 @@ describe("client.ask", () => {
     assert.equal(transport.take().length, 1);
   });
 
-  it("rejects what it cannot ask", async () => {
+  it("rejects invalid arguments", async () => {
     const { client, transport } = create();
     const wrong = [["", {}], ["x".repeat(65), {}], ["a", { type: 1 }], ["a", { uid: 1 }], ["a", { n: 1n }], [
       "auth",
@@ -275,7 +275,7 @@ describe("client.ask", () => {
     await assert.rejects(reply, codeIs("TIMEOUT"));
   });
 
-  it("ends with hibernation: an answer that wakes the object is told that nothing was asked", () => {
+  it("ends with hibernation: an answer that wakes the object is answered with an error", () => {
     const transport = new HibernatingTransport();
     const identity = { accountability: { user: "mika", role: null } };
     const { client } = openOn(transport, observe().controller, { identity });

@@ -57,7 +57,7 @@ describe("Refusals", () => {
     assert.deepEqual([warnings, refusals.counts.abandoned, silent.counts.origin], [[], 1, 1]);
   });
 
-  it("logs short text in one line, whatever somebody puts into it, and survives a logger that throws", () => {
+  it("logs short text in one line, whatever a client puts into it, and survives a logger that throws", () => {
     const { warnings, records, logger } = recorder();
     const forged = `https://a\n[noroshi] forged\u2028${"x".repeat(10_000)}`;
     refusalsOf(logger, () => 0).add("origin", () => [{ origin: forged, limit: 1 }, `Refused origin ${forged}`]);
@@ -300,7 +300,7 @@ describe("an auth message that is refused", () => {
     assert.deepEqual([controller.stats().refused.token, controller.stats().refused.failures], [30, 1]);
   });
 
-  it("hands its cause to auth.failure, or to the operator where nobody listens, and never to the client", async () => {
+  it("passes its cause to auth.failure, or to the log without a listener, and never to the client", async () => {
     for (const isHeard of [true, false]) {
       const { warnings, records, logger } = recorder();
       const { controller, request, opened, transports } = createRoute({

@@ -130,7 +130,7 @@ describe("TopicGroup", () => {
     assert.ok(group.publish(frame("x"), 100));
   });
 
-  it("publish does nothing while one of its members has to be told something first, or holds too much when it joins", () => {
+  it("publish does nothing while a member must be sent something first, or held too much when it joined", () => {
     const topics = new Topics();
     const group = new TopicGroup<Socket>(topics);
     const socket = new Socket(topics, 100);

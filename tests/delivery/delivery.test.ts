@@ -34,7 +34,7 @@ const frame = (text: string): Frame => new Frame(text, false);
 const received = (...readers: Reader[]) => readers.map((reader) => reader.received.splice(0));
 
 describe("Delivery", () => {
-  it("broadcast reaches everybody once when the filter is empty, nobody when nobody is there", () => {
+  it("broadcast reaches every client once with an empty filter, and no client if there is none", () => {
     const delivery = new Delivery(Infinity);
     delivery.sendToMatching(frame("x"), {});
     const readers = [new Reader("ann", "editor"), new Reader(null, null)];
@@ -85,7 +85,7 @@ describe("Delivery", () => {
     assert.deepEqual(received(reader), [["new", "new", "new"]]);
   });
 
-  it("remove forgets a recipient under what it was indexed, when its accountability was replaced since", () => {
+  it("remove deletes a recipient from its old index after its accountability was replaced", () => {
     const delivery = new Delivery(Infinity);
     const reader = new Reader("ann", "editor");
     delivery.add(reader);
@@ -135,7 +135,7 @@ describe("Delivery", () => {
     }
   });
 
-  it("broadcast reaches whom a plain filter over all reaches, for any clients, changes and filters", () => {
+  it("broadcast reaches the same clients as a filter over all of them, for any clients, changes and filters", () => {
     const random = new Random();
     const ids = [null, "1", "2", "3"];
     const delivery = new Delivery(Infinity);
@@ -234,7 +234,7 @@ describe("Delivery, to a large audience", () => {
     for (const { received } of readers) assert.deepEqual(received, Array.from({ length: 30 }, (_, number) => `${number}`));
   });
 
-  it("keeps broadcasts apart between which somebody came or went, and counts each by itself", async () => {
+  it("keeps broadcasts apart if clients joined or left between them, and counts each by itself", async () => {
     const { delivery, readers, turns } = create(3_000);
     const late = new Reader("ann", null);
     const results = [delivery.sendToMatching(frame("begins"), {}), delivery.sendToMatching(frame("1"), {})];
@@ -282,7 +282,7 @@ describe("Delivery, to a large audience", () => {
     });
   }
 
-  it("tells how many were handed the message and how many could not be", async () => {
+  it("counts the clients that were sent the message and those that were not", async () => {
     const { delivery, readers } = create(10);
     for (const reader of readers.slice(0, 3)) reader.takes = false;
     assert.deepEqual(await delivery.sendToMatching(frame("x"), {}), { matched: 10, sent: 7, dropped: 3 });

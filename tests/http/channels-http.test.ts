@@ -104,7 +104,7 @@ describe("channelsHttp", () => {
     await cancel();
   });
 
-  it("sends only what is asked for", async () => {
+  it("sends only the event that the request names", async () => {
     const { channels, get } = start(ROOM);
     const { next, cancel } = events(await get("room:1?event=say", STREAM));
     assert.equal((await next())?.["event"], "init");
@@ -344,7 +344,7 @@ describe("channelsHttp", () => {
     assert.deepEqual([controller.stats().active, channels.stats().subscribers], [0, 0]);
   });
 
-  it("closes a stream that nobody reads, and keeps one that is read", async () => {
+  it("closes a stream that its client does not read, and keeps one that is read", async () => {
     const clock = new TestClock();
     const { controller, channels, get } = start(ROOM, {
       clock,
@@ -491,7 +491,7 @@ describe("channelsHttp", () => {
     assert.equal(controller.stats().active, 0);
   });
 
-  it("answers a stream that may work later with an event and a time to come back, which an EventSource understands", async () => {
+  it("answers a stream that may succeed later with a close event and a retry time, which an EventSource understands", async () => {
     const { controller, get } = start(ROOM, { maxConnections: 1, origins: ["https://app.example"] });
     const held = events(await get("room:1", STREAM));
     await held.next();
@@ -543,7 +543,7 @@ describe("channelsHttp", () => {
     assert.ok(errors[0] instanceof TypeError);
   });
 
-  it("joins the members only where presence is asked for", async () => {
+  it("sends presence events only with presence=true, and refuses another value", async () => {
     const { get } = start({ room: { authorize: () => true, presence: true } });
     assert.equal((await get("room?presence=false", STREAM)).status, 400);
     const { next, cancel } = events(await get("room?presence=true", STREAM));

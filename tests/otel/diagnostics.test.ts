@@ -136,7 +136,7 @@ describe("publishDiagnostics", () => {
     ]);
   });
 
-  it("publishes nothing to nobody, and answers the same", async () => {
+  it("publishes nothing without a subscriber, and answers the same", async () => {
     const controller = new WebSocketController({ logger: false });
     controller.handle("sync", v.object({}), () => 1);
     const end = publishDiagnostics(controller);

@@ -89,7 +89,7 @@ describe("A stream of a client of noroshi.v1", () => {
     assert.ok(transport.bufferedAmount < 12_000);
   });
 
-  it("takes no part in the rate limit with its credit, and a credit that nobody asked for does", async () => {
+  it("does not count a credit against the rate limit, unless the server did not ask for it", async () => {
     const { transport, send, take } = create({ ...V1, rateLimit: { messages: 0.001, burst: 3 } });
     transport.isReading = true;
     send({ type: "ask", uid: 1 });

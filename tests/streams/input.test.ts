@@ -266,7 +266,7 @@ describe("The input of a request", () => {
     assert.deepEqual(take(), [ok("done")]);
   });
 
-  it("is ignored after the answer, and throws for whoever still reads it", async () => {
+  it("is ignored after the answer, and throws for a handler that still reads it", async () => {
     let late: Promise<unknown> | undefined;
     const { start, input, take } = create(({ input }) => {
       const reader = input[Symbol.asyncIterator]();

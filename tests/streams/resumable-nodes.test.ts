@@ -71,7 +71,7 @@ const upTo = (last: number) => Array.from({ length: last }, (_, index) => index 
 const count = (client: StreamingClient, payload: Count = {}) => client.stream("count", payload) as ClientStream<number>;
 
 describe("A resumable stream over nodes", () => {
-  it("goes on for a client that comes back to another node, with no item lost or sent twice", async () => {
+  it("continues for a client that reconnects to another node, with no item lost or sent twice", async () => {
     const { t, built } = createNodes(2);
     const client = await t.connect({ token: "ann" }); // Of the nodes in turn, the first.
     const stream = count(client, { steps: 50 });
@@ -170,7 +170,7 @@ describe("A resumable stream over nodes", () => {
     await t.close();
   });
 
-  it("is stopped from another node, and while nobody is attached", async () => {
+  it("is stopped from another node, and while no client is attached", async () => {
     const { t, finished } = createNodes(2);
     const ann = await t.connect({ token: "ann", node: 0 });
     const phone = await t.connect({ token: "ann", node: 1 });
@@ -270,7 +270,7 @@ describe("A resumable stream over nodes", () => {
     await t.close();
   });
 
-  it("goes on over an engine that is away for a while", async () => {
+  it("continues after the engine was unavailable for a while", async () => {
     const { t } = createNodes(3);
     const here = await t.connect({ token: "ann", node: 0 });
     const there = await t.connect({ token: "ann", node: 1 });
