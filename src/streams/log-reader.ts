@@ -25,7 +25,7 @@ export class LogReader implements Source {
   /** Whether publications are added to `#waiting`. If not, the reader reads the history once `#waiting` is empty. */
   #isLive = false;
   #isReading = false;
-  /** Only the end is wanted. */
+  /** Whether items are skipped, because only the end is wanted. */
   #skips = false;
   #isDetached = false;
   #wake: (() => void) | undefined;
@@ -80,8 +80,8 @@ export class LogReader implements Source {
     return this.#isReading || this.#isDetached ? undefined : await this.next();
   }
 
-  /** Something was published. */
-  take(record: StreamRecord): void {
+  /** Receives a record that was published. */
+  receive(record: StreamRecord): void {
     if (!this.#isLive) return;
     this.#isLive = this.#waiting.length < MAX_WAITING && this.#bytes < MAX_WAITING_BYTES;
     if (this.#isLive) this.#add(record);
@@ -89,7 +89,7 @@ export class LogReader implements Source {
   }
 
   /** Publications may be missing, or the generator has gone. */
-  lag(): void {
+  fallBehind(): void {
     this.#isLive = false;
     this.#awake();
   }
@@ -113,7 +113,7 @@ export class LogReader implements Source {
         if (first > this.at + 1 && !this.#skips) throw lost();
         if (kind === "next") {
           this.at = last;
-          this.#log.moved(this, body.length);
+          this.#log.readerAdvanced(this, body.length);
           if (!this.#skips) return { done: false, value: new Part("next", `${fieldsOf(body)}"offset":${last}`) };
           continue;
         }
@@ -137,7 +137,7 @@ export class LogReader implements Source {
     const since = this.#waiting;
     this.#waiting = [];
     this.#bytes = 0;
-    // `take` has set it meanwhile, to a record that is added below or read again.
+    // `receive` has set it meanwhile, to a record that is added below or read again.
     this.#last = records.at(-1) ?? seen;
     const end = this.#last?.last ?? 0;
     if (end < this.at) throw lost();

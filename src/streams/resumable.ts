@@ -108,7 +108,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   add(type: string, handler: AnyHandler, options: ResumableOptions | true): AnyHandler {
     const kind = resolveKind(type, options, this.#host.maxHistory);
     this.#host.checkHistory(kind.history);
-    if (this.#kinds.size === 0) this.#serve();
+    if (this.#kinds.size === 0) this.#addHandlers();
     this.#kinds.set(type, kind);
     return (context) => this.#start(context as Call, handler, kind); // Every context is a call.
   }
@@ -120,7 +120,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       const reader = await this.#attach(client, id);
       await reader.stop(reason);
     }, (error) => {
-      // The end of the stream, or there is none.
+      // A `WebSocketError` is the end of the stream, or there is no such stream.
       if (!(error instanceof WebSocketError)) this.#host.report(error, client);
     });
   }
@@ -139,7 +139,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
 
   present: EngineHost["present"] = (channel, joined, left) => this.#logs.get(channel)?.present(joined, left);
 
-  #serve(): void {
+  #addHandlers(): void {
     this.#host.handle("stream.resume", ResumeSchema, async (context) => {
       const { client, message: { id, after } } = context;
       const wait = this.#host.rateGate?.ask(client, 1) ?? 0;
@@ -185,7 +185,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     const [channel, list] = [await channelOf(kind, accountability, id), await listOf(user)];
     const log = new StreamLog(id, channel, kind, this.#logHost);
     const ended = () => {
-      if (this.#runs.delete(run) && list) void this.#enlist((engine) => engine.leave(list, id));
+      if (this.#runs.delete(run) && list) void this.#updateList((engine) => engine.leave(list, id));
     };
     const run = new StreamRun(own.owner, log, call, handler, { deadlines, timeout, turn, outbound, report, ended });
     own.run = run;
@@ -202,7 +202,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
       throw error;
     }
     // Recorded before the generator can end, which leaves the list.
-    const joined = list && this.#enlist((engine) => engine.join(list, { user: id, data: JSON.stringify(listed) }));
+    const joined = list && this.#updateList((engine) => engine.join(list, { user: id, data: JSON.stringify(listed) }));
     // Attached before the `await`, because an event of a member may start the generator meanwhile. The reader must not miss its first item.
     const reader = new LogReader(log, 0, call, true);
     await joined;
@@ -226,7 +226,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
   }
 
   /** Lists the stream for its user, on all nodes. An engine that is unavailable remembers it, and announces it later. */
-  async #enlist(change: (engine: Engine) => Awaitable<void>): Promise<void> {
+  async #updateList(change: (engine: Engine) => Awaitable<void>): Promise<void> {
     const { engine, report } = this.#host;
     try {
       if (!engine.isAlone) await change(engine);

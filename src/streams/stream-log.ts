@@ -16,7 +16,7 @@ export interface StreamLogHost {
   closed(log: StreamLog): void;
 }
 
-/** Items that a reader has probably missed: read first. */
+/** Number of items that are read first: a reader has probably missed no more. */
 const LATEST = 64;
 
 /** Maximum size of the items that are kept of one stream, in characters of JSON. */
@@ -25,12 +25,12 @@ export const MAX_KEPT = 4_194_304;
 /** Time between two attempts of what an unavailable engine refuses, in ms. */
 const RETRY = 250;
 
-/** The member of a stream's channel that says that its generator is alive. */
+/** The member of a stream's channel that shows that its generator is alive. */
 const RUN = "run";
 
 /**
  * One stream on one node: a channel of the engine whose publications are the items. Its members are its generator, and each other
- * node that has readers, with how far these are.
+ * node with readers, whose data is how far these have read.
  */
 export class StreamLog {
   readonly id: string;
@@ -93,14 +93,14 @@ export class StreamLog {
   async begin(run: StreamRun): Promise<void> {
     this.run = run;
     await this.open();
-    if (!this.#host.engine.isAlone) await this.#quietly((engine) => engine.join(this.channel, { user: RUN }));
+    if (!this.#host.engine.isAlone) await this.#ignoringUnavailable((engine) => engine.join(this.channel, { user: RUN }));
   }
 
   /** The generator has ended. */
   end(): void {
     this.run = undefined;
-    if (!this.#host.engine.isAlone) void this.#quietly((engine) => engine.leave(this.channel, RUN));
-    for (const reader of [...this.#readers]) reader.lag();
+    if (!this.#host.engine.isAlone) void this.#ignoringUnavailable((engine) => engine.leave(this.channel, RUN));
+    for (const reader of [...this.#readers]) reader.fallBehind();
     this.#closeUnused();
   }
 
@@ -143,7 +143,7 @@ export class StreamLog {
   }
 
   /** A reader has read a record of this size. */
-  moved({ at }: LogReader, size: number): void {
+  readerAdvanced({ at }: LogReader, size: number): void {
     if (this.run) {
       if (at <= this.reached) return;
       this.reached = at;
@@ -199,11 +199,11 @@ export class StreamLog {
 
   published(publication: Publication): void {
     const record = recordOf(publication);
-    for (const reader of [...this.#readers]) reader.take(record);
+    for (const reader of [...this.#readers]) reader.receive(record);
   }
 
   gap(): void {
-    for (const reader of [...this.#readers]) reader.lag();
+    for (const reader of [...this.#readers]) reader.fallBehind();
   }
 
   present(joined: readonly Member[], left: readonly string[]): void {
@@ -212,12 +212,12 @@ export class StreamLog {
       if (user === RUN) this.#isRemote = false;
       else this.#others.delete(user);
     }
-    for (const member of joined) this.#meet(member);
+    for (const member of joined) this.#addMember(member);
     this.run?.changed();
     if (wasRunning && !this.isRunning) this.gap();
   }
 
-  #meet({ user, data }: Member): void {
+  #addMember({ user, data }: Member): void {
     if (user === RUN) this.#isRemote = !this.run;
     else if (user !== this.#member && data !== undefined) {
       const { at, stop } = JSON.parse(data); // Written by `#announce`.
@@ -233,7 +233,7 @@ export class StreamLog {
       await engine.subscribe(this.channel, this.kind.history);
       this.#isOpen = true;
       if (engine.isAlone) return;
-      for (const member of await engine.members(this.channel)) this.#meet(member);
+      for (const member of await engine.members(this.channel)) this.#addMember(member);
       if (this.run) return;
       this.#member = crypto.randomUUID();
       this.#announce({});
@@ -253,11 +253,11 @@ export class StreamLog {
     this.#unannounced = 0;
     const { channel } = this;
     const user = this.#member;
-    if (user) void this.#quietly((engine) => engine.join(channel, { user, data: JSON.stringify(this.#announced) }));
+    if (user) void this.#ignoringUnavailable((engine) => engine.join(channel, { user, data: JSON.stringify(this.#announced) }));
   }
 
   /** An engine that is unavailable remembers members, and announces them later. */
-  async #quietly(call: (engine: Engine) => Awaitable<void>): Promise<void> {
+  async #ignoringUnavailable(call: (engine: Engine) => Awaitable<void>): Promise<void> {
     try {
       await call(this.#host.engine);
     } catch (error) {
@@ -272,7 +272,7 @@ export class StreamLog {
     if (!this.#isOpen) return;
     const { channel } = this;
     const user = this.#member;
-    if (user) void this.#quietly((engine) => engine.leave(channel, user));
-    void this.#quietly((engine) => engine.unsubscribe(channel));
+    if (user) void this.#ignoringUnavailable((engine) => engine.leave(channel, user));
+    void this.#ignoringUnavailable((engine) => engine.unsubscribe(channel));
   }
 }

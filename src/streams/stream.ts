@@ -124,10 +124,10 @@ export class Stream {
     } catch (error) {
       return this.#finish(() => this.#reject(error));
     }
-    this.#reading.then(this.#took, this.#failed);
+    this.#reading.then(this.#onItem, this.#onError);
   }
 
-  readonly #took = (result: IteratorResult<unknown>): void => {
+  readonly #onItem = (result: IteratorResult<unknown>): void => {
     if (this.#isStopping) return;
     this.#reading = undefined;
     try {
@@ -142,7 +142,7 @@ export class Stream {
     }
   };
 
-  readonly #failed = (error: unknown): void => {
+  readonly #onError = (error: unknown): void => {
     if (this.#isStopping) return;
     this.#reading = undefined;
     this.#finish(() => this.#reject(error));
