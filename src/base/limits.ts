@@ -58,6 +58,11 @@ export class Admission {
     return this.#counts.pending;
   }
 
+  /** Number of connections that are admitted and not closed. */
+  get admitted(): number {
+    return this.#counts.total - this.#counts.pending;
+  }
+
   /** Number of addresses and users that are counted, without those of pending connections. */
   get keys(): number {
     const { ips, users } = this.#counts;

@@ -54,7 +54,7 @@ export class WebSocketController<C = Contract> {
 
   readonly #admission: Admission;
   readonly #bus: Bus<WebSocketEvents>;
-  readonly #clients = new Set<WebSocketClient>();
+  #clients: Set<WebSocketClient> | undefined; // Absent until `clients()` is called: an entry takes 33 bytes.
   readonly #connections = new Connections();
   readonly #deadlines: Deadlines;
   readonly #delivery: Delivery;
@@ -138,7 +138,7 @@ export class WebSocketController<C = Contract> {
       overHttp: this.#counts.overHttp,
       nodes: backplane.cluster,
       admit: (connection) => {
-        this.#clients.add(connection.client);
+        this.#clients?.add(connection.client);
         this.#delivery.add(connection);
         this.#backplane.admitted(connection.client);
       },
@@ -152,7 +152,7 @@ export class WebSocketController<C = Contract> {
       dismiss: (connection, mayReturn, close) => {
         this.#counts.delete(connection, close.cause);
         observed.observer?.closed?.(connection.client, close.cause, close);
-        this.#clients.delete(connection.client);
+        this.#clients?.delete(connection.client);
         this.#connections.delete(connection);
         this.#delivery.remove(connection);
         this.#backplane.closed(connection.client, mayReturn);
@@ -248,7 +248,7 @@ export class WebSocketController<C = Contract> {
 
   /** The admitted clients of this node, as a live set: do not modify it. */
   clients(): Set<WebSocketClient<C>> {
-    return this.#clients as Set<WebSocketClient<C>>; // As in `on`.
+    return (this.#clients ??= new Set(this.#connections.admitted({}))) as Set<WebSocketClient<C>>; // As in `on`.
   }
 
   /**
@@ -328,7 +328,7 @@ export class WebSocketController<C = Contract> {
 
   /** The counters of this controller. `opened` is always `closed + active`. */
   stats(): ControllerStats {
-    const [active, clients, streams] = [this.#connections.size, this.#clients.size, this.#streams.size];
+    const [active, clients, streams] = [this.#connections.size, this.#admission.admitted, this.#streams.size];
     const { opened, closedBy } = this.#counts;
     return statsOf(this.#host, this.#admission, { opened, closedBy, active, clients, streams });
   }

@@ -54,6 +54,22 @@ describe("WebSocketController.on and off", () => {
   });
 });
 
+describe("WebSocketController.clients", () => {
+  it("has those admitted before its first call, without those that wait, and follows later ones", () => {
+    const controller = new WebSocketController({ mode: "handshake", authenticate: () => null, logger: false });
+    const identity = { accountability: { user: "ann", role: null } };
+    const admit = () => controller.open(new HibernatingTransport(), HANDSHAKE, identity);
+    const [first] = [admit(), controller.open(new HibernatingTransport(), { ...HANDSHAKE, mode: "handshake" }, null)];
+    assert.equal(controller.stats().clients, 1);
+    const clients = controller.clients();
+    assert.deepEqual([...clients], [first.client]);
+    const second = admit();
+    first.closed(1000, "", true);
+    assert.deepEqual([[...clients], controller.clients() === clients], [[second.client], true]);
+    assert.equal(controller.stats().clients, 1);
+  });
+});
+
 describe("WebSocketController, on a message", () => {
   it("answers UNSUPPORTED_TYPE when it has neither a listener nor a handler for it", () => {
     const controller = new WebSocketController({ logger: false });
