@@ -23,14 +23,12 @@ export class Identity {
   expiresAt: number | null = null;
   /** When the accountability was proved, in whole ms of the monotonic clock; `undefined`: unknown, so every late order applies to it. */
   provedAt: number | undefined = undefined;
-  /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock, saved for hibernation. */
-  until = 0;
-  /** Settles when `revalidate` has renewed or refused expired credentials; `undefined` when it is not running. */
-  revalidating: Promise<void> | undefined;
+  /** Settles when `revalidate` has renewed or refused expired credentials; absent before the first expiry, `undefined` when it is not running. */
+  declare revalidating?: Promise<void> | undefined;
 
   readonly #owner: Connection;
   #failures = 0;
-  /** `until` in ms of the monotonic clock. It decides while awake, because the wall clock may step. */
+  /** When the pending handshake or the grace period after expiry ends, in ms of the monotonic clock: the wall clock may step. */
   #dueAt = 0;
   /** Raised by everything that outdates the answer of an earlier `revalidate`. */
   #generation = 0;
@@ -75,6 +73,12 @@ export class Identity {
     this.#hasMissedExpiry = phase === "expired" && missed !== undefined; // It may have: a second one does no harm.
     // A wall clock that was set back during hibernation must not extend the wait.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
+  }
+
+  /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock, saved for hibernation; `0`: there was none. */
+  get until(): number {
+    const { host } = this.#owner;
+    return this.#dueAt === 0 ? 0 : host.now() + this.#dueAt - host.monotonic();
   }
 
   /** Whether the client is admitted and its credentials are valid now: the timer may be late, or the wall clock set forward. */
@@ -305,7 +309,6 @@ export class Identity {
   }
 
   #wait(ms: number): void {
-    this.until = this.#owner.host.now() + ms;
     this.#dueAt = this.#owner.host.monotonic() + ms;
   }
 

@@ -126,6 +126,12 @@ function settleLater(): void {
   }, SETTLE_TIME);
 }
 
+/**
+ * The transport whose message Bun is delivering. Bun corks its socket meanwhile, so replies are one write without the queue. They must
+ * not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
+ */
+let reading: BunTransport | undefined;
+
 const publishers = new WeakMap<BunServer, BunPublisher>();
 
 function publisherOf(server: BunServer): BunPublisher {
@@ -139,16 +145,11 @@ export class BunTransport implements SocketData, Transport, Writer {
   /** Set when the socket opens. Nothing uses it before. */
   socket!: BunSocket;
   batch: Batch | undefined;
-  ponged?: (number: number | undefined) => void;
+  declare ponged?: (number: number | undefined) => void;
   readonly publisher: Publisher;
   readonly #batching: boolean;
   #open: Acceptance["open"] | undefined;
   #connection: Connection | undefined;
-  /**
-   * Whether Bun is delivering a message of this socket. Bun corks the socket meanwhile, so replies are one write without the
-   * queue. They must not wait for the end of the turn: Bun answers a close frame that arrived with the message before that.
-   */
-  #isReading = false;
   /** Bytes that the socket held when the turn's first frame was queued. */
   #buffered = 0;
   /** `bytes.published` at the last write to this socket. A write flushes earlier publications. */
@@ -184,11 +185,11 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   received(message: string | Uint8Array): void {
-    this.#isReading = true;
+    reading = this; // One at a time: Bun delivers the next when this returns.
     try {
       this.#connection?.message(message);
     } finally {
-      this.#isReading = false;
+      reading = undefined;
     }
   }
 
@@ -222,7 +223,7 @@ export class BunTransport implements SocketData, Transport, Writer {
 
   send(frame: Frame): boolean {
     bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
-    if (!this.#isReading) {
+    if (reading !== this) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       queue.push(this, frame);
       return true;
