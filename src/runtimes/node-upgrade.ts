@@ -1,12 +1,13 @@
 /** One GET for a WebSocket on a `node:http` server: finds the listener or app that answers it, and carries out the handshake. */
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { EventEmitter } from "node:events";
+import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 // @ts-types="npm:@types/ws@^8.18.2"
 import type { WebSocketServer } from "ws";
 import type { Connections } from "../connection/connections.ts";
 import { ACCEPTED, HeldResponse, linger, Pass } from "./node-pass.ts";
 import { attach, linked, type LinkedWebSocket } from "./node-transport.ts";
-import { type FetchApp, toRequest } from "./node-request.ts";
+import { type FetchApp, hasRoute, toRequest } from "./node-request.ts";
 import { HOST } from "./runtime.ts";
 import type { Ws } from "./ws.ts";
 
@@ -40,6 +41,7 @@ export class NodeUpgrade {
   readonly #written: number;
   #pass: Pass | undefined;
   #held: HeldResponse | undefined;
+  #onClose: (() => void) | undefined;
 
   /** @param opened called when the socket is a WebSocket. */
   constructor(ws: Ws, opened: (socket: Socket) => void, incoming: IncomingMessage, socket: Socket, head: Buffer) {
@@ -52,10 +54,10 @@ export class NodeUpgrade {
     this.#written = socket.bytesWritten;
   }
 
-  readonly #onClose = (): void => {
-    this.#pass?.abandon();
-    this.#held?.drop();
-  };
+  /** Whether the app has a WebSocket route at this path. */
+  isClaimedBy({ app }: AttachedApp): boolean {
+    return app !== undefined && hasRoute(app, this.#incoming);
+  }
 
   /** Whether someone else reads or writes the socket, or it is closed. */
   get isTaken(): boolean {
@@ -66,26 +68,27 @@ export class NodeUpgrade {
    * Passes the request through the server's own `request` listeners, like any GET, so that guards of the app also guard its
    * WebSocket routes. The apps are asked only if the listeners have no such route.
    *
-   * @param request emits the request to the listeners; `undefined` if there are none
-   * @param claiming whether an app has a WebSocket route at this path
    * @param unclaimed resolves when other `upgrade` listeners have had their time; a request that no route of ours handled waits
    * for it
    * @returns `undefined` if a listener has accepted the upgrade at once, as nearly always
    */
   run(
-    request: ((response: ServerResponse) => void) | undefined,
+    server: Pick<EventEmitter, "emit" | "listenerCount">,
     apps: readonly AttachedApp[],
-    claiming: (app: AttachedApp) => boolean,
     unclaimed: Promise<void> | undefined,
   ): Promise<void> | undefined {
     if (this.#incoming.rawHeaders.length > 2 * MAX_HEADERS) {
-      return this.#refuseHeaders(apps.some(claiming) ? undefined : unclaimed);
+      return this.#refuseHeaders(apps.some((each) => this.isClaimedBy(each)) ? undefined : unclaimed);
     }
-    const [first] = apps.length === 1 ? apps : [apps.find(claiming) ?? apps[0]];
-    const held = request && this.#askListeners(request, first!.connections);
+    const first = apps.length > 1 ? apps.find((each) => this.isClaimedBy(each)) ?? apps[0] : apps[0];
+    const held = server.listenerCount("request") > 0 ? this.#askListeners(server, first!.connections) : undefined;
     if (held?.isAcceptance) return void this.#upgrade(this.#pass!, held.sent); // The pass has set it.
+    this.#onClose = () => {
+      this.#pass?.abandon();
+      this.#held?.drop();
+    };
     this.#socket.on("close", this.#onClose);
-    return this.#wait(held, apps, claiming, unclaimed);
+    return this.#wait(held, apps, unclaimed);
   }
 
   async #refuseHeaders(unclaimed: Promise<void> | undefined): Promise<void> {
@@ -97,7 +100,6 @@ export class NodeUpgrade {
   async #wait(
     held: HeldResponse | undefined,
     apps: readonly AttachedApp[],
-    claiming: (app: AttachedApp) => boolean,
     unclaimed: Promise<void> | undefined,
   ): Promise<void> {
     await held?.answered;
@@ -110,7 +112,7 @@ export class NodeUpgrade {
     for (const attached of apps) {
       const { app, connections } = attached;
       if (!app) continue;
-      const isClaiming = claiming(attached);
+      const isClaiming = this.isClaimedBy(attached);
       isClaimed ||= isClaiming;
       // The page that Vite answers on every path is no answer to a WebSocket. The routes of a bare `fetch` cannot be seen.
       const mayHaveRoute = isClaiming || !("router" in app);
@@ -134,10 +136,10 @@ export class NodeUpgrade {
     else this.#answer(new Response(null, { status: 404 }));
   }
 
-  #askListeners(request: (response: ServerResponse) => void, connections: Connections): HeldResponse {
+  #askListeners(server: Pick<EventEmitter, "emit">, connections: Connections): HeldResponse {
     const pass = this.#pass = new Pass(this.#incoming, connections);
     const held = this.#held = new HeldResponse(this.#incoming, pass);
-    request(held);
+    server.emit("request", this.#incoming, held);
     return held;
   }
 
@@ -158,7 +160,7 @@ export class NodeUpgrade {
   #upgrade({ acceptance }: Pass, headers: Headers | undefined): void {
     if (!acceptance || this.isTaken) return acceptance?.abandoned();
     let isOpen = false;
-    this.#socket.off("close", this.#onClose); // An open connection keeps nothing of its request.
+    if (this.#onClose) this.#socket.off("close", this.#onClose); // An open connection keeps nothing of its request.
     upgrading = { headers: merge(acceptance.headers, headers), protocol: acceptance.protocol };
     webSocketServer(this.#ws, acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
       isOpen = true;

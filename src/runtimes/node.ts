@@ -4,12 +4,12 @@
  * @module
  */
 import type { EventEmitter } from "node:events";
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { Connections } from "../connection/connections.ts";
 import { consoleLogger, errorRecord } from "../application/log.ts";
-import { type FetchApp, hasRoute } from "./node-request.ts";
-import type { AttachedApp } from "./node-upgrade.ts";
+import type { FetchApp } from "./node-request.ts";
+import type { AttachedApp, NodeUpgrade } from "./node-upgrade.ts";
 import { startRoutes, UPGRADED } from "./runtime.ts";
 import { loadWs, type Ws } from "./ws.ts";
 
@@ -93,10 +93,13 @@ const HTTP2 = "h2c";
 /** Arguments of the `upgrade` event. The socket of an HTTP/1 server is a net.Socket. */
 type UpgradeArguments = [incoming: IncomingMessage, socket: Socket, head: Buffer];
 
+/** What only a server of `node:http` needs. */
+type LoadedNode = typeof import("./node-upgrade.ts") & { readonly ws: Ws };
+
 /** Handles each upgrade request of a server before any other `upgrade` listener. */
 class Upgrades {
-  /** What only a server of `node:http` needs, once it is loaded: late, so that an error can say what to install. */
-  #node: typeof import("./node-upgrade.ts") & { readonly ws: Ws } | undefined;
+  /** Loaded late, so that an error can say what to install. */
+  #node: LoadedNode | undefined;
   readonly #loading: Promise<void>;
   readonly #server: UpgradableServer & { shouldUpgradeCallback?: (incoming: IncomingMessage) => boolean };
   readonly #emit: UpgradableServer["emit"];
@@ -111,10 +114,9 @@ class Upgrades {
     // Wraps `emit`, because listeners cannot hide an event from each other: @hono/node-ws answers every upgrade, and engine.io
     // ends those that wait a second.
     server.emit = (event, ...args) => {
-      if (event === "upgrade" && this.#attached.length > 0) {
-        return this.#handleUpgrade(...args as UpgradeArguments); // Those of node:http's event.
-      }
-      return this.#emit.call(server, event, ...args);
+      if (event !== "upgrade" || this.#attached.length === 0) return this.#emit.call(server, event, ...args);
+      this.#handleUpgrade(...args as UpgradeArguments); // Those of node:http's event.
+      return true;
     };
     // Node 24.9 and Deno call this before they detach a request from the HTTP parser. Earlier versions of Node detach every
     // upgrade while there is a listener.
@@ -158,56 +160,52 @@ class Upgrades {
     this.#emit.call(this.#server, UPGRADED, socket);
   };
 
-  #handleUpgrade(...args: UpgradeArguments): true {
-    const [incoming, socket, head] = args;
+  #handleUpgrade(incoming: IncomingMessage, socket: Socket, head: Buffer): void {
     // Until the socket is a WebSocket: a reset emits `error`, which ends the process without a listener.
-    if (!socket.listeners("error").includes(ignore)) socket.on("error", ignore);
-    if (socket.destroyed) return true;
-    const fail = (error: unknown) => {
-      consoleLogger().error(...errorRecord(error));
-      socket.destroy();
-    };
+    if (socket.listenerCount("error", ignore) === 0) socket.on("error", ignore);
+    if (socket.destroyed) return;
     if (!this.#node) {
       // Nothing reads the socket meanwhile.
-      this.#loading.then(() => void this.#server.emit("upgrade", ...args), fail);
-      return true;
-    }
-    const { endUnread, isTaken, NodeUpgrade, replay, ws } = this.#node;
-    const pass = () => this.#emit.call(this.#server, "upgrade", incoming, socket, head);
-    if (!isWebSocket(incoming)) {
-      if (this.#isHttp(incoming)) replay(this.#server, ...args);
-      else {
-        const written = socket.bytesWritten;
-        pass();
-        void afterOtherListeners().then(() => isTaken(socket, written) ? endUnread(socket) : replay(this.#server, ...args));
-      }
-      return true;
-    }
-    const apps = this.#attached;
-    const claiming = ({ app }: AttachedApp) => app !== undefined && hasRoute(app, incoming);
-    const upgrade = new NodeUpgrade(ws, this.#opened, ...args);
-    const run = (unclaimed?: Promise<void>) => {
-      const request = this.#server.listenerCount("request") === 0 ? undefined : (response: ServerResponse) => {
-        this.#server.emit("request", incoming, response);
-      };
-      // A `request` listener that throws would end the process.
-      try {
-        upgrade.run(request, apps, claiming, unclaimed)?.catch(fail);
-      } catch (error) {
-        fail(error);
-      }
-    };
-    if (!this.#hasOthers || apps.some(claiming)) run();
-    else {
-      pass();
-      const late = afterOtherListeners();
-      setImmediate(() => {
-        if (!upgrade.isTaken) run(late); // Most async listeners need no I/O, and have taken it by then.
-      });
-      void late.then(() => endUnread(socket));
-    }
-    return true;
+      this.#loading.then(() => void this.#server.emit("upgrade", incoming, socket, head), (error) => fail(socket, error));
+    } else if (isWebSocket(incoming)) this.#upgrade(this.#node, incoming, socket, head);
+    else this.#handleOther(this.#node, incoming, socket, head);
   }
+
+  /** An upgrade to a WebSocket. */
+  #upgrade({ endUnread, NodeUpgrade, ws }: LoadedNode, incoming: IncomingMessage, socket: Socket, head: Buffer): void {
+    const apps = this.#attached;
+    const upgrade = new NodeUpgrade(ws, this.#opened, incoming, socket, head);
+    if (!this.#hasOthers || apps.some((each) => upgrade.isClaimedBy(each))) return this.#run(upgrade, socket, apps);
+    this.#emit.call(this.#server, "upgrade", incoming, socket, head);
+    const late = afterOtherListeners();
+    setImmediate(() => {
+      if (!upgrade.isTaken) this.#run(upgrade, socket, apps, late); // Most async listeners need no I/O, and have taken it by then.
+    });
+    void late.then(() => endUnread(socket));
+  }
+
+  #run(upgrade: NodeUpgrade, socket: Socket, apps: readonly AttachedApp[], unclaimed?: Promise<void>): void {
+    // A `request` listener that throws would end the process.
+    try {
+      upgrade.run(this.#server, apps, unclaimed)?.catch((error) => fail(socket, error));
+    } catch (error) {
+      fail(socket, error);
+    }
+  }
+
+  /** An upgrade to another protocol, which another listener may take. */
+  #handleOther({ endUnread, isTaken, replay }: LoadedNode, ...args: UpgradeArguments): void {
+    if (this.#isHttp(args[0])) return replay(this.#server, ...args);
+    const [, socket] = args;
+    const written = socket.bytesWritten;
+    this.#emit.call(this.#server, "upgrade", ...args);
+    void afterOtherListeners().then(() => isTaken(socket, written) ? endUnread(socket) : replay(this.#server, ...args));
+  }
+}
+
+function fail(socket: Socket, error: unknown): void {
+  consoleLogger().error(...errorRecord(error));
+  socket.destroy();
 }
 
 /** Resolves when other listeners have had their time. The timer does not keep the process alive. */
