@@ -101,6 +101,20 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann");
   });
 
+  it("of a node that is missing in a list of nodes leave, but not when the node has announced one since the last list", async () => {
+    const { subscription, join, answer, told } = create();
+    join("ann");
+    await answer("ann");
+    subscription.retainNodes(new Set(["there"]));
+    join("bob");
+    assert.equal(told(), "+ann +bob");
+    // Read before the first heartbeat of the node.
+    subscription.retainNodes(new Set());
+    assert.equal(told(), "");
+    subscription.retainNodes(new Set());
+    assert.equal(told(), "-ann -bob");
+  });
+
   it("are reported in their last state when they join and leave during a read", async () => {
     const { join, leave, answer, told } = create();
     join("ann");

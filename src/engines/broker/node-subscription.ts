@@ -47,6 +47,8 @@ export class NodeSubscription {
   /** Changes during a read that failed. The next check reads again. */
   #unread: Change[] = [];
   #reading: Promise<PresenceSet> | undefined;
+  /** Nodes that have announced a member since the last `retainNodes`. */
+  #announcedBy = new Set<string>();
   /** Whether an announcement was dropped because its node is not known yet. */
   #isStale = false;
   #stopped = false;
@@ -134,7 +136,10 @@ export class NodeSubscription {
   changed(node: string, member: RankedMember, left: boolean): void {
     const change = { node, member, left };
     // Its node has just announced it.
-    if (!left) this.#missing.delete(keyOf({ node, user: member.user }));
+    if (!left) {
+      this.#missing.delete(keyOf({ node, user: member.user }));
+      this.#announcedBy.add(node);
+    }
     if (this.#changes) this.#changes.push(change);
     else if (this.#members) this.#applyAndReport(this.#members, change);
     else {
@@ -153,9 +158,15 @@ export class NodeSubscription {
     return this.#isStale;
   }
 
-  /** Removes the members of all other nodes, and reports users that are on none of these nodes as left. */
+  /**
+   * Removes the members of all other nodes, and reports users that are on none of these nodes as left. Members of a node that has
+   * announced one since the last call stay: the list may have been read before the node's first heartbeat.
+   */
   retainNodes(nodes: ReadonlySet<string>): void {
-    if (this.#members && !this.#changes) this.#report(this.#members.retainNodes(nodes));
+    if (!this.#members || this.#changes) return;
+    const difference = this.#members.retainNodes(new Set([...nodes, ...this.#announcedBy]));
+    this.#announcedBy.clear();
+    this.#report(difference);
   }
 
   /** Counts a check. Returns whether the members have to be read again. */
