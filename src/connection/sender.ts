@@ -46,14 +46,11 @@ export class Sender {
     const { readyState, transport } = owner;
     if (readyState !== OPEN) return false;
     try {
-      if (this.#hasRoom(owner, frame)) {
-        if (owner.lag && owner.lag.missed > 0) this.#notify(owner, owner.lag);
-        if (transport.send(frame)) {
-          this.sent++;
-          // UTF-8 has at most 3 bytes per code unit.
-          if (owner.lag || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
-          return true;
-        }
+      if (this.#hasRoom(owner, frame) && this.#notify(owner) && transport.send(frame)) {
+        this.sent++;
+        // UTF-8 has at most 3 bytes per code unit.
+        if (owner.lag || 3 * frame.text.length > this.#options.maxBufferedBytes) this.#follow(owner, frame);
+        return true;
       }
     } catch (error) {
       // The socket is gone, and the runtime has not reported it yet: its close event follows.
@@ -108,20 +105,22 @@ export class Sender {
   /** Notifies the client of the messages it missed, if there is room now. */
   due(owner: Receiver): void {
     const { lag, readyState, transport } = owner;
-    if (!lag || lag.missed === 0 || readyState !== OPEN) return;
-    if (transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner, lag);
+    if (lag && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
   }
 
-  #notify(owner: Receiver, lag: Lag): void {
+  /** Tells the client how many messages it has missed, if any. `false` when the runtime drops this message, too. */
+  #notify(owner: Receiver): boolean {
+    const { lag, transport } = owner;
+    if (!lag || lag.missed === 0) return true;
     const count = lag.missed;
     lag.missed = 0;
-    owner.transport.send(
-      new Frame(
-        `{"type":"server","status":"error","error":{"code":"MESSAGES_DROPPED","message":"Too slow","count":${count}}}`,
-        true,
-      ),
-    );
+    const text = `{"type":"server","status":"error","error":{"code":"MESSAGES_DROPPED","message":"Too slow","count":${count}}}`;
+    if (!transport.send(new Frame(text, true))) {
+      lag.missed = count;
+      return false;
+    }
     owner.notified();
+    return true;
   }
 }
 

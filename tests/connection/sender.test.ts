@@ -55,6 +55,17 @@ describe("A slow client that is not to be closed", () => {
     assert.deepEqual(transport.take(), [dropped(2), { type: "z" }]);
   });
 
+  it("is told later when the runtime drops that message, too, and is sent nothing before", () => {
+    const { client, clock, transport } = create();
+    transport.sends = false;
+    client.send("x");
+    clock.advance(1_000);
+    client.send("y");
+    transport.sends = true;
+    client.send({ type: "z" });
+    assert.deepEqual(transport.take(), [dropped(2), { type: "z" }]);
+  });
+
   it("is told how much it missed before hibernation", async () => {
     const { controller } = observe({ maxBufferedBytes: 1000, slowConsumer: "drop" });
     const { client, transport } = openOn(new HibernatingTransport(), controller);
