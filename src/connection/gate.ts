@@ -4,6 +4,7 @@ import { byteLength, exceedsBytes, textOf } from "../protocol/bytes.ts";
 import { CloseCode } from "../protocol/close.ts";
 import type { Connection } from "./connection.ts";
 import { STREAM_TYPES } from "../application/handlers.ts";
+import { isPositive } from "../application/option-checks.ts";
 import { isAnswer, notAsked } from "../application/questions.ts";
 import { OPEN } from "../delivery/transport.ts";
 import { questionsOf } from "../application/websocket-client.ts";
@@ -38,16 +39,21 @@ const CONTROL = /^\{ ?"type": ?"stream\.(?:credit|cancel)"/;
 const MAX_CONTROL = 200;
 
 /**
- * Handles a message beyond the rate limit that a stream or its handler waits for. Discarded, it would leave a stream that nobody reads
- * until `streamTimeout`. Returns whether it is one.
+ * Handles a credit or a cancellation beyond the rate limit. If it were discarded, the stream would stand still until `streamTimeout`.
+ * Returns whether it was one that the server waits for.
  */
 function takesControl({ client, host: { handlers, observed } }: Connection, text: string): boolean {
   if (text.length > MAX_CONTROL || !CONTROL.test(text)) return false;
   const decoded = decode(text);
+  if (!decoded.ok) return false;
+  const { message } = decoded;
+  const { type, uid, credit } = message;
+  // Checked here, because `control` would handle another type, which may follow in the text, and answer an invalid credit.
+  const isControl = type === "stream.cancel" || type === "stream.credit" && isPositive(credit);
   // By its `uid`: one with an `id` may concern clients of other nodes.
-  if (!decoded.ok || decoded.message.uid === undefined) return false;
-  const isAwaited = handlers.control(client, decoded.message, byteLength(text));
-  if (isAwaited) observed.observer?.received?.(decoded.message.type, client, decoded.message);
+  if (!isControl || uid === undefined) return false;
+  const isAwaited = handlers.control(client, message, byteLength(text));
+  if (isAwaited) observed.observer?.received?.(type, client, message);
   return isAwaited;
 }
 
@@ -100,7 +106,7 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
   // Handled while the credentials are expired, too: a refused message would be lost in the middle of a stream, which waits until
   // they are renewed. Not a cancel by `id`, which also stops a stream of other connections.
   if (STREAM_TYPES.has(type) && (owner.state !== "expired" || uid !== undefined)) {
-    // A credit that the server asked for does not count against the rate limit.
+    // A credit that the server asked for, and the first cancellation, do not count against the rate limit.
     if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // It was decoded.
     return undefined;
   }

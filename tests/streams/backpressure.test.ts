@@ -105,7 +105,7 @@ describe("A stream of a client of noroshi.v1", () => {
   });
 
   it("goes on by its credit, and ends by its cancellation, while the rate limit refuses other messages", async () => {
-    const { controller, transport, send, take, counts } = create({ ...V1, rateLimit: { messages: 0.001, burst: 3 } });
+    const { controller, connection, transport, send, take, counts } = create({ ...V1, rateLimit: { messages: 0.001, burst: 3 } });
     transport.isReading = true;
     for (const uid of [1, 2]) send({ type: "ask", uid });
     for (const uid of [3, 4]) send({ type: "ping", uid });
@@ -121,6 +121,11 @@ describe("A stream of a client of noroshi.v1", () => {
     await turn();
     assert.deepEqual([take().map(({ error }) => error.code), counts.finished], [["CANCELLED"], 1]);
     assert.equal(controller.stats().limited, limited);
+    // Beyond the rate nothing else is handled: no other type that follows in the text, and no invalid credit.
+    connection.message('{"type":"stream.credit","uid":2,"type":"x","credit":32}');
+    send({ type: "stream.credit", uid: 2, credit: "x" });
+    await turn();
+    assert.deepEqual([take().filter(({ error }) => error?.code !== "REQUESTS_EXCEEDED"), counts.finished], [[], 1]);
     // What the server did not ask for counts, however often it comes.
     for (let n = 0; n < 50; n++) {
       for (const uid of [1, 2]) send({ type: "stream.credit", uid, credit: 7 });
