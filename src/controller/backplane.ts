@@ -75,7 +75,7 @@ export class Backplane {
         if (WebSocketError.from(error)?.code === "ORDERS_LOST") refresh({});
       },
     });
-    if (this.#closed) guard(() => engine.close(), report); // Nobody else does.
+    if (this.#closed) guard(() => engine.close(), report); // `close` was called before the engine started.
     return engine;
   }
 
@@ -141,14 +141,15 @@ export class Backplane {
 
   /** Closes the engine, once however often it is called. */
   close(): Promise<void> {
-    // Not before it is set: what a stream aborts may call this, too.
-    return this.#closed ??= Promise.resolve().then(() => this.#close());
+    const isStarted = this.#node !== undefined; // The getter closes an engine that starts later.
+    // Asynchronously, so that `#closed` is set when the end of a stream calls this again.
+    return this.#closed ??= Promise.resolve().then(() => this.#close(isStarted));
   }
 
-  async #close(): Promise<void> {
+  async #close(isStarted: boolean): Promise<void> {
     try {
       await this.streams?.resumable?.close();
-      if (this.#node !== undefined) await this.#engine?.close();
+      if (isStarted) await this.#engine?.close();
     } finally {
       this.#local.deadlines.end();
     }

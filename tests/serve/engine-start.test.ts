@@ -69,11 +69,16 @@ describe("The engine", () => {
     await alone.close();
   });
 
-  it("is closed if it first starts once its controller is closed", async () => {
-    const { engine, controller } = create();
-    await controller.close();
-    await controller.broadcast("late");
-    assert.deepEqual([engine.starts, engine.ends], [1, 1]);
+  it("is closed once if it first starts while its controller closes, or later", async () => {
+    for (const turns of [0, 1, 2, 3, 4, 5, Infinity]) {
+      const { engine, controller } = create();
+      const closed = controller.close();
+      if (turns === Infinity) await closed;
+      else for (let n = 0; n < turns; n++) await undefined;
+      controller.start();
+      await closed;
+      assert.deepEqual([engine.starts, engine.ends], [1, 1], `after ${turns} turns`);
+    }
   });
 
   const skip = "Bun" in globalThis && "Bun serves WebSockets without an http.Server";
