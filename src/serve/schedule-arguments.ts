@@ -16,11 +16,10 @@ export type When = Date | number | string;
 
 /** Arguments of `schedule`. Instead of a payload that is not JSON, the reason. */
 export type ScheduleArguments<Payloads> = {
-  [Name in keyof Payloads & string]: undefined extends Payloads[Name]
-    ? [when: When, name: Name, payload?: Payloads[Name], options?: ScheduleOptions]
-    : [JsonFault<Payloads[Name], "payload">] extends [never]
-      ? [when: When, name: Name, payload: Payloads[Name], options?: ScheduleOptions]
-    : [when: When, name: Name, payload: `Cannot schedule "${Name}": ${JsonFault<Payloads[Name], "payload">}`];
+  [Name in keyof Payloads & string]: [JsonFault<Exclude<Payloads[Name], undefined>, "payload">] extends [never]
+    ? undefined extends Payloads[Name] ? [when: When, name: Name, payload?: Payloads[Name], options?: ScheduleOptions]
+    : [when: When, name: Name, payload: Payloads[Name], options?: ScheduleOptions]
+    : [when: When, name: Name, payload: `Cannot schedule "${Name}": ${JsonFault<Exclude<Payloads[Name], undefined>, "payload">}`];
 }[keyof Payloads & string];
 
 /** Maximum bytes of a payload as JSON. */

@@ -17,6 +17,7 @@ const schedules = new Schedules({
   plain: ({ payload }: ScheduledCall) => same<typeof payload, unknown>(),
   digest: () => {},
   pay: (_call: ScheduledCall<{ cents: bigint }>) => {},
+  perhapsPay: (_call: ScheduledCall<{ cents: bigint } | undefined>) => {},
 });
 same<
   typeof schedules,
@@ -27,6 +28,7 @@ same<
     plain: unknown;
     digest: unknown;
     pay: { cents: bigint };
+    perhapsPay: { cents: bigint } | undefined;
   }>
 >();
 
@@ -45,4 +47,6 @@ export async function schedule(): Promise<void> {
   await schedules.schedule(1_000, "note");
   // @ts-expect-error -- a bigint is not JSON
   await schedules.schedule(1_000, "pay", { cents: 1n });
+  // @ts-expect-error -- nor where the payload may be left out
+  await schedules.schedule(1_000, "perhapsPay", { cents: 1n });
 }
