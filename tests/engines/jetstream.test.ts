@@ -34,9 +34,8 @@ function create(answers: [count: number, end: "status" | "silence" | "too large,
         for (const _ of range(count)) {
           deliver(kept(++delivered) as unknown as Msg); // All that is read of one.
         }
-        if (end === "status") deliver(STATUS as unknown as Msg); // As above.
-        if (end === "too large, twice") { for (const _ of range(2)) deliver(TOO_LARGE as unknown as Msg); // As above.
-         }
+        const statuses = end === "status" ? [STATUS] : end === "too large, twice" ? [TOO_LARGE, TOO_LARGE] : [];
+        for (const status of statuses) deliver(status as unknown as Msg); // As above.
       });
     },
   } as unknown as NatsConnection; // All that `list` needs of it.
@@ -45,7 +44,7 @@ function create(answers: [count: number, end: "status" | "silence" | "too large,
 }
 
 describe("JetStream.list", () => {
-  it("asks again where the time was over, whether the server says so or not", { timeout: 300_000 }, async () => {
+  it("requests again when a request expires, with or without a status", { timeout: 300_000 }, async () => {
     for (const end of ["status", "silence"] as const) {
       const { asked, list } = create([[4, end], [3, end], [3, end]]);
       const { messages, isWhole } = await list();
@@ -54,15 +53,21 @@ describe("JetStream.list", () => {
     }
   });
 
-  it("is not whole where nothing more comes", { timeout: 300_000 }, async () => {
+  it("is not whole when no more messages arrive", { timeout: 300_000 }, async () => {
     const { asked, list } = create([[4, "status"], [0, "status"]]);
     const { messages, isWhole } = await list();
     assert.deepEqual([messages.length, isWhole, asked], [4, false, [10, 6]]);
   });
 
-  it("takes no more than has room where a busy server answers what was asked again, too", { timeout: 300_000 }, async () => {
+  it("ignores the second answer to a repeated request when the page is full", { timeout: 300_000 }, async () => {
     const { asked, list } = create([[0, "too large, twice"], [1, "silence"], [1, "silence"]]);
     const { messages } = await list(1);
     assert.deepEqual([messages.map(({ sequence }) => sequence), asked], [[1], [10, 1, 1]]);
+  });
+
+  it("returns one message although there is room for none", { timeout: 300_000 }, async () => {
+    const { list } = create([[4, "status"]]);
+    const { messages } = await list(0);
+    assert.deepEqual(messages.map(({ sequence }) => sequence), [1]);
   });
 });

@@ -281,7 +281,8 @@ export class JetStream {
     let before = 0;
     let batch = 0;
     let bytes = 0;
-    const isFull = () => messages.length >= count || bytes >= maxBytes;
+    // One message is always returned.
+    const isFull = () => messages.length >= count || messages.length > 0 && bytes >= maxBytes;
     /** @param isLarge whether the next message is larger than the bytes left, and is requested alone. */
     const request = (isLarge = false) => {
       before = messages.length;
