@@ -47,6 +47,8 @@ export class Orders {
   #slack = 0;
   /** Whether the current session has read the stored orders. */
   #hasRead = false;
+  /** Number of sessions that have ended: shows that one ended while its orders were opened. */
+  #endedSessions = 0;
 
   constructor(host: OrdersHost) {
     this.#host = host;
@@ -94,12 +96,14 @@ export class Orders {
     // One that ended before it had read the orders leaves them to the next.
     if (this.#hasRead) this.#receivedUpTo = this.#now();
     this.#hasRead = false;
+    this.#endedSessions++;
     this.#slack = SLACK + this.#host.maxDetectionTime;
   }
 
   /** Runs after a connect: reads the orders that were missed, and sends those that wait. */
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
+    const session = this.#endedSessions;
     const start = this.#now();
     const span = start - this.#receivedUpTo + this.#slack;
     const { envelopes, isWhole } = await link.call("read the orders", (session) => session.storedOrders(link.now() - span));
@@ -108,8 +112,10 @@ export class Orders {
       const opened = await open(envelope);
       if (opened) this.received(opened, link.now() - opened.time);
     }
+    // The session has ended while they were opened: the next one reads them again.
+    if (session !== this.#endedSessions) return;
     this.#receivedUpTo = start;
-    this.#hasRead = link.status === "ready"; // It may have ended while they were opened.
+    this.#hasRead = true;
     for (const order of this.#waiting) {
       try {
         await this.#send(order);

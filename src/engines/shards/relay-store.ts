@@ -94,7 +94,8 @@ export class RelayStore {
       if (before.home !== home) this.#write({ ...this.#row, home });
       return isOther;
     }
-    const hasLess = isOther || revision < call.revision;
+    // Answers to other calls that were under way report no second loss.
+    const hasLess = isOther || revision < Math.min(call.revision, before.revision);
     const now = hasLess ? revision : Math.max(revision, before.revision);
     if (before.home !== home || before.listed !== 1 || before.revision !== now) {
       this.#write({ ...this.#row, home, listed: 1, revision: now });
