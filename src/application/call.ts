@@ -62,7 +62,10 @@ export interface CallHost {
   unregister(call: Call): void;
   /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
   stream(call: Call, source: Streamable): Promise<unknown>;
-  /** Handles a message that controls a stream, with its size. Returns whether it is a credit that the server asked for. */
+  /**
+   * Handles a message that controls a stream, with its size. Returns whether it is a credit that the server asked for, or the
+   * first cancellation.
+   */
   control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean;
 }
 

@@ -32,6 +32,7 @@ import {
   subscriptionMessages,
   unsubscribeMessages,
 } from "./protocol-messages.ts";
+import { ANY } from "./schema-alternatives.ts";
 import { STREAM_OPERATIONS, streamInput, streamItem, streamMessages } from "./stream-messages.ts";
 
 /** Key of the connection among the channels: no name of a channel has a space. */
@@ -43,8 +44,6 @@ const CHANNEL_TAG = "channel ";
 const CONNECTION_TEXT =
   "One WebSocket carries all messages: JSON objects with a `type`, one a text frame. A client that offers the subprotocol " +
   "`noroshi.v1` also receives arrays of messages. A request with a `uid` is answered with that `uid`.";
-
-const ANY: JsonSchema = {};
 
 /** The record with each value mapped. */
 export function mapValues<Value>(values: Readonly<Record<string, Value>>, map: (value: Value) => Value): Record<string, Value> {

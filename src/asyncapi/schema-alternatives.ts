@@ -1,7 +1,9 @@
 import { isSchema, type JsonSchema } from "./json-schema.ts";
 import { equal, fieldsOf, isPlain, requiredOf, typeName, valuesOf } from "./schema-keywords.ts";
 
+/** Accepts every value. */
 export const ANY: JsonSchema = {};
+/** Accepts no value. */
 export const NONE: JsonSchema = { not: {} };
 
 /** Keywords with alternatives. `oneOf` is compared as `anyOf`: no library writes alternatives that exclude each other otherwise. */

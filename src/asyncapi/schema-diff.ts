@@ -38,6 +38,7 @@ const COMPARED = new Set([
   ...["type", "const", "enum", "required", "properties", "additionalProperties", "items", "additionalItems", "anyOf", "oneOf"],
   ...["allOf", "$ref", ...LOWER_BOUNDS.flat(), ...UPPER_BOUNDS.flat()],
 ]);
+
 /** Lists what is different between two schemas, each with references into its own document. */
 export function diffSchemas(
   before: unknown,

@@ -15,14 +15,18 @@ export function valuesOf(schema: JsonSchema): string[] | undefined {
   return Array.isArray(schema["enum"]) ? schema["enum"].map((value) => JSON.stringify(value)) : undefined;
 }
 
+/** The properties of an object schema. */
 export const fieldsOf = (schema: JsonSchema): JsonSchema => isSchema(schema["properties"]) ? schema["properties"] : {};
 
+/** The names of its required properties. */
 export const requiredOf = (schema: JsonSchema): ReadonlySet<string> =>
   new Set(Array.isArray(schema["required"]) ? schema["required"].map(String) : []);
 
+/** The type, as the report names it. */
 export const typeName = (type: unknown): string =>
   type === undefined ? "any value" : Array.isArray(type) ? type.join(" | ") : String(type);
 
+/** Whether a JSON value has the type, or one of the types. */
 export function typeFits(value: unknown, type: unknown): boolean {
   const types: readonly unknown[] = Array.isArray(type) ? type : [type];
   const own = value === null ? "null" : Array.isArray(value) ? "array" : typeof value;
@@ -46,12 +50,13 @@ export function boundOf(schema: JsonSchema, keywords: readonly string[], sign: 1
   return keywords.flatMap((keyword, index): Bound[] => {
     const written = schema[keyword];
     if (typeof written !== "number") return [];
-    // For integers an exclusive bound of 0 is an inclusive one of 1.
+    // For integers `exclusiveMinimum: 0` is `minimum: 1`, and `exclusiveMaximum: 10` is `maximum: 9`.
     const isNext = index > 0 && schema["type"] === "integer" && Number.isInteger(written);
     return [{ keyword, written, value: isNext ? written - sign : written, isExclusive: index > 0 && !isNext }];
   }).sort((a, b) => isStricter(a, b, sign) ? -1 : 1)[0];
 }
 
+/** Whether it contains a `$ref`. */
 export const hasReference = (schema: JsonSchema): boolean => JSON.stringify(schema).includes('"$ref"');
 
 /** Whether JSON values are equal, in any order of keys. */

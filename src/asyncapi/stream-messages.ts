@@ -53,10 +53,10 @@ export const streamMessages: Readonly<Record<string, AsyncApiMessage>> = {
     "id?": { type: "string", description: "Instead of the `uid`: the id of a resumable stream", examples: [] },
   }, { uid: 8 }),
   resume: message("stream.resume", "Resume", "Reads a resumable stream, after an offset.", {
-    id: { type: "string", description: "The name in its first answer" },
+    id: { type: "string", description: "The id in its first answer" },
     "after?": { type: "integer", minimum: 0, description: "Offset of the last item that was processed" },
   }, { uid: 9, id: "0b9c/ask", after: 1 }),
-  resumed: message("stream.resume", "Resumed", "The name, an item or the end of a stream that is resumed.", {
+  resumed: message("stream.resume", "Resumed", "The id, an item or the end of a stream that is resumed.", {
     status: { enum: ["open", "next", "ok"] },
     "data?": {},
     "credit?": CREDIT,

@@ -162,7 +162,7 @@ export class EventSocket implements WebSocketLike {
       if (answer?.ok) return true;
       const status = answer?.status ?? 0;
       if (status === 404 || status === 429) {
-        // The server has closed the connection: its event `close`, with the code, may still arrive.
+        // Closed by the server, whose event `close` with the code may still arrive, or busy with other bodies (429).
         this.#closeTimer = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), CLOSE_EVENT_TIMEOUT);
         return false;
       }

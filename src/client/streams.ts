@@ -146,11 +146,11 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
 
     const abort = () => cancel(signal!.reason); // Called by the signal only.
     signal?.addEventListener("abort", abort);
-    const idKnown = new Promise<string | undefined>((resolve) => resolveId = resolve);
+    const knownId = new Promise<string | undefined>((resolve) => resolveId = resolve);
     if (id) resolveId!(id);
     const result = run().catch((error) => {
       const [cause, item] = failed;
-      // If the handler failed because of the input, and of nothing later, its cause is thrown (PROTOCOL.md §3.14).
+      // If the handler failed because of the input's failure, and of nothing later, that failure is thrown (PROTOCOL.md §3.14).
       throw item && error.details?.item === item ? cause : error;
     });
     const done = (error?: unknown) => {
@@ -173,7 +173,7 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
     result.then(() => done(), done);
     return withoutUnnamed({
       result,
-      id: idKnown,
+      id: knownId,
       get offset() {
         return items.length ? previousOffset : lastOffset;
       },

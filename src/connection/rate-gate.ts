@@ -20,7 +20,7 @@ const TAIL = 200;
 /** A `uid` as the last field: an integer of at most 15 digits, or printable ASCII without escapes (PROTOCOL.md 3.3). */
 const LAST_UID = /^[,{ ]"uid": ?("[ !#-[\]-~]{1,64}"|0|-?[1-9]\d{0,14}) ?\}$/;
 
-/** The type of a message that an admitted client may not miss the answer to, since it sends nothing else meanwhile (PROTOCOL.md 3.3). */
+/** Messages whose answer an admitted client waits for before it sends anything else (PROTOCOL.md 3.3). */
 const URGENT = /^\{ ?"type": ?"(auth|ping)"/;
 
 /** Messages of a client beyond the limit. */
@@ -29,8 +29,8 @@ export interface Flood {
   excess: number;
   /** The end of the wait that the client was last sent, in ms of the monotonic clock. */
   notifiedUntil: number;
-  /** Until when no further message of a type is read that is {@link URGENT}, in ms of the monotonic clock. */
-  readonly readUntil: { auth: number; ping: number };
+  /** When the next {@link URGENT} message of each type may be read beyond the limit, in ms of the monotonic clock. */
+  readonly nextReadAt: { auth: number; ping: number };
 }
 
 /** The connection whose message is limited. Only {@link RateGate} writes `flood`. */
@@ -76,7 +76,7 @@ export class RateGate implements RequestLimit {
     }
     if (!owner.isPending && takes?.(owner, text)) return false;
     const flood = floodOf(owner);
-    if (!owner.isPending && isUrgent(flood.readUntil, text, now, wait)) {
+    if (!owner.isPending && isUrgent(flood.nextReadAt, text, now, wait)) {
       this.#limiter.charge(key, now, 1 + bytes / BYTES_A_MESSAGE);
       return true;
     }
@@ -102,10 +102,10 @@ export class RateGate implements RequestLimit {
     const [key, now] = [this.#keyOf(owner.client), this.#now()];
     this.#limiter.charge(key, now, subscriptions, this.#burst);
     const wait = this.#limiter.peek(key, now);
-    if (wait > 0) floodOf(owner).readUntil.auth = now + wait;
+    if (wait > 0) floodOf(owner).nextReadAt.auth = now + wait;
   }
 
-  /** Refunds the cost of a message that the server asked for. */
+  /** Refunds the cost of a message that does not count against the limit. */
   refund(client: WebSocketClient): void {
     this.#limiter.charge(this.#keyOf(client), this.#now(), -1);
   }
@@ -144,13 +144,13 @@ function lastUid(text: string): string | undefined {
   return at < 1 || tail.includes('"stream.') ? undefined : LAST_UID.exec(tail.slice(at - 1))?.[1];
 }
 
-const floodOf = (owner: Limited): Flood => owner.flood ??= { excess: 0, notifiedUntil: 0, readUntil: { auth: 0, ping: 0 } };
+const floodOf = (owner: Limited): Flood => owner.flood ??= { excess: 0, notifiedUntil: 0, nextReadAt: { auth: 0, ping: 0 } };
 
 /** Whether the message is read beyond the limit: one of each type in a wait. What it costs makes the next wait longer. */
-function isUrgent(readUntil: Flood["readUntil"], text: string, now: number, wait: number): boolean {
-  const type = URGENT.exec(text)?.[1] as keyof Flood["readUntil"] | undefined; // The types of the expression.
-  if (!type || now < readUntil[type] || type === "ping" && !isLimitsPing(text)) return false;
-  readUntil[type] = now + wait;
+function isUrgent(nextReadAt: Flood["nextReadAt"], text: string, now: number, wait: number): boolean {
+  const type = URGENT.exec(text)?.[1] as keyof Flood["nextReadAt"] | undefined; // The types of the expression.
+  if (!type || now < nextReadAt[type] || type === "ping" && !isLimitsPing(text)) return false;
+  nextReadAt[type] = now + wait;
   return true;
 }
 

@@ -108,7 +108,10 @@ export class Sender {
     if (lag && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
   }
 
-  /** Tells the client how many messages it has missed, if any. `false` when the runtime drops this message, too. */
+  /**
+   * Sends the client the number of missed messages, if any. Returns whether the next frame may be sent: not if the runtime drops this
+   * one, too.
+   */
   #notify(owner: Receiver): boolean {
     const { lag, transport } = owner;
     if (!lag || lag.missed === 0) return true;

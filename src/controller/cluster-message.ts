@@ -26,6 +26,7 @@ export type Message =
   | { type: "broadcast"; text: string; isJson: boolean; filter: BroadcastFilter }
   | { type: "ask"; question: string; about: "clients" | "stats"; filter: BroadcastFilter }
   | { type: "ask.clients"; question: string; filter: BroadcastFilter; request: AskRequest }
+  /** A message of an optional feature: see `NodeMessages`. The type has the name of earlier versions. */
   | { type: "note"; to: string; text: string }
   | Order
   | Answer;

@@ -283,7 +283,7 @@ export class Cluster {
     const host = this.#host();
     const answer = { type: "answer", question, node: host.node } as const;
     askClients(host.clients(defined(filter)), request).then(({ replies, failed }) => {
-      for (const some of splitReplies(replies)) this.#send({ ...answer, replies: some, isLast: false });
+      for (const part of splitReplies(replies)) this.#send({ ...answer, replies: part, isLast: false });
       this.#send({ ...answer, failed, isLast: true });
     }).catch(host.report);
   }

@@ -321,7 +321,7 @@ export class WebSocketController<C = Contract> {
     return this.#backplane.engine;
   }
 
-  /** Whether {@link close} has been called. */
+  /** Whether {@link close} was called, or a drain has closed the last connections. */
   get isClosed(): boolean {
     return this.#closed !== undefined || this.#connections.isClosing; // On Bun `close` listeners run before `#closed` is set.
   }

@@ -193,7 +193,7 @@ export class Drain implements Timed {
     this.#busy ??= busy.length;
     for (const connection of busy.slice(0, busy.length - Math.floor(this.#busy * rest))) {
       this.#stopped.add(connection);
-      connection.host.handlers.running.stop(connection.client, (message) => refuseMessage(connection, message));
+      connection.host.handlers.running.stop(connection.client, (message) => refusesWhenStopped(connection, message));
     }
     for (const connection of this.#stopped) {
       if (!isLive(connection)) this.#stopped.delete(connection);
@@ -201,7 +201,10 @@ export class Drain implements Timed {
     }
   }
 
-  /** Resolves when no member is in its grace period. While the broker is away, which accepts no leave, when the grace is over. */
+  /**
+   * Resolves when no member is in its grace period: at the latest when the controller is closed or, while the broker is away and
+   * accepts no leave, when the grace period is over.
+   */
   #settled(): Promise<unknown> | undefined {
     const { extension } = this.#host;
     if (!extension) return undefined;
@@ -285,7 +288,7 @@ export function isBusy({ client, host: { extension, handlers, streams }, pipelin
  * Refuses a message of a client that is about to be closed, unless the server waits for something of that client itself. A message
  * that `drained` will ask for again gets no answer, and neither does an idempotent one, which clients send again anyway.
  */
-function refuseMessage(connection: Connection, message: WebSocketMessage): boolean {
+function refusesWhenStopped(connection: Connection, message: WebSocketMessage): boolean {
   const { client, hasDropped, host: { bus, streams } } = connection;
   if (questionsOf(client)?.size) return false;
   const willSayDrained = !hasDropped && !bus.has("message") && streams.of(client).portable === 0;

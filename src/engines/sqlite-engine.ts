@@ -28,7 +28,7 @@ export interface SqliteEngineOptions {
    * @default {67_108_864}
    */
   maxHistoryBytes?: number;
-  /** Whether the host hears of all channels, not only of subscribed ones. @default {false} */
+  /** Whether the host receives the events of all channels, not only of subscribed ones. @default {false} */
   receivesAll?: boolean;
 }
 

@@ -21,13 +21,13 @@ const SWEEP_CHANNELS = 2_000;
 const TRIM_ROWS = 100;
 
 /** Maximum step of an offset at the first publication of a run. */
-const STEPS = 2 ** 20;
+const MAX_STEP = 2 ** 20;
 
 interface ChannelRow {
   epoch: string;
   /** Number of publications so far. */
   top: number;
-  /** Offset of the latest publication: a column of tables that exist. */
+  /** Offset of the latest publication. The column keeps the name that existing databases have. */
   place: number;
   bytes: number;
   /** Run of the latest publication. */
@@ -121,7 +121,7 @@ export class SqliteHistories {
     const row = this.#open(channel, ttl);
     const until = this.#owner.now() + ttl;
     const run = this.#owner.run();
-    const [top, offset] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * STEPS))];
+    const [top, offset] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * MAX_STEP))];
     const bytes = ROW_BYTES + 2 * (event.length + data.length);
     // First, because it can fail: a row holds 2 MB at most.
     rowsOf(

@@ -151,7 +151,7 @@ class ChannelRoutes {
     if (!opened) return refusal;
     const { connection, response } = opened as { connection: Connection; response: Response }; // Set by the callback.
     const before = c.res; // What answers meanwhile, such as Hono's timeout(), replaces it.
-    const stop = whenAborted(raw.signal, () => answered({ close: { code: ABNORMAL, reason: "" } })); // As in `#exchange`.
+    const stop = whenAborted(raw.signal, () => answered({ close: { code: ABNORMAL, reason: "" } })); // As in `#withConnection`.
     const first = await answer;
     stop();
     const isRead = c.res === before && !raw.signal.aborted;

@@ -31,8 +31,8 @@ const MAX_BATCH = 65_536;
 const MAX_FRAMES = 8_192;
 
 /**
- * Bodies of one connection that are read at once: one, and its repeat while a proxy has not given up the first. Beside them one is read that
- * nobody knows the secret of yet: it takes no place of theirs.
+ * Maximum number of bodies of one connection that begin with its secret and are read at once: one, and its repeat while a proxy has not
+ * given up the first. One more is read whole, whatever it begins with.
  */
 const MAX_BODIES = 2;
 
@@ -173,11 +173,7 @@ class FallbackRoute {
     const start = `{"secret":"${secret}"`;
     const { text, end } = await this.#read(c.req.raw, open, connection, start);
     if (end === "refused") {
-      return tooMany(
-        c,
-        connection,
-        `The connection has ${MAX_BODIES} requests under way, or this one does not begin with its secret`,
-      );
+      return tooMany(c, connection, "The connection has too many requests under way, or this one does not begin with its secret");
     }
     if (end === "late") return refuse(c, 408, "The body took too long");
     if (end === "broken") return refuse(c, 400, "The body is not whole");

@@ -40,7 +40,7 @@ export interface Snapshot {
   readonly seq: number;
   readonly status: ControllerStatus;
   readonly engine: EngineStatus;
-  /** `false`: it takes and answers no notes of other nodes, because anybody with access to the broker can send them. */
+  /** `false`: it ignores messages of other nodes, because anybody with access to the broker can send them. */
   readonly isSigned: boolean;
   readonly stats: ControllerStats;
   readonly channels: number;

@@ -15,7 +15,7 @@ interface MessageEntry {
   count: number;
 }
 
-/** What happened to one client. Without incidents it has three fields. */
+/** What happened to one client. Its lists are created by their first entry, because most clients have none. */
 export class Timeline {
   readonly openedAt: number;
   admittedAt = 0;

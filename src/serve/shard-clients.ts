@@ -39,7 +39,7 @@ export interface ClientsPage {
 const MAX_LIMIT = 10_000;
 
 /** Time for each object to answer, in ms. That of `Cluster.clients`. */
-const PATIENCE = 2_000;
+const ANSWER_TIMEOUT = 2_000;
 
 /** The clients of this object that match. */
 export function clientsOf<C>(
@@ -68,7 +68,7 @@ export async function listClients(
   names: readonly string[],
   ask: (name: string, question: ClientsQuestion) => Promise<ClientsPage>,
   filter: BroadcastFilter,
-  { timeout = PATIENCE, limit = MAX_LIMIT, after }: ShardedClientsQuery,
+  { timeout = ANSWER_TIMEOUT, limit = MAX_LIMIT, after }: ShardedClientsQuery,
 ): Promise<ShardedClients> {
   checkFilterObject("list the clients", filter);
   checkMs("Cannot list the clients: timeout", timeout);

@@ -33,7 +33,7 @@ export interface ShardNamespace<Stub = unknown> {
 export const LAST_TRY = "noroshi-last-try";
 
 /** What the home object asks of itself and its relays for the application. */
-type ShardQuery = ClientsQuestion | MoveQuestion;
+type ShardQuestion = ClientsQuestion | MoveQuestion;
 
 /** The role of one object, home object or relay, with an engine for each controller. */
 export class ShardPart<C> {
@@ -120,7 +120,7 @@ export class ShardPart<C> {
     const engine = this.#engines.get(controller);
     if (!engine) throw new TypeError(`Cannot answer another object: there is no controller "${controller}" here`);
     // Written by an object of the class: no other code calls it.
-    const made = call as HomeCall | RelayCall | ShardQuery;
+    const made = call as HomeCall | RelayCall | ShardQuestion;
     if ("type" in made) return this.#answer(controller, made);
     return engine instanceof HomeEngine ? await engine.receive(made as HomeCall) : await engine.receive(made as RelayCall);
   }
@@ -155,7 +155,7 @@ export class ShardPart<C> {
     return engine instanceof HomeEngine ? engine.relays : [];
   }
 
-  #answer(name: string, question: ShardQuery): ClientsPage | number {
+  #answer(name: string, question: ShardQuestion): ClientsPage | number {
     if (question.type === "clients") return clientsOf(this.#controllers.find((each) => each.name === name)!, question); // As `receive` found.
     const moves = this.#moves.get(name);
     if (!moves) throw new TypeError("Cannot move clients: this is a home object");

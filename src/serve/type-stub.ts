@@ -31,7 +31,7 @@ export type TypedStub<C, Stub> = Omit<Stub, keyof ChannelCalls<C>> & ChannelCall
  * Returns the stub of an object, with the types that its contract gives each channel. workerd's stubs have no type parameters: by itself a
  * stub takes `room:1:2` for `room:{id}`, which the object refuses, and its `history` returns publications of any channel.
  *
- * @param contract is not read: where only its type is known, pass `{} as typeof contract`.
+ * @param _contract is not read: where only its type is known, pass `{} as typeof contract`.
  *
  * @example
  * ```ts

@@ -112,7 +112,7 @@ export class ClientCalls implements StreamOwner, Timed {
     }
   }
 
-  /** Aborts the calls with the `uid`. Returns whether one of them was not aborted before. @default all */
+  /** Aborts calls. Returns whether one of them was not aborted before. @param uid of the request. @default all calls */
   abort(reasonFor: (call: Call) => unknown, uid?: unknown): boolean {
     let isFirst = false;
     for (const [call, stream] of [...this.#calls]) {

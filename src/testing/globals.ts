@@ -59,7 +59,7 @@ let replaced: Error | undefined;
  */
 export function replaceGlobals(time: VirtualTime, random: () => number): () => void {
   if (replaced) {
-    throw new TypeError(`Cannot replace the globals: another test kit has, close it first (${stackFrameOf(replaced, 3)})`);
+    throw new TypeError(`Cannot replace the globals: another test kit has, close it first (${callSiteOf(replaced, 3)})`);
   }
   replaced = new Error("Replaced here");
   /** The timers of the app that are set, by the number of their handle. */
@@ -128,7 +128,7 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
  *
  * @param frames how many calls of the kit lie between the application and the error.
  */
-export function stackFrameOf({ stack = "" }: Error, frames: number): string {
+export function callSiteOf({ stack = "" }: Error, frames: number): string {
   return stack.split("\n").slice(frames + 1, frames + 3).map((line) => line.trim()).join(" ");
 }
 

@@ -21,7 +21,7 @@ const [ORDER_AGE, MAX_ORDERS] = [24 * 60 * 60_000, 10_000];
 /** What the broker stores of one node. */
 interface Lease {
   until: number;
-  /** Envelopes of members, by channel and user. It outlives the lease until another node beats. */
+  /** Envelopes of members, by channel and user. It outlives the lease until another node sends a heartbeat. */
   readonly members: Map<string, Map<string, string>>;
 }
 

@@ -20,7 +20,7 @@ import { createClient, type StreamingClient, type WebSocketConstructor } from ".
 import { streams } from "../client/streams.ts";
 import { disposeBy, type DisposesAsync } from "../client/dispose.ts";
 import type { Contract } from "../protocol/contract-types.ts";
-import { keepsAlive, replaceGlobals, stackFrameOf } from "./globals.ts";
+import { callSiteOf, keepsAlive, replaceGlobals } from "./globals.ts";
 import { MemoryBroker } from "./memory-broker.ts";
 import { MemorySocket } from "./memory-socket.ts";
 import { MemorySqlite } from "./memory-sqlite.ts";
@@ -288,7 +288,7 @@ export class BareTestkit {
     await this.#drive(Promise.all(this.#nodes.map((node) => node.isUp ? node.stop() : undefined)));
     await this.#turns.settle();
     const timers = this.#time.pending.filter((timer) => keepsAlive(timer.callSite)).map(({ at, owner, callSite: error }) => {
-      const frame = error && stackFrameOf(error, 1);
+      const frame = error && callSiteOf(error, 1);
       return `a timer of ${owner}, due in ${Math.ceil(at - this.#time.elapsed)} ms${frame ? ` (${frame})` : ""}`;
     });
     const connections = [...this.#wires].map(() => "a connection");

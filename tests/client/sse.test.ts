@@ -270,7 +270,7 @@ describe("EventSocket", () => {
     assert.equal((await failure.promise).message, "Unexpected server response: 404");
   });
 
-  it("takes no harm from the body of such an answer, which ends with the request", async () => {
+  it("causes no unhandled rejection when the body of such an answer fails with the aborted request", async () => {
     const fetch = (_url: string, { signal }: RequestInit) => {
       const body = new ReadableStream({
         start: (stream) => signal!.addEventListener("abort", () => stream.error(signal!.reason)),

@@ -152,7 +152,7 @@ describe("client.subscribe", () => {
     assert.deepEqual(told, [["init", 1, undefined], "gap", ["init", 2, false]]);
   });
 
-  it("asks once, and hears of no gap, when it was asked for again before the time to do so has come", async () => {
+  it("subscribes once, without a gap, when it reconnects before the time to retry", async () => {
     const { client, clock, admit, retry } = connectFake();
     const { told } = record(client);
     const first = await admit();
@@ -169,7 +169,7 @@ describe("client.subscribe", () => {
     assert.deepEqual(told, [["init", undefined, undefined]]);
   });
 
-  it("asks once, and hears of no gap, when the answer comes while it has to wait", async () => {
+  it("subscribes once, without a gap, when the answer arrives during the wait of a rate limit", async () => {
     const { client, clock, admit } = connectFake();
     const { told } = record(client);
     const socket = await admit();

@@ -55,7 +55,7 @@ describe("A slow client that is not to be closed", () => {
     assert.deepEqual(transport.take(), [dropped(2), { type: "z" }]);
   });
 
-  it("is told later when the runtime drops that message, too, and is sent nothing before", () => {
+  it("is sent MESSAGES_DROPPED again, before anything else, when the runtime dropped it", () => {
     const { client, clock, transport } = create();
     transport.sends = false;
     client.send("x");

@@ -425,7 +425,7 @@ describe("WebSocketController.drain", () => {
     assert.deepEqual(await controller.drain(), { closed: 1, cut: 0, isClean: true });
   });
 
-  it("does not wait for them once the controller is closed", async () => {
+  it("ends when the controller is closed while members are in their grace period", async () => {
     const { clock, controller, opened } = create(1, { engine: new WiredEngine(new Wire(), false) });
     new Channels(controller, { room: { authorize: () => true, presence: { grace: 60_000 } } });
     opened[0]!.connection.message('{"type":"subscribe","channel":"room"}');

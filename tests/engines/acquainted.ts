@@ -3,8 +3,8 @@ import type { WebSocketController } from "../../src/controller/controller.ts";
 import { until } from "../support/waiting.ts";
 
 /**
- * Resolves when each of these nodes, which are all there are, has an answer of all others, with what each says of all. A node that signs is
- * ready before it knows those that have not answered its greeting within a second, and drops what they send until then.
+ * Waits until each node receives the statistics of all others, and returns them. Pass all nodes of the cluster. A node that signs is ready
+ * before it knows nodes that do not answer its greeting within a second, and drops what they send until then.
  */
 export async function untilAcquainted(nodes: readonly { readonly controller: WebSocketController }[]): Promise<ClusterStats[]> {
   let all: ClusterStats[] = [];

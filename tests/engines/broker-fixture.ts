@@ -18,7 +18,10 @@ export async function startNode(engine: BrokerEngine, clock?: Clock): Promise<Br
   return { engine, host, kill: () => host.stop() };
 }
 
-/** Asks again when the engine refuses: on a busy machine an answer may take longer than its timeout. The same id makes that safe. */
+/**
+ * Repeats a call that the engine refuses: on a busy machine an answer may take longer than its timeout. The call must be safe to repeat: a
+ * publication needs an id.
+ */
 export async function untilAnswered<Answer>(ask: () => Awaitable<Answer>): Promise<Answer> {
   for (;;) {
     try {

@@ -82,7 +82,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
 
     describe("when the broker is away", () => {
       it(
-        "says so: by its status, once by an error, and to everyone who asks",
+        "reports it once, by its status, an error event and the rejection of each call",
         TIMEOUT,
         async () => {
           const { engine, host } = await node(broker.port);
@@ -103,7 +103,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       );
 
       it(
-        "lets nobody wait who asked just before, nor while it hangs",
+        "rejects calls made just before or during the outage without a long wait",
         TIMEOUT,
         async () => {
           const { engine, host } = await node(broker.port, IMPATIENT);
@@ -135,7 +135,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         await host.until(() => engine.status === "ready");
       });
 
-      it("lets who asks at its start wait for it, and no longer than three timeouts", TIMEOUT, async () => {
+      it("lets calls at its start wait for the broker, for three timeouts at most", TIMEOUT, async () => {
         const begin = (options: BrokerEngineOptions = {}) => {
           const engine = make(broker.port, false, { ...FAST, namespace: "begin", ...options });
           const host = new TestHost();
@@ -196,7 +196,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
 
     describe("when the broker comes back", () => {
       it(
-        "has lost, doubled and reordered nothing that was acknowledged, where the broker keeps histories",
+        "loses, repeats and reorders no acknowledged publication when the broker keeps histories",
         TIMEOUT,
         async () => {
           const [a, b] = [
@@ -259,7 +259,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         },
       );
 
-      it("tells of a gap, and goes on in another epoch, where the broker has lost the histories", TIMEOUT, async () => {
+      it("reports a gap and continues in a new epoch when the broker has lost the histories", TIMEOUT, async () => {
         const [a, b] = [await node(broker.port), await node(broker.port)];
         await b.engine.subscribe("lost", LONG);
         await publish(a.engine, "lost", LONG, 3);
@@ -280,7 +280,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
         assert.equal(epochs.size, 2);
       });
 
-      it("tells of a gap in a channel without a history", TIMEOUT, async () => {
+      it("reports a gap in a channel without a history", TIMEOUT, async () => {
         const { engine, host } = await node(broker.port);
         await engine.subscribe("fleeting", null);
         await broker.restart();
@@ -290,7 +290,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       });
 
       it(
-        "is told who is there, and who has left meanwhile",
+        "reports which members are present and which left meanwhile",
         TIMEOUT,
         async () => {
           const [a, b] = [await node(broker.port), await node(broker.port)];
@@ -326,7 +326,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
     it("closes the gap of a node whose connection swallows everything", TIMEOUT, async () => {
       const proxy = await proxyOf(broker.port);
       const [a, b] = [await node(broker.port), await node(proxy.port, IMPATIENT)];
-      // It may lose a busy broker at any moment.
+      // On a busy machine this impatient node may lose its broker at any moment.
       await untilAnswered(() => b.engine.subscribe("through", LONG));
       await publish(a.engine, "through", LONG, 5);
       await b.host.until(() => b.host.publications("through").length === 5);
@@ -341,7 +341,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
     });
 
     it(
-      "is told of a gap by what an earlier version publishes without a history, where this node keeps one",
+      "reports a gap when an earlier version publishes without a history to a channel that has one here",
       TIMEOUT,
       async () => {
         const [a, b] = [await node(broker.port), await node(broker.port)];
@@ -412,7 +412,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       });
 
       it(
-        "takes nothing from whoever has another, or none, and counts it",
+        "drops and counts envelopes of nodes with another secret or none",
         TIMEOUT,
         async () => {
           const inside = await node(broker.port, {
@@ -480,7 +480,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
     });
 
     it(
-      "takes nothing twice, of a stranger, of a newer version or of a place that never was, and counts it",
+      "drops and counts copies, envelopes of strangers or newer versions, and invalid positions",
       TIMEOUT,
       async () => {
         const { engine, host } = await node(broker.port, { secret: SECRET });
@@ -535,13 +535,13 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       },
     );
 
-    it("hears nodes whose clocks are hours apart, where they sign", TIMEOUT, async () => {
+    it("accepts signed envelopes of nodes whose clocks differ by hours", TIMEOUT, async () => {
       const { host, engine } = await node(broker.port, { secret: SECRET });
       for (const seconds of [61, -61, 7_200, -7_200]) {
         const clock = { ...systemClock, now: () => Date.now() + seconds * 1_000 };
         const other = await startNode(make(broker.port, false, { ...FAST, secret: SECRET }), clock);
         nodes.push(other);
-        // As above.
+        // The node drops what the other one sends until that has answered its greeting.
         await until(async () => {
           await other.engine.send(`${seconds}`);
           return host.messages.includes(`${seconds}`);
@@ -606,7 +606,7 @@ export function faults(name: string, { skip = false, start, engine: make, inject
       },
     );
 
-    it("takes no nonsense, and counts it", TIMEOUT, async () => {
+    it("drops and counts malformed envelopes", TIMEOUT, async () => {
       const { engine, host } = await node(broker.port, { maxLength: 50_000 });
       await engine.subscribe("odd", LONG);
       await engine.subscribe("fleeting", null);

@@ -5,7 +5,7 @@ import { JetStreamError } from "../../src/engines/nats/jetstream.ts";
 
 const STREAM_NOT_FOUND = 10_059;
 
-/** A history whose stream is deleted so often between its creation and the first read. */
+/** A history whose stream is deleted `deletions` times, each time between its creation and the first read. */
 function create(deletions: number) {
   const state = { first_seq: 1, last_seq: 1, last_ts: new Date(0).toISOString() };
   const info = { created: "", state, config: { subjects: ["noroshi.shop.history.generation.*"] } };

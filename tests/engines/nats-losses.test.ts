@@ -107,13 +107,13 @@ async function snapshot(connection: NatsConnection): Promise<Snapshot> {
   return { config, state, chunks };
 }
 
-/** What the server answers while it restores. */
+/** The reply to a restore request. */
 interface Restoring {
   deliver_subject: string;
   error?: { err_code: number };
 }
 
-/** The code of JetStream for a stream of this name that is there. */
+/** JetStream's error code for a stream name that is in use. */
 const NAME_IN_USE = 10_130;
 
 /** Puts a backup in place of the stream while the nodes stay connected: as another server does that is behind. */
@@ -121,12 +121,12 @@ async function restore(connection: NatsConnection, copied: Snapshot): Promise<vo
   for (;;) {
     await api(connection, "DELETE");
     const error = await restoreDeleted(connection, copied);
-    // A node that misses the stream makes it again, which may be before it is restored.
+    // A node that notices the missing stream may create it before the restore.
     if (error?.err_code !== NAME_IN_USE) return assert.equal(error, undefined);
   }
 }
 
-/** Resolves with what the server refuses it by. */
+/** Resolves with the error of the server, if it refuses. */
 async function restoreDeleted(connection: NatsConnection, { config, state, chunks }: Snapshot): Promise<Restoring["error"]> {
   const { deliver_subject, error } = await api<Restoring>(connection, "RESTORE", { config, state });
   if (error) return error;

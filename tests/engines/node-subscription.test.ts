@@ -101,7 +101,7 @@ describe("The members of a subscription", () => {
     assert.equal(told(), "+ann");
   });
 
-  it("of a node that is missing in a list of nodes leave, but not when the node has announced one since the last list", async () => {
+  it("leave when their node is missing from a list of nodes, unless it has announced one since the last list", async () => {
     const { subscription, join, answer, told } = create();
     join("ann");
     await answer("ann");
@@ -154,15 +154,15 @@ describe("The members of a subscription", () => {
     join("ann");
     await answer("ann", "bob");
     assert.equal(told(), "+ann");
-    const looks = [];
-    for (let look = 1; look <= 5; look++) {
-      looks.push(subscription.countCheck());
+    const results = [];
+    for (let check = 1; check <= 5; check++) {
+      results.push(subscription.countCheck());
       const renewed = subscription.renew();
       await answer("ann");
       await renewed;
-      looks.push(told());
+      results.push(told());
     }
-    assert.deepEqual(looks, [false, "", false, "", false, "", true, "-bob", false, ""]);
+    assert.deepEqual(results, [false, "", false, "", false, "", true, "-bob", false, ""]);
   });
 
   it("are read once for all calls during the read", async () => {

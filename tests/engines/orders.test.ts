@@ -121,7 +121,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
         for (let areLate = true; areLate;) {
           const anns = nodes.map(({ join }) => join("ann"));
           const { missing, isSent } = await controller.disconnect({ user: "ann" });
-          // A node that a busy machine holds up for two seconds is named, and carries it out all the same.
+          // A node that a busy machine delays for two seconds is listed as missing, and still carries the order out.
           areLate = missing.length > 0;
           if (areLate) await until(() => anns.every(({ closes }) => closes().length > 0));
           assert.deepEqual([isSent, anns.map(({ closes }) => closes())], [true, anns.map(() => [4403])]);

@@ -274,7 +274,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     const pool = new pg.Pool({ connectionString: quiet.url });
     for (const { sql } of postgresMigrations()) await pool.query(sql);
     await pool.query("insert into noroshi_mail (at, envelope) select 0, '' from generate_series(1, 22000)");
-    // It beats once during the test.
+    // It sends one heartbeat during the test.
     const only = await startNode(postgresEngine({ client: pool, ...FAST, lease: 3_600_000 }));
     const left = async () => (await pool.query("select 1 from noroshi_mail where at = 0 limit 1")).rows.length;
     while (await left() > 0) continue;

@@ -60,7 +60,7 @@ describe("A session of PostgreSQL", () => {
     });
     await session.start("noroshi", () => Promise.resolve(false));
     await session.heartbeat();
-    await new Promise((resolve) => setTimeout(resolve)); // The sweep of the first beat has begun.
+    await new Promise((resolve) => setTimeout(resolve)); // The sweep of the first heartbeat has begun.
     await session.heartbeat();
     await over.promise;
     session.close();

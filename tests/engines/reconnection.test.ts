@@ -11,7 +11,7 @@ import { TestHost } from "./test-host.ts";
 
 const TIMEOUT = 1_000;
 
-/** A reconnection that is ready, to a broker that answers what the test lets it; no beat nor look comes of itself. */
+/** A reconnection that is ready, to a broker that answers what the test lets it; no heartbeat or check runs by itself. */
 async function create() {
   const clock = new TestClock();
   const host = new TestHost(clock);

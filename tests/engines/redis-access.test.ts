@@ -340,7 +340,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         await watcher.connect();
         for (const _ of Array.from({ length: 4 })) {
           await watcher.del(`given-up:m:${a.host.node}:room`);
-          // Joined again by a beat.
+          // Joined again by a heartbeat.
           await until(async () => await watcher.exists(`given-up:m:${a.host.node}:room`) > 0);
         }
         await watcher.close();

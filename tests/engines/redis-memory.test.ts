@@ -15,7 +15,7 @@ describe("The engine over a Redis that evicts keys", {
   skip: lacks("redis-server"),
 }, () => {
   it(
-    "names the members again where one has left before it is noticed",
+    "lists the members again when one has left before the eviction is noticed",
     TIMEOUT,
     async () => {
       const broker = await BrokerProcess.redis();
@@ -43,7 +43,7 @@ describe("The engine over a Redis that evicts keys", {
   );
 });
 
-// Both wait for beats most of the time.
+// Both wait for heartbeats most of the time.
 describe("The engine over a Redis that is full", { skip: lacks("redis-server"), concurrency: true }, () => {
   for (const policy of ["allkeys-lru", "allkeys-random"]) {
     describe(`with ${policy}`, () => {

@@ -123,7 +123,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
     });
 
     it(
-      "is no event and no message, on a node that started later too",
+      "is not accepted as an event or message, even by a node that started later",
       TIMEOUT,
       async () => {
         const [a, b] = [await node({}, 2 * HOURS), await node({}, -2 * HOURS)];
@@ -204,7 +204,7 @@ for (const [name, { start, attack, engine, rename }] of Object.entries(BROKERS))
     });
 
     it(
-      "is nothing in another namespace, or another channel",
+      "is not accepted in another namespace or channel",
       TIMEOUT,
       async () => {
         const [a, b, other] = [

@@ -361,7 +361,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       home.exec('UPDATE "noroshi_relays" SET revision = revision - 1');
       home.exec(`DELETE FROM "noroshi_interests" WHERE channel = 'new'`);
       await relay.engine.publish("old", { event: "say", data: "1" }, LONG);
-      assert.deepEqual(codesOf(relay.host), ["ORDERS_LOST"]); // Those since then did not come here.
+      assert.deepEqual(codesOf(relay.host), ["ORDERS_LOST"]); // The older copy did not send this relay the orders given since.
       const interests = () => [...home.exec('SELECT channel FROM "noroshi_interests" ORDER BY channel')].map(own);
       await until(() => isDeepStrictEqual(interests(), [{ channel: "new" }, { channel: "old" }]));
       await objects.start(HOME).engine.publish("new", { event: "say", data: "2" }, LONG);

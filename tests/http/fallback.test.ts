@@ -345,7 +345,7 @@ describe("fallback", () => {
     await cancel();
   });
 
-  it("reads what its client sends, however many others who do not know its secret send to it", async () => {
+  it("reads the client's bodies while others without the secret hold theirs, and answers further ones 429", async () => {
     const clock = new TestClock();
     const server = start({ clock, timeout: 3_000 });
     const { connection, secret, next, post, cancel } = await open(server);

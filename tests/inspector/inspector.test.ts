@@ -79,8 +79,8 @@ class SharedEngine extends MemoryEngine {
     if (type === "note") this.sent.push(JSON.parse(text));
   }
 
-  receive(note: InspectorMessage | string): void {
-    const text = typeof note === "string" ? note : encodeMessage(note);
+  receive(message: InspectorMessage | string): void {
+    const text = typeof message === "string" ? message : encodeMessage(message);
     this.#host?.received(JSON.stringify({ type: "note", to: "noroshi/inspector", text }));
   }
 }
@@ -510,7 +510,7 @@ describe("inspector", () => {
   });
 
   for (const isSigned of [true, false]) {
-    it(`${isSigned ? "answers" : "ignores"} the notes of other nodes when the engine ${isSigned ? "signs" : "does not sign"}`, async () => {
+    it(`${isSigned ? "answers" : "ignores"} messages of other nodes when the engine ${isSigned ? "signs" : "does not sign"}`, async () => {
       const engine = new SharedEngine(isSigned);
       const { app, controller } = createNode({}, { engine });
       await using t = testkit({ app, controller });
@@ -587,7 +587,7 @@ describe("inspector", () => {
     assert.deepEqual((await timeline(await t.connect(PAGE))).texts, []);
   });
 
-  it("ignores notes of another version, and snapshots that lack what the page reads", async () => {
+  it("ignores messages of another version, and snapshots without the fields that the page reads", async () => {
     const engine = new SharedEngine(true);
     const { app, controller } = createNode({}, { engine });
     await using t = testkit({ app, controller });
@@ -596,7 +596,7 @@ describe("inspector", () => {
     page.subscribe(CHANNEL, { onEvent: ({ data }) => void seen.push(data as Snapshot) });
     await t.advance(1_001);
     const snapshot = seen.at(-1)!;
-    const receive = (note: object) => engine.receive(JSON.stringify(note));
+    const receive = (message: object) => engine.receive(JSON.stringify(message));
     const others = () => [...new Set(seen.map(({ node }) => node))].filter((node) => node !== snapshot.node);
     receive({ v: 2, kind: "snapshot", snapshot: { ...snapshot, node: "newer" } });
     receive({ kind: "snapshot", snapshot: { ...snapshot, node: "older" } });

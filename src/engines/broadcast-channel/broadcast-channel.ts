@@ -247,7 +247,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
 
   /** Sends a heartbeat, and removes the nodes that have missed theirs. */
   due(): void {
-    const host = this.#started("beat");
+    const host = this.#started("send a heartbeat");
     this.#heartbeats++;
     this.#hasRequestedMembers = false;
     const dead = [...this.#otherNodes].filter(([, seen]) => this.#heartbeats - seen > MISSED_HEARTBEATS).map(([node]) => node);
@@ -300,7 +300,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
   #requestMembers(): void {
     if (this.#hasRequestedMembers) return;
     this.#hasRequestedMembers = true;
-    this.#post({ type: "hello", node: this.#started("ask").node });
+    this.#post({ type: "hello", node: this.#started("request the members").node });
   }
 
   #sendMembers(host: EngineHost): void {

@@ -183,7 +183,7 @@ export class BrokerEngine implements Engine {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
       members: () => this.#announcer.read(channel),
-      // One lease: the member's node beats three times in it, and announces a lost member again.
+      // One lease: the member's node sends three heartbeats in it, and announces a lost member again.
       checksUntilRemoval: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {
@@ -392,7 +392,7 @@ export class BrokerEngine implements Engine {
   }
 
   #drop(reason: DropReason, node?: string, channel?: string): void {
-    if (reason === "unknown node" && node !== undefined) this.#trust?.meet(node);
+    if (reason === "unknown node" && node !== undefined) this.#trust?.greetUnknown(node);
     if (channel !== undefined) this.#subscriptions.get(channel)?.markStale();
     this.#dropped.count(reason, this.#started().host);
   }

@@ -38,7 +38,7 @@ export interface NodeMember extends RankedMember {
 }
 
 /** Copies `user`, and `data` unless it is `undefined`. */
-export function toMember({ user, data }: WireMember): Member {
+function toMember({ user, data }: WireMember): Member {
   return data === undefined ? { user } : { user, data };
 }
 

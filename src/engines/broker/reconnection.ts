@@ -223,7 +223,7 @@ export class Reconnection {
       }
       session = this.#session = this.#lastSession = connected;
       await this.#hooks.prepare();
-      await this.call("beat", (session) => session.heartbeat());
+      await this.call("send a heartbeat", (session) => session.heartbeat());
       await this.#hooks.greet?.();
       if (this.#session !== session) return;
       this.#attempts = this.#heartbeats = this.#checks = 0;
@@ -331,7 +331,7 @@ export class Reconnection {
 
   async #heartbeat(): Promise<void> {
     try {
-      const wasKnown = await this.call("beat", (session) => session.heartbeat());
+      const wasKnown = await this.call("send a heartbeat", (session) => session.heartbeat());
       const nodes = await this.listNodes();
       if (!wasKnown) await this.#hooks.announce();
       // The broker has just come back or lost its list: other nodes get a lease to send a heartbeat before their members are removed.

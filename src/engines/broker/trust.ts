@@ -65,7 +65,7 @@ export class Trust {
   }
 
   /** An envelope came from an unknown node and was dropped. It may have been a publication: the extra check finds it. */
-  meet(node: string): void {
+  greetUnknown(node: string): void {
     this.#neighbours.greetUnknown(node);
     this.#host.link.checkSoon();
   }
@@ -73,7 +73,7 @@ export class Trust {
   /** Handles an order or a control message. */
   received(opened: Opened): void {
     const { kind, node, time, mayBeCopy } = opened;
-    if (mayBeCopy) this.meet(node);
+    if (mayBeCopy) this.greetUnknown(node);
     if (kind === "order") this.orders.received(opened, mayBeCopy ? this.#host.link.now() - time : undefined);
     if (kind === "control" && !this.#neighbours.received(node, opened.body)) this.#host.dropped("malformed");
   }

@@ -131,7 +131,7 @@ export class NatsHistory {
       num_replicas: replicas,
       subjects: [`${this.#prefix}.history.${proposed}.*`],
       max_msgs_per_subject: maxSize + 1 + MARKS,
-      // Slack: marks and the anchor are renewed at checks and beats, not exactly in time.
+      // Slack: marks and the anchor are renewed at checks and heartbeats, not exactly in time.
       max_age: Math.max(2 * maxTtl + this.#slack, this.#window) * NANOSECONDS,
       duplicate_window: this.#window * NANOSECONDS,
       republish: { src: `${this.#prefix}.history.${proposed}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },

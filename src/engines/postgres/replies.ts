@@ -42,7 +42,7 @@ export const LatestPositions: v.GenericSchema<unknown, ([epoch: string, offset: 
 );
 
 /** Reply of `beat`: whether the lease was valid, the time, the run, and the end of the write-ahead log where it is known. */
-export const Beat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run: string, lsn: string | null]> = v.tuple([
+export const Heartbeat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run: string, lsn: string | null]> = v.tuple([
   v.boolean(),
   Whole,
   v.string(),

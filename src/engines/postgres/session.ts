@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerListener, BrokerPage, BrokerSession, Seal, SessionOptions, StoredOrders } from "../broker/broker.ts";
 import type { KnownPositions } from "../broker/known-positions.ts";
-import { Appended, Beat, Fetched, LatestPositions, Own, Page, Start, Strings } from "./replies.ts";
+import { Appended, Fetched, Heartbeat, LatestPositions, Own, Page, Start, Strings } from "./replies.ts";
 import { CallQueue } from "./call-queue.ts";
 import { codeOf, isLost, type PostgresConnection } from "./client.ts";
 import { prefixOf, VERSION } from "./migrations.ts";
@@ -221,7 +221,7 @@ export class PostgresSession implements BrokerSession {
       throw error;
     }
     const { node, lease } = this.#options;
-    const [wasKnown, now, run, lsn] = await this.#call(Beat, "beat", node, lease, ++this.#sentHeartbeats);
+    const [wasKnown, now, run, lsn] = await this.#call(Heartbeat, "beat", node, lease, ++this.#sentHeartbeats);
     this.#setClock(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;

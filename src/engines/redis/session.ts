@@ -14,8 +14,8 @@ const MAX_ORDERS = 10_000;
 /** Expiry of members and orders in Redis, in ms: nothing remains after all nodes were killed. */
 const RETENTION = 24 * 60 * 60_000;
 
-/** Largest random step between two offsets. The offset of a lost publication is used again with a chance of 1 in 500,000. */
-const MAX_STEP = 1_000_000;
+/** Steps between two offsets are random and less than this. A lost publication's offset is used again with a chance of 1 in 500,000. */
+const STEP_LIMIT = 1_000_000;
 
 /** Pause between two attempts to start after a restart of Redis, in ms: another node may know its state before the restart. */
 const START_PAUSE = 50;
@@ -145,7 +145,7 @@ export class RedisSession implements BrokerSession {
       await Promise.all([published, this.#endIncompleteHistory(channel)]);
       return null;
     }
-    const step = `${1 + Math.floor(Math.random() * (MAX_STEP - 1))}`.padStart(6, "0");
+    const step = `${1 + Math.floor(Math.random() * (STEP_LIMIT - 1))}`.padStart(6, "0");
     const args = [...this.#historyArgs(channel, known), `${history.size}`, ...this.#expiryArgs(history), step, subject, window];
     const again = async () => [...args, await seal()];
     const answer = await this.#evaluate(scripts.PUBLISH, [...this.#keys(channel), ...ids], [...args, envelope], again);

@@ -28,7 +28,7 @@ const MAX_WAITING = 8_000_000;
 const [MAX_MESSAGES, MAX_CHANGES] = [1_000, 10_000];
 
 /** Changes of members in one call: each may have as much data as a message. */
-const CHANGES_A_CALL = 100;
+const CHANGES_PER_CALL = 100;
 
 /** The first and the longest time between two attempts to reach a late relay, in ms. */
 const [FIRST_PAUSE, LONGEST_PAUSE] = [500, 60_000];
@@ -229,7 +229,7 @@ class LateRelay implements Timed {
     const { run, callRelay, deadlines } = this.#host;
     while ((this.#hasMissed || this.#messages.length + this.#changes.size > 0) && !this.#isStopped) {
       const [isLate, messages] = [this.#hasMissed, takeCall(this.#messages, lengthOf)];
-      const changes = new Set([...this.#changes].slice(0, CHANGES_A_CALL));
+      const changes = new Set([...this.#changes].slice(0, CHANGES_PER_CALL));
       for (const change of changes) this.#changes.delete(change);
       this.#hasMissed = false;
       const lost: Item[] = this.#hasLostOrders ? [{ type: "lost" }] : [];
@@ -266,7 +266,7 @@ class LateRelay implements Timed {
     }
   }
 
-  /** Drops the oldest messages beyond what may wait. The relay hears of lost orders. */
+  /** Drops the oldest messages beyond what may wait. If an order was among them, the relay is sent `lost`. */
   #limit(): void {
     let length = this.#messages.reduce((sum, message) => sum + lengthOf(message), 0);
     while (this.#messages.length > 1 && (this.#messages.length > MAX_MESSAGES || length > MAX_WAITING)) {

@@ -362,7 +362,7 @@ export class HomeEngine implements Engine, Timed {
   #order(sender: string, text: string): void {
     const host = this.#host!; // Called after the start.
     // Without another relay nobody lacks it.
-    if (this.#allBut(sender).length > 0) this.#store.keep({ text, at: host.now(), sender });
+    if (this.#allBut(sender).length > 0) this.#store.storeOrder({ text, at: host.now(), sender });
     this.#send(sender, text, undefined, true);
   }
 

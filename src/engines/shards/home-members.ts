@@ -11,7 +11,7 @@ interface MemberRow {
 }
 
 /** Maximum number of members in one call. */
-const MEMBERS_A_PAGE = 2_000;
+const MEMBERS_PER_PAGE = 2_000;
 
 /** Maximum number of changes that are stored for relays. Beyond it the earlier ones are dropped. */
 const MAX_PENDING = 10_000;
@@ -102,10 +102,10 @@ export class HomeMembers {
        WHERE channel = ? AND user > ? GROUP BY user ORDER BY user LIMIT ?`,
       channel,
       after,
-      MEMBERS_A_PAGE,
+      MEMBERS_PER_PAGE,
     );
     const members = takeCall(rows.map(memberOf), lengthOfMember);
-    return { members, hasMore: rows.length === MEMBERS_A_PAGE || members.length < rows.length };
+    return { members, hasMore: rows.length === MEMBERS_PER_PAGE || members.length < rows.length };
   }
 
   /** The relays with members of the channel. */

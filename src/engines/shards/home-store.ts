@@ -1,6 +1,6 @@
 import type { HistoryOptions } from "../engine.ts";
 import { rowsOf, type Sql } from "../sqlite-histories.ts";
-import type { Item, RelayInterest } from "./shards.ts";
+import type { MessageItem, RelayInterest } from "./shards.ts";
 
 /** An order that some relays may not have had. */
 export interface StoredOrder {
@@ -11,7 +11,7 @@ export interface StoredOrder {
   readonly sender: string;
 }
 
-/** Orders that are kept. Beyond them the oldest are dropped, which {@link HomeStore.orders} says. */
+/** Maximum number of stored orders. Beyond it the oldest are dropped, and {@link HomeStore.orders} begins with `lost`. */
 const MAX_ORDERS = 1_000;
 
 /** What the home object stores: its relays, the channels that they are subscribed to, and what they may not have been handed yet. */
@@ -140,7 +140,7 @@ export class HomeStore {
   }
 
   /** The orders that some relays may not have had, each with its sender. @param now the wall clock, in ms. */
-  orders(now: number): { readonly item: Extract<Item, { type: "message" | "lost" }>; readonly sender: string }[] {
+  orders(now: number): { readonly item: MessageItem; readonly sender: string }[] {
     const orders = rowsOf<StoredOrder & { place: number }>(this.#sql, `SELECT * FROM ${this.#orders} ORDER BY place`);
     const items = orders.map(({ text, at, sender }) => {
       return { item: { type: "message", text, isOrder: true, age: Math.max(0, now - at) } as const, sender };
@@ -149,7 +149,7 @@ export class HomeStore {
     return (orders[0]?.place ?? 1) > 1 ? [{ item: { type: "lost" }, sender: "" }, ...items] : items;
   }
 
-  keep({ text, at, sender }: StoredOrder): void {
+  storeOrder({ text, at, sender }: StoredOrder): void {
     rowsOf(this.#sql, `INSERT INTO ${this.#orders} (text, at, sender) VALUES (?, ?, ?)`, text, at, sender);
     rowsOf(
       this.#sql,

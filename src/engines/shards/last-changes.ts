@@ -3,7 +3,7 @@ import type { Item } from "./shards.ts";
 
 type Change = Extract<Item, { type: "presence" }>;
 
-/** Maximum number of members whose last announcement is remembered. */
+/** Maximum number of members whose last change is remembered. */
 const MAX_MEMBERS = 10_000;
 
 /** The last change of each member that a relay has reported: a home object that starts again repeats changes. */
@@ -14,7 +14,7 @@ export class LastChanges {
 
   /**
    * Returns the part of the change that is new. Only a repeated change can hold known parts: before any other one, relays may have missed
-   * an announcement.
+   * a change.
    */
   filterNew({ channel, joined, left, isRepeated }: Change): { joined: readonly Member[]; left: readonly string[] } {
     if (this.#count + joined.length + left.length > MAX_MEMBERS) this.#clear();

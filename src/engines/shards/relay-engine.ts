@@ -90,7 +90,7 @@ export class RelayEngine implements Engine {
       answered: (answer, call) => {
         if (this.status === "closed" || !this.#store.applyAnswer(answer, call)) return;
         this.#resync.request(true);
-        this.#host?.report(ordersLost()); // It may not have listed this relay when they were given.
+        this.#host?.report(ordersLost()); // The home object may have given orders without listing this relay.
       },
     });
     const host = () => this.#host;

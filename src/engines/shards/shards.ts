@@ -40,7 +40,7 @@ export type Operation =
     readonly limit: number;
     readonly maxBytes: number;
   }
-  /** @param place the rank of data that the home object has ranked before, so that it does not count as newer. */
+  /** @param place the rank that the home object gave the data before: it does not become newer. */
   | { readonly type: "join"; readonly channel: string; readonly member: Member; readonly place?: number | undefined }
   | { readonly type: "leave"; readonly channel: string; readonly user: string }
   /** @param after the last user of the page before. */
@@ -114,13 +114,15 @@ export type Item =
     /** Whether the home object has started again, and relays may have had it before. */
     readonly isRepeated?: boolean | undefined;
   }
-  | Message
-  /** Orders were dropped before the relay had them. An earlier version ignores it. */
-  | { readonly type: "lost" };
+  | MessageItem;
+
+/** A message, or `lost`: orders were dropped before the relay had them. An earlier version ignores that. */
+export type MessageItem = Message | { readonly type: "lost" };
 
 interface Message {
   readonly type: "message";
   readonly text: string;
+  /** Whether it is an order: if it is dropped, the relay is sent `lost`. */
   readonly isOrder?: boolean;
   /** Of an order that was given earlier, in ms. */
   readonly age?: number | undefined;
@@ -222,7 +224,7 @@ export async function callTree(
 }
 
 /** Hands the node a message, or reports that it has missed orders. */
-export function receiveMessage(host: EngineHost, item: Extract<Item, { type: "message" | "lost" }>): void {
+export function receiveMessage(host: EngineHost, item: MessageItem): void {
   if (item.type === "lost") host.report(ordersLost());
   else if (item.age === undefined) host.received(item.text);
   else host.received(item.text, item.age);
@@ -233,8 +235,8 @@ export const ordersLost = (): WebSocketError =>
   new WebSocketError(
     "engine",
     "ORDERS_LOST",
-    "Cannot take all orders: more were given than the home object keeps while an object could not be reached; give them again " +
-      "unless the option revalidate is set",
+    "Cannot receive all orders: the home object dropped some while an object could not be reached, or lost its storage; give " +
+      "them again unless the option revalidate is set",
   );
 
 /** Passes a call on to other relays: {@link FAN_OUT} trees at once. */
