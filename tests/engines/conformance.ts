@@ -1,6 +1,6 @@
 /**
- * What every engine has to do, against the interface alone: the one in memory and those over a broker pass it unchanged.
- * Real brokers have a time of their own, so that nothing here asks for less than they can promise, and nothing for when.
+ * What every engine must do, tested through its interface alone: the engine in memory and those over a broker all pass it.
+ * Real brokers run in real time: a test waits for an event and never expects it by a given moment.
  */
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
@@ -11,32 +11,32 @@ import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
 import { until } from "../support/waiting.ts";
 
-/** Engines of one namespace, and what only a test does to them. */
+/** Engines of one namespace, with controls that only a test needs. */
 export interface EngineFixture {
   /** Starts one more node, or the only one, and resolves when its engine is ready. */
   node(): Promise<TestNode>;
   /** Lets time pass, on the broker's clock too. */
   advance(ms: number): void | Promise<void>;
-  /** Loses all histories, as a restart does of a store that is in memory; resolves with a node on what comes after. */
+  /** Loses all histories, as the restart of an in-memory store does; resolves with a node that uses the new store. */
   forget(): Promise<TestNode>;
-  /** Resolves when all nodes know what has been told by now, and who is gone: for an engine that keeps members in each node. @default at once */
+  /** Resolves when all nodes have applied every change so far, for an engine that keeps members in each node. @default at once */
   settle?(): Promise<void>;
-  /** Channels that the node holds anything of. */
+  /** The number of channels that the node holds state of. */
   held(node: TestNode): number | Promise<number>;
   close(): Promise<void>;
 }
 
 /** How an engine is made for the suite. */
 export interface EngineFixtureOptions {
-  /** How many nodes it joins; with 1 what takes another is skipped. */
+  /** How many nodes it connects; with 1, tests that need another node are skipped. */
   nodes: number;
-  /** Whether it keeps histories; else what takes one is skipped, and the rest done without. @default {true} */
+  /** Whether it keeps histories; otherwise tests of histories are skipped, and the others run without one. @default {true} */
   histories?: boolean;
-  /** How many channels come and go. @default {500} */
+  /** How many channels the test of released state uses. @default {500} */
   channels?: number;
-  /** Whether time passes only where a test says so; else tests that wait run beside each other. @default {false} */
+  /** Whether only the test advances time; otherwise tests that wait run concurrently. @default {false} */
   isVirtual?: boolean;
-  /** Why it cannot be run here. */
+  /** Why the suite cannot run here. */
   skip?: string | false;
   create(): Promise<EngineFixture>;
 }
@@ -51,7 +51,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
   const alone = { timeout: TIMEOUT };
   const joined = { timeout: TIMEOUT, skip: nodes < 2 && "it joins no nodes" };
   const keeping = { timeout: TIMEOUT, skip: !histories && "it keeps no histories" };
-  /** Where a test needs no history. */
+  /** For tests that work with or without a history. */
   const ANY = histories ? LONG : null;
 
   describe(`The engine "${name}"`, { skip }, () => {
@@ -70,7 +70,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     after(() => fixture?.close(), { timeout: TIMEOUT });
 
     describe("publish and subscribe", () => {
-      it("tell the node of each publication once, in order, where it stands in the history", keeping, async () => {
+      it("delivers each publication once, in order, with its position in the history", keeping, async () => {
         const channel = channelOf();
         const start = await a.engine.subscribe(channel, LONG);
         const positions = await publish(b.engine, channel, LONG, 50);
@@ -81,11 +81,11 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
 
       it(
-        "tell all nodes of them in one order, that of each publisher kept",
+        "delivers publications to all nodes in one order, which keeps the order of each publisher",
         nodes > 1 ? keeping : joined,
         async () => {
           const channel = channelOf();
-          // More than is published: a node that looks at the history before it was told of all of it takes the rest from there.
+          // More than is published: a node that polls the history before everything is delivered reads the rest from there.
           const history = { ...LONG, size: 300 };
           await Promise.all(
             [a, b].map(({ engine }) => engine.subscribe(channel, history)),
@@ -117,7 +117,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         },
       );
 
-      it("miss nothing and double nothing of what is published while the node subscribes", keeping, async () => {
+      it("neither loses nor repeats a publication that is made while the node subscribes", keeping, async () => {
         const channel = channelOf();
         const publishing = publish(b.engine, channel, LONG, 60);
         const start = await a.engine.subscribe(channel, LONG);
@@ -127,7 +127,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         assert.deepEqual(a.host.publications(channel).map(({ position }) => position), missed);
       });
 
-      it("have no position where there is no history", alone, async () => {
+      it("returns no position for a channel without a history", alone, async () => {
         const channel = channelOf();
         for (const { engine } of new Set([a, b])) {
           assert.equal(await engine.subscribe(channel, null), null);
@@ -145,7 +145,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
 
       it(
-        "tell nobody of a channel who is not subscribed to it, nor after unsubscribe",
+        "delivers nothing from a channel without a subscription, or after unsubscribe",
         alone,
         async () => {
           const [gone, other, fence] = [channelOf(), channelOf(), channelOf()];
@@ -163,7 +163,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         },
       );
 
-      it("subscribe again after unsubscribe, from where the channel stands by then", keeping, async () => {
+      it("subscribes again after unsubscribe, from the current position of the channel", keeping, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, LONG);
         a.engine.unsubscribe(channel);
@@ -178,7 +178,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
 
       it(
-        "are not subscribed to what was unsubscribed while it was being subscribed to",
+        "delivers nothing when the node unsubscribes before its subscribe has resolved",
         alone,
         async () => {
           const [channel, fence] = [channelOf(), channelOf()];
@@ -195,7 +195,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         },
       );
 
-      it("keep channels apart, whatever their names", alone, async () => {
+      it("keeps channels separate, whatever their names", alone, async () => {
         const long = "x".repeat(255);
         const all = [
           "a",
@@ -240,7 +240,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         }
       });
 
-      it("carry event and data as they are", alone, async () => {
+      it("delivers and stores event and data unchanged", alone, async () => {
         const channel = channelOf();
         const all = [
           "null",
@@ -279,7 +279,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           once,
         );
 
-      /** Where nodes have no store in common, each publishes the first that it hears of. */
+      /** Without a shared store, a node may deliver a repeat in place of the first publication. */
       const other = histories ? 9 : 0;
 
       for (const history of histories ? [LONG, null] : [null]) {
@@ -345,7 +345,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         );
 
         it(
-          `does not stand in the way of another id, or of its own in another channel, ${of}`,
+          `does not block another id, or the same id in another channel, ${of}`,
           alone,
           async () => {
             const [channel, other] = [channelOf(), channelOf()];
@@ -384,7 +384,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       }
 
       it(
-        "has its position still when the history has dropped it",
+        "keeps its position after the history has dropped it",
         keeping,
         async () => {
           const channel = channelOf();
@@ -444,7 +444,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     });
 
     describe("the history", { skip: keeping.skip }, () => {
-      it("has a publication by the time that anyone is told of it", alone, async () => {
+      it("contains a publication by the time it is delivered", alone, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, LONG);
         const read: Promise<HistoryPage>[] = [];
@@ -464,7 +464,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         }
       });
 
-      it("has a publication when publish has resolved, and its position", alone, async () => {
+      it("contains a publication at its position when publish has resolved", alone, async () => {
         const channel = channelOf();
         for (const number of range(5)) {
           const position = await a.engine.publish(channel, { event: "say", data: `${number}` }, LONG);
@@ -474,7 +474,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         }
       });
 
-      it("gives the last ones without a position, at most as many as are asked for", alone, async () => {
+      it("returns the newest publications, up to the limit, when no position is given", alone, async () => {
         const channel = channelOf();
         await publish(a.engine, channel, LONG, 5);
         for (const [limit, expected] of [[0, []], [2, [3, 4]], [5, range(5)], [100, range(5)]] as const) {
@@ -484,14 +484,14 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         }
       });
 
-      it("keeps no more than its size", alone, async () => {
+      it("keeps no more publications than its size", alone, async () => {
         const channel = channelOf();
         const history = { size: 3, ttl: LONG.ttl };
         await publish(a.engine, channel, history, 10);
         assert.deepEqual((await b.engine.read(channel, history, null, 100)).publications.map(dataOf), [7, 8, 9]);
       });
 
-      it("stands where it stands for all nodes, before the first publication too", alone, async () => {
+      it("has the same position on all nodes, even before the first publication", alone, async () => {
         const channel = channelOf();
         const position = await a.engine.subscribe(channel, LONG);
         assert.ok(position && typeof position.epoch === "string" && position.epoch !== "" && position.offset >= 0);
@@ -515,7 +515,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       }
 
       // As in a rolling deploy, where the new version declares a history that the old one does not.
-      it("is not complete over what a node without it has published", nodes > 1 ? keeping : joined, async () => {
+      it("is incomplete across a publication of a node that declares no history", nodes > 1 ? keeping : joined, async () => {
         for (const isSubscribed of [true, false]) {
           const channel = channelOf();
           const start = isSubscribed
@@ -554,7 +554,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
 
       it(
-        "is not complete over it where the history has just begun, and nobody is subscribed",
+        "is incomplete across such a publication in a new history without subscribers",
         nodes > 1 ? keeping : joined,
         async () => {
           const channel = channelOf();
@@ -571,7 +571,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         },
       );
 
-      it("lets nobody take another channel's position, epoch or nonsense for a place in this one", alone, async () => {
+      it("refuses a position of another channel, with an unknown epoch or with an invalid offset", alone, async () => {
         const [channel, other] = [channelOf(), channelOf()];
         const [, elsewhere] = await publish(a.engine, other, LONG, 2);
         const [, , top] = await publish(a.engine, channel, LONG, 3);
@@ -580,15 +580,15 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         for (const offset of [-1, 0.5, top!.offset + 0.5, NaN, Infinity, 2 ** 53, 1e300]) odd.push({ epoch, offset });
         for (const position of odd) {
           const page = await b.engine.read(channel, LONG, position, 100);
-          // Offsets of all channels of an engine may count together: then another's is as good as a place between two of this one.
+          // An engine may count offsets across all channels: then another channel's position is valid, between two of this one.
           if (position === elsewhere && page.isComplete) continue;
           assert.deepEqual([page.isComplete, page.publications], [false, []], JSON.stringify(position));
           assert.deepEqual(page.position, top);
         }
       });
 
-      describe("in pages of so many bytes", () => {
-        /** Data of so many bytes each, told apart by its number. */
+      describe("in pages limited by bytes", () => {
+        /** Publishes data of these sizes, in bytes, each with its number. */
         const append = (channel: string, sizes: readonly number[], history: HistoryOptions) =>
           Promise.all(sizes.map((size, number) => {
             const data = JSON.stringify(`${number} ${"x".repeat(size)}`);
@@ -611,14 +611,14 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         const numbersOf = ({ publications }: HistoryPage) => publications.map(({ data }) => parseInt(JSON.parse(data), 10));
 
         const TABLE: Record<string, readonly number[]> = {
-          "many small ones": Array.from({ length: 90 }, () => 100),
-          "large ones": Array.from({ length: 12 }, () => 60_000),
-          "larger ones than a page": Array.from({ length: 4 }, () => 300_000),
-          "a large one among small ones": [10, 10, 300_000, 10, 10, 10],
-          "a large one first, and a large one last": [300_000, 10, 10, 300_000],
+          "many small publications": Array.from({ length: 90 }, () => 100),
+          "large publications": Array.from({ length: 12 }, () => 60_000),
+          "publications larger than a page": Array.from({ length: 4 }, () => 300_000),
+          "a large publication among small ones": [10, 10, 300_000, 10, 10, 10],
+          "a large publication first, and a large one last": [300_000, 10, 10, 300_000],
         };
         for (const [title, sizes] of Object.entries(TABLE)) {
-          it(`gives ${title}, in order and once, no page larger than it may be`, alone, async () => {
+          it(`returns ${title}, once and in order, in pages of a limited size`, alone, async () => {
             const channel = channelOf();
             const start = await a.engine.subscribe(channel, LONG);
             const positions = await append(channel, sizes, LONG);
@@ -638,7 +638,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           });
         }
 
-        it("refuses more than the limit before the first page, however little has room on it", alone, async () => {
+        it("refuses more publications than the limit, even if the first page would hold fewer", alone, async () => {
           const channel = channelOf();
           const start = await a.engine.subscribe(channel, LONG);
           const positions = await append(channel, Array.from({ length: 10 }, () => 1_000), LONG);
@@ -647,7 +647,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           assert.equal((await b.engine.read(channel, LONG, positions[0]!, 9, 2_000)).isComplete, true);
         });
 
-        it("gives no next page once something on it is gone, and ends where more was published meanwhile", alone, async () => {
+        it("includes later publications in the next pages, and refuses a page that has lost one", alone, async () => {
           const channel = channelOf();
           const history = { size: 4, ttl: LONG.ttl };
           const start = await a.engine.subscribe(channel, history);
@@ -666,7 +666,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     });
 
     describe("members", () => {
-      it("come, change and go, and those who are subscribed are told", alone, async () => {
+      it("reports to subscribed nodes when members join, change and leave", alone, async () => {
         const channel = channelOf();
         await b.engine.subscribe(channel, null);
         assert.deepEqual(await b.engine.members(channel), []);
@@ -685,7 +685,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         assert.deepEqual(await a.engine.members(channel), []);
       });
 
-      it("are kept apart by channel and user, whatever their names", alone, async () => {
+      it("keeps members separate by channel and user, whatever their names", alone, async () => {
         const [channel, other] = [channelOf(), channelOf()];
         const users = ["a", "A", "uid:1", "a b", "*", ">", "a.b", "狼煙", '"', "{}", "x".repeat(200)];
         for (const user of users) await a.engine.join(channel, { user });
@@ -699,7 +699,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await a.engine.leave(other, "else");
       });
 
-      it("are there, and are gone, for whoever asks as soon as one was told of it", joined, async () => {
+      it("lists a member once any node has reported its join, and no longer once any has reported its leave", joined, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, null);
         for (const user of range(50).map(String)) {
@@ -714,14 +714,14 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         }
       });
 
-      it("are there as long as they are on one node", joined, async () => {
+      it("keeps a member until it has left on every node", joined, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, null);
         for (const { engine } of [a, b]) {
           await engine.join(channel, { user: "mika" });
         }
         await a.engine.leave(channel, "mika");
-        // By the time that the next is told of, so was the leaving.
+        // When the next join is reported, the leave would have been, too.
         await b.engine.join(channel, { user: "yuki" });
         await a.host.until(() => "yuki" in a.host.membersOf(channel));
         assert.deepEqual(Object.keys(a.host.membersOf(channel)).sort(), ["mika", "yuki"]);
@@ -732,7 +732,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
 
       it(
-        "have the newest data of those nodes that have them, and that of the others again when it goes",
+        "uses the newest data of a member on any node, and the older data of another node once the newest has left",
         joined,
         async () => {
           const channel = channelOf();
@@ -756,11 +756,11 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           }
           const older = { user: "mika", data: data("older") };
           await a.engine.join(channel, older);
-          // Who watches knows of it by now.
+          // The other node has received this join before the next one.
           await b.host.until(() => "mika" in b.host.membersOf(channel));
           await b.engine.join(channel, { user: "mika", data: data("newer") });
           await told("newer");
-          // To say it again makes it no newer, as a node does that comes back to its broker.
+          // A repeated join, as after a reconnect to the broker, makes its data no newer.
           await a.engine.join(channel, older);
           await b.engine.join(channel, { user: "yuki" });
           await a.host.until(() => "yuki" in a.host.membersOf(channel));
@@ -782,7 +782,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       );
 
       it(
-        "have the same data on every node, one that comes late included",
+        "lists the same data of a member on every node, including one that starts later",
         joined,
         async () => {
           const channel = channelOf();
@@ -822,11 +822,11 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
     });
 
     describe("nodes", () => {
-      it("include the node itself", alone, async () => {
+      it("lists the node itself", alone, async () => {
         assert.ok((await a.engine.nodes()).includes(a.host.node));
       });
 
-      it("get what the others send, in order, and nothing of their own", joined, async () => {
+      it("delivers the messages of other nodes in order, and none of its own", joined, async () => {
         const sent = [...range(50).map((number) => `a ${number}`), "狼煙 \n ", "x".repeat(100_000)];
         const before = [a, b].map(({ host }) => host.messages.length);
         await Promise.all(sent.map((message) => a.engine.send(message)));
@@ -840,7 +840,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 
     // Each waits most of the time.
     describe("time", { concurrency: isVirtual ? 1 : true }, () => {
-      it("ends the recovery of what has expired, and not before", keeping, () =>
+      it("refuses recovery across a publication once it has expired, and not before", keeping, () =>
         within(4_000, async (ttl) => {
           const channel = channelOf();
           const history = { size: 100, ttl };
@@ -849,7 +849,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           await fixture.advance(ttl * 3 / 4);
           const [second] = await publish(a.engine, channel, history, 1, 1);
           const read = (position: Position) => b.engine.read(channel, history, position, 100);
-          // From when the first has expired, there are three quarters of the time until the second does.
+          // The second publication expires three quarters of the ttl after the first.
           while ((await read(fresh!)).isComplete) await fixture.advance(100);
           assert.deepEqual((await read(fresh!)).publications, []);
           const page = await read(first!);
@@ -859,7 +859,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         }));
 
       it(
-        "ends no history where someone is subscribed: it goes on after all has expired",
+        "continues the epoch of a history with a subscriber after all publications have expired",
         keeping,
         () =>
           within(2_000, async (ttl) => {
@@ -881,7 +881,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           }),
       );
 
-      it("leaves all or nothing where nodes declare the history with other bounds", nodes > 1 ? keeping : joined, async () => {
+      it("recovers all or nothing when nodes declare a history with different bounds", nodes > 1 ? keeping : joined, async () => {
         const bounds: [HistoryOptions, HistoryOptions][] = [
           [LONG, { size: 3, ttl: 300_000 }],
           [{ size: 3, ttl: 300_000 }, LONG],
@@ -889,7 +889,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           [{ size: 100, ttl: 400 }, LONG],
           [LONG, { size: 2, ttl: 400 }],
         ];
-        /** Whether the node was told of all without a gap, and the history goes on. */
+        /** Whether the node received everything without a gap, and the history continues. */
         const declare = async (old: HistoryOptions, later: HistoryOptions) => {
           const channel = channelOf();
           const positions = [(await a.engine.subscribe(channel, old))!];
@@ -922,14 +922,14 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           return true;
         };
         await Promise.all(bounds.map(async ([old, later]) => {
-          // A machine that stands still between two looks lets the shorter time end. So does a look before all that it finds is told.
+          // A machine that stalls between two checks lets the shorter ttl end. So does a check before its results are delivered.
           for (let tries = 1; !await declare(old, later); tries++) {
             assert.ok(tries < 10, `it ends each time, of ${JSON.stringify([old, later])}`);
           }
         }));
       });
 
-      it("ends members of a node that closes, or is killed", joined, async () => {
+      it("reports the members of a node that closes or is killed as left", joined, async () => {
         const channel = channelOf();
         await a.engine.subscribe(channel, null);
         assert.deepEqual(await a.engine.members(channel), []);
@@ -950,7 +950,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       });
     });
 
-    it(`holds nothing of ${channels.toLocaleString("en")} channels that came and went`, { timeout: TIMEOUT }, async () => {
+    it(`holds nothing of ${channels.toLocaleString("en")} channels that are no longer used`, { timeout: TIMEOUT }, async () => {
       const node = nodes > 1 ? await fixture.node() : a;
       const held = await fixture.held(node);
       const history = ANY && { size: 10, ttl: 1_000 };
@@ -972,7 +972,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       if (node !== a) await node.engine.close();
     });
 
-    it("forgets with its store: the epoch is another, and nobody recovers from the one of before", keeping, async () => {
+    it("begins a new epoch when its store has lost everything, and refuses recovery from the old one", keeping, async () => {
       const channel = channelOf();
       await a.engine.subscribe(channel, LONG);
       const [, old] = await publish(a.engine, channel, LONG, 2);
@@ -983,7 +983,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
       assert.deepEqual([page.isComplete, page.publications, page.position], [false, [], next]);
     });
 
-    it("is one controller's, reports nothing, and says that it is closed", alone, async () => {
+    it("starts once only, and rejects calls after it is closed", alone, async () => {
       const { engine, host } = await fixture.node();
       assert.equal(engine.status, "ready");
       assert.throws(() => engine.start(host), TypeError);
@@ -997,7 +997,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
           (error) => error instanceof WebSocketError && error.code === "ENGINE_UNAVAILABLE",
         );
       }
-      // What ends something has nothing to say.
+      // Calls that only end something are ignored.
       engine.unsubscribe("gone");
       await engine.leave("gone", "mika");
       assert.deepEqual(host.errors, []);
@@ -1006,7 +1006,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
   });
 }
 
-/** Waits until the node lists this member and no other: nodes announce changes in their time. */
+/** Waits until the node lists this member and no other: changes reach other nodes with a delay. */
 async function untilMember(
   engine: Engine,
   channel: string,
@@ -1034,7 +1034,7 @@ async function within(ttl: number, run: (ttl: number) => Promise<void>): Promise
   await within(ttl * 4, run);
 }
 
-/** The calls that need an engine which is not away. */
+/** The calls that an engine rejects while it is unavailable. */
 export function calls(engine: Engine, channel = "gone"): (() => unknown)[] {
   return [
     () => engine.publish(channel, { event: "say", data: "1" }, LONG),
@@ -1049,7 +1049,7 @@ export function calls(engine: Engine, channel = "gone"): (() => unknown)[] {
   ];
 }
 
-/** Publishes numbers, all at once; resolves with where they stand. */
+/** Publishes numbers at once; resolves with their positions. */
 export async function publish(
   engine: Engine,
   channel: string,
@@ -1065,7 +1065,7 @@ export function range(count: number): number[] {
   return Array.from({ length: count }, (_, number) => number);
 }
 
-/** What an engine keeps beside it is its own. */
+/** A publication without the fields that an engine adds for itself. */
 const plain = ({ event, data, position }: Publication): Publication => ({ event, data, position });
 
 const dataOf = ({ data }: Publication): unknown => JSON.parse(data);

@@ -8,10 +8,10 @@ import { range } from "./conformance.ts";
 const SECRET = "a secret of the application";
 const NOW = 1_800_000_000_000;
 
-/** Numbers that a node states which has sent nothing. */
+/** The numbers of a node that has sent nothing. */
 const NONE = Object.fromEntries(ENVELOPE_KINDS.map((kind) => [kind, 0])) as Record<EnvelopeKind, number>; // Of all.
 
-/** A node's envelopes, which know some others, and what it has dropped. */
+/** The envelopes of a node that knows some other nodes, and the reasons for what it has dropped. */
 function create(node: string, secrets: readonly string[] = [SECRET], maxLength = 10_000, place = "shop") {
   const clock = { now: NOW };
   const dropped: string[] = [];
@@ -30,7 +30,7 @@ function create(node: string, secrets: readonly string[] = [SECRET], maxLength =
     await envelopes.seal(kind, scope, body, event);
   const open = async (kind: EnvelopeKind, scope: string, envelope: string, arrives = true) =>
     await envelopes.open([kind], scope, envelope, arrives);
-  /** Why it was dropped; what was opened, where it was not. */
+  /** The reason the envelope was dropped for, or its content if it was not. */
   const refuse = async (kind: EnvelopeKind, scope: string, envelope: string, arrives = true): Promise<string | Opened> => {
     const opened = await open(kind, scope, envelope, arrives);
     assert.equal(dropped.length, opened ? 0 : 1, "each is counted once");
@@ -40,7 +40,7 @@ function create(node: string, secrets: readonly string[] = [SECRET], maxLength =
   return { clock, dropped, seal, sealSingle, open, refuse, guard: envelopes.guard };
 }
 
-/** Signs as the envelope says that it is signed, without its code. */
+/** Signs as the envelope documents it, without using its code. */
 function sign(scope: string, text: string, secret = SECRET): string {
   return `${createHmac("sha256", secret).update(`${scope}\n${text}`).digest("hex")}\n${text}`;
 }
@@ -51,7 +51,7 @@ const header = (fields: Record<string, unknown> = {}) =>
 describe("Envelopes", () => {
   for (const secrets of [[], [SECRET]]) {
     describe(secrets.length > 0 ? "that are signed" : "that are not signed", () => {
-      it("are opened as they were sealed", async () => {
+      it("return the sealed content when opened", async () => {
         const [a, b] = [create("a", secrets), create("b", secrets)];
         for (const body of ["null", '"狼煙 🔥 \\n"', " [1,\n2]\n", '"\ud800"', JSON.stringify("x".repeat(5_000))]) {
           const kinds: [EnvelopeKind, string, string?][] = [
@@ -78,7 +78,7 @@ describe("Envelopes", () => {
         assert.ok(await create("b", secrets, envelope.length).open("message", "", envelope));
       });
 
-      it("are refused where they are none", async () => {
+      it("are refused when they are malformed", async () => {
         const seal = (text: string, scope = "") => secrets.length > 0 ? sign(scope, text) : `\n${text}`;
         const bad = [
           "",
@@ -95,7 +95,7 @@ describe("Envelopes", () => {
           seal(`${header({ padding: "x".repeat(1_024) })}\n1`),
         ];
         for (const text of bad) {
-          // What is not signed so is not even looked at.
+          // Text without a valid signature is refused before it is parsed.
           const expected = secrets.length > 0 && !/^[0-9a-f]{64}\n/.test(text) ? ["malformed", "forged"] : ["malformed"];
           const reason = await create("b", secrets).refuse("message", "", text);
           assert.ok(expected.includes(reason as string), `${JSON.stringify(text)}: ${JSON.stringify(reason)}`);
@@ -141,7 +141,7 @@ describe("Envelopes", () => {
         }
       });
 
-      it("are refused where they are of another kind, or of a version that this one cannot read", async () => {
+      it("are refused when they are of another kind, or of a version that this one cannot read", async () => {
         const seal = (fields: Record<string, unknown>) => {
           const text = `${header(fields)}\n"x"`;
           return secrets.length > 0 ? sign("", text) : `\n${text}`;
@@ -172,7 +172,7 @@ describe("Envelopes", () => {
     });
   }
 
-  it("are of whoever has one of the secrets, and signed by the first", async () => {
+  it("are verified by any of the secrets, and signed with the first", async () => {
     const [old, both, fresh] = [
       create("old", ["o".repeat(16)]),
       create("both", ["n".repeat(16), "o".repeat(16)]),
@@ -187,7 +187,7 @@ describe("Envelopes", () => {
     assert.equal(await fresh.refuse("message", "", await old.seal("message", "", "2")), "forged");
   });
 
-  it("are refused where anything of them is another's than who signed them", async () => {
+  it("are refused when any part differs from what was signed", async () => {
     const [a, b] = [create("a"), create("b")];
     const envelope = await a.seal("publication", "room", "[1]", "say");
     const other = await a.seal("publication", "room", "[2]", "say");
@@ -209,15 +209,15 @@ describe("Envelopes", () => {
     for (const text of forged) {
       assert.equal(await b.refuse("publication", "room", text), "forged", text);
     }
-    // One that was for another channel too, kept or not.
+    // An envelope of another channel is refused, live or stored.
     assert.equal(await b.refuse("publication", "Room", envelope), "forged");
     assert.equal(await b.refuse("publication", "Room", envelope, false), "forged");
-    // Nor for another application that has the same secret.
+    // So is one of another application that has the same secret.
     assert.equal(await create("b", [SECRET], 10_000, "toys").refuse("publication", "room", envelope), "forged");
     assert.ok(await b.open("publication", "room", envelope));
   });
 
-  it("are sealed in order and arrive once, of each node and kind", async () => {
+  it("are sealed in order, and accepted once for each node and kind", async () => {
     const [a, other, b] = [create("a"), create("other"), create("b")];
     const envelopes = await Promise.all(
       range(5).map((number) => a.seal("event", "room", `${number}`, "say")),
@@ -235,7 +235,7 @@ describe("Envelopes", () => {
       );
     }
     assert.ok(await b.open("event", "room", envelopes[4]!));
-    // However long it takes to sign each.
+    // However long each takes to sign.
     const sealed: string[] = [];
     const bodies = [JSON.stringify("x".repeat(4_000_000)), "1", "2"];
     await Promise.all(bodies.map(async (body) => void sealed.push((await a.seal("event", "room", body, "say")).slice(-1))));
@@ -244,13 +244,13 @@ describe("Envelopes", () => {
       assert.ok(await b.open(kind, scope, await a.seal(kind, scope, "{}")));
     }
     assert.ok(await b.open("event", "room", await other.seal("event", "room", "1", "say")));
-    // What is read from where it was kept may be read again, and has been here before.
+    // A stored envelope may be read again after it was received live.
     for (const envelope of envelopes) {
       assert.ok(await b.open("event", "room", envelope, false));
     }
   });
 
-  it("arrive up to 255 later than one that was sealed after them", async () => {
+  it("are accepted up to 255 numbers after a later one has arrived", async () => {
     const [a, b] = [create("a"), create("b")];
     const envelopes = await Promise.all(range(258).map((number) => a.seal("member", "room", `${number}`)));
     assert.ok(await b.open("member", "room", envelopes[257]!));
@@ -263,7 +263,7 @@ describe("Envelopes", () => {
     }
   });
 
-  it("arrive whatever the clocks say", async () => {
+  it("are accepted whatever the clocks of the nodes say", async () => {
     for (const apart of [0, 60_001, -60_001, 7_200_000, -7_200_000]) {
       const [a, b] = [create("a"), create("b")];
       b.clock.now += apart;
@@ -271,11 +271,11 @@ describe("Envelopes", () => {
     }
   });
 
-  it("are those of nodes that have stated their numbers, and later ones", async () => {
+  it("are accepted from nodes that have stated their numbers, with later numbers only", async () => {
     const [stranger, b] = [create("stranger"), create("b")];
     const envelopes = await Promise.all(range(4).map((number) => stranger.seal("message", "", `${number}`)));
     assert.equal(await b.refuse("message", "", envelopes[0]!), "unknown node");
-    // It was not taken for that.
+    // The refused envelope did not count as received.
     b.guard.learn("stranger", { ...NONE, message: 2 });
     for (const number of [0, 1]) {
       assert.equal(
@@ -284,29 +284,29 @@ describe("Envelopes", () => {
       );
     }
     assert.ok(await b.open("message", "", envelopes[2]!));
-    // What is stated again takes nothing back.
+    // A lower number that is stated later changes nothing.
     b.guard.learn("stranger", { ...NONE, message: 1 });
     assert.equal(await b.refuse("message", "", envelopes[2]!), "replayed");
     assert.ok(await b.open("message", "", envelopes[3]!));
-    // A node states what it had when it first heard of the other.
+    // A node states its numbers of the moment it first heard of the other.
     const first = stranger.guard.meet("b");
     await stranger.seal("message", "", "4");
     assert.deepEqual([first.message, stranger.guard.meet("b").message, stranger.guard.meet("late").message], [4, 4, 5]);
-    // Who states numbers is not known yet.
+    // A control envelope, which states the numbers, is accepted from an unknown node.
     const control = await stranger.seal("control", "", "{}");
     const unknown = create("c");
     assert.ok(await unknown.open("control", "", control));
     assert.equal(await unknown.refuse("control", "", control), "replayed");
   });
 
-  it("say nothing by their number and time where nobody signs", async () => {
+  it("are accepted with any number and time when they are not signed", async () => {
     const [a, b] = [create("a", []), create("b", [])];
     const envelope = await a.seal("message", "", "1");
     b.clock.now += 1e9;
     for (const _ of range(2)) assert.ok(await b.open("message", "", envelope));
   });
 
-  it("are remembered of ten thousand nodes", { timeout: 300_000 }, async () => {
+  it("are tracked for up to ten thousand nodes", { timeout: 300_000 }, async () => {
     const b = create("b");
     const of = (node: number, number = 1) => sign("", `${header({ node: `n${node}`, number })}\n1`);
     for (const number of range(10_000)) {
@@ -314,7 +314,7 @@ describe("Envelopes", () => {
     }
     assert.ok(await b.open("message", "", of(0, 2)));
     b.guard.learn("n10000", NONE);
-    // The one heard longest ago is forgotten, and no other; its own numbers never are.
+    // Only the node heard longest ago is forgotten. A node never forgets its own numbers.
     for (const node of [0, 2, 9_999]) {
       assert.equal(
         await b.refuse("message", "", of(node)),
@@ -342,7 +342,7 @@ describe("The envelope of a transaction", () => {
 
 describe("An envelope of version 2", () => {
   const NODE = "6f1c2d3e-0a1b-4c5d-8e9f-001122334455";
-  /** As it was written: every later version that says it reads version 2 opens these. */
+  /** Recorded envelopes: every later version that claims to read version 2 opens these. */
   const RECORDED: readonly [kind: EnvelopeKind, scope: string, envelope: string, opened: Opened][] = [
     [
       "publication",
@@ -376,7 +376,7 @@ describe("An envelope of version 2", () => {
     ],
   ];
 
-  it("is opened, and written, as it was when it was recorded", async () => {
+  it("is opened and written as when it was recorded", async () => {
     const writer = create(NODE);
     for (const [kind, scope, envelope, opened] of RECORDED) {
       assert.deepEqual(await create("b").open(kind, scope, envelope), opened);
@@ -385,7 +385,7 @@ describe("An envelope of version 2", () => {
     }
   });
 
-  it("is none of version 1, which said not where it was for", async () => {
+  it("is the oldest version accepted: version 1, which did not name its namespace, is unsupported", async () => {
     const envelope =
       'babd811e81b7906733a61bddf09008c83a083aa1f95dc249faed9881ca658dcb\n{"v":1,"kind":"message","node":"6f1c2d3e-0a1b-4c5d-8e9f-001122334455","number":1,"time":1800000000000}\n{"type":"refresh","filter":{"user":"mika"}}';
     for (const arrives of [true, false]) {

@@ -30,7 +30,7 @@ describe("The ledgers of a node", () => {
     assert.ok(verdicts.flat().every((verdict) => verdict === "genuine"));
   });
 
-  it("read what a known history lacks once for all clients", async () => {
+  it("read the missing part of a known history once for all clients", async () => {
     const ledgers = new Ledgers();
     const asked: (number | undefined)[] = [];
     let end = 10;
@@ -49,7 +49,7 @@ describe("The ledgers of a node", () => {
     assert.deepEqual(asked, [undefined, 10]);
   });
 
-  /** What a ledger says of publications, each at the next offset. */
+  /** The verdicts of a ledger on publications, each at the next offset. */
   const judgeAll = (found: readonly Pick<LedgerEntry, "node" | "sealedAt" | "storedAt">[], size = SIZE) => {
     const ledger = new Ledger(epoch);
     return found.map((each, index) => {
@@ -59,7 +59,7 @@ describe("The ledgers of a node", () => {
     });
   };
 
-  it("accept the publication of a transaction of up to an hour, once", () => {
+  it("accept a publication of a transaction that lasts up to an hour, once", () => {
     const lasted = (node: string, sealedAt: number, storedAt: number) => ({ node, sealedAt, storedAt });
     const verdicts = judgeAll([
       lasted("a", 3_600_000, 3_600_000),

@@ -7,7 +7,7 @@ import { TestClock } from "../support/test-clock.ts";
 
 const LINGER = 1_000;
 
-/** A session that holds its answers until the test asks for them. `listened` has the channels that the broker would send. */
+/** A session that holds its answers until the test releases them. `listened` has the channels that the broker would send. */
 class HeldSession {
   readonly listened = new Set<string>();
   readonly #waiting: (() => void)[] = [];
@@ -38,7 +38,7 @@ class HeldSession {
   }
 }
 
-/** A node that listens by such a session, to the channels that are wanted. */
+/** A node that listens through such a session to the channels in `wanted`. */
 function create() {
   const clock = new TestClock();
   const session = new HeldSession();

@@ -31,7 +31,7 @@ conformance("memory", {
 });
 
 describe("MemoryEngine", () => {
-  it("deletes publications of the least recently used channels when all take too much", async () => {
+  it("deletes publications of the least recently used channels when histories exceed maxHistoryBytes", async () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 40_000 }));
     const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
     for (const channel of ["a", "b", "c", "d"]) await engine.publish(channel, { event: "say", data }, LONG);
@@ -45,7 +45,7 @@ describe("MemoryEngine", () => {
     assert.equal(engine.read("a", LONG, used, 9).isComplete, true);
   });
 
-  it("remembers 100,000 ids, refuses another rather than forget one, and has room again when they expire", async () => {
+  it("remembers 100,000 ids, refuses another one with LIMIT_EXCEEDED, and accepts it after they expire", async () => {
     const { engine, clock } = start();
     const once = (id: number) =>
       engine.publish("a", { event: "say", data: "1" }, null, {
@@ -66,18 +66,18 @@ describe("MemoryEngine", () => {
     await engine.publish("b", { event: "say", data: JSON.stringify("x".repeat(9_900)) }, LONG);
     const page = engine.read("a", LONG, positions[0]!, 100);
     assert.deepEqual([page.isComplete, page.publications], [false, []]);
-    // Who is subscribed goes on in the same epoch.
+    // Subscribers continue in the same epoch.
     assert.deepEqual(page.position, positions.at(-1));
   });
 
-  it("limits channels without publications", () => {
+  it("limits the number of channels without publications", () => {
     const { engine } = start(new MemoryEngine({ maxHistoryBytes: 200_000 }));
     for (const number of range(10_000)) engine.read(`empty:${number}`, LONG, null, 1);
     assert.ok(engine.historyBytes <= 200_000);
     assert.ok(engine.channels < 2_000, `${engine.channels} channels`);
   });
 
-  it("counts no bytes when everything has expired", async () => {
+  it("counts no bytes, channels or timers when everything has expired", async () => {
     const { engine, clock } = start();
     await publish(engine, "a", { size: 10, ttl: 1_000 }, 20);
     assert.ok(engine.historyBytes > 0);

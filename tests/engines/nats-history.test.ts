@@ -42,7 +42,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
   const messages = async (stream = "NOROSHI_noroshi"): Promise<number> =>
     (await ask<{ state: { messages: number } }>(`INFO.${stream}`)).state.messages;
 
-  /** Resolves when the nodes have looked so often where their channels stand. */
+  /** Resolves when the nodes have checked the positions of their channels this often. */
   const looks = async (count: number) => {
     const subscription = connection.subscribe(
       "$JS.API.STREAM.MSG.GET.NOROSHI_noroshi",
@@ -53,7 +53,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
   };
 
   for (const hours of [2, -2]) {
-    it(`keeps its publications where a node's clock is off by ${hours} h`, TIMEOUT, async () => {
+    it(`keeps its publications when a node's clock is off by ${hours} h`, TIMEOUT, async () => {
       const { engine } = await node({}, hours);
       await engine.subscribe("room", HISTORY);
       await publish(engine, "room", HISTORY, 3);
@@ -63,7 +63,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     });
   }
 
-  it("marks a channel that is quiet, by the server's time, and goes on from the position of before", TIMEOUT, async () => {
+  it("marks a quiet channel by the server's time, and recovers from its last position", TIMEOUT, async () => {
     const { engine, host } = await node({ namespace: "quiet", history: { maxTtl: 500 } });
     const history = { size: 10, ttl: 500 };
     const start = await engine.subscribe("quiet", history);
@@ -78,7 +78,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     assert.deepEqual([host.data("quiet"), host.gaps, host.errors], [[0, 1], [], []]);
   });
 
-  it("is read as far as it was asked for", TIMEOUT, async () => {
+  it("is read no further than the limit of the read", TIMEOUT, async () => {
     const own = await connect({ servers: `127.0.0.1:${broker.port}`, maxReconnectAttempts: -1 });
     const { engine } = await node({ connection: own, namespace: "large", checkInterval: 60_000, lease: 60_000 });
     const data = JSON.stringify("x".repeat(10_000));
@@ -95,7 +95,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     await own.close();
   });
 
-  it("is made again when it is deleted, as another epoch, and takes what is published meanwhile", TIMEOUT, async () => {
+  it("is recreated with a new epoch when it is deleted, and stores what is published meanwhile", TIMEOUT, async () => {
     const [a, b] = [await node(), await node()];
     await b.engine.subscribe("deleted", HISTORY);
     const [old] = await publish(a.engine, "deleted", HISTORY, 1);
@@ -115,7 +115,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
     }
   });
 
-  it("is made again when it is deleted and nobody publishes", TIMEOUT, async () => {
+  it("is recreated when it is deleted and nothing is published", TIMEOUT, async () => {
     const { engine, host } = await node();
     await engine.subscribe("idle", HISTORY);
     await ask("DELETE.NOROSHI_noroshi");
@@ -126,7 +126,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
 
   for (const bucket of ["members", "nodes"]) {
     it(
-      `has its members and nodes again when the bucket of ${bucket} is deleted`,
+      `restores its members and nodes when the bucket of ${bucket} is deleted`,
       TIMEOUT,
       async () => {
         const options = {
@@ -138,7 +138,7 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
         await b.engine.subscribe("room", null);
         assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
         await ask(`DELETE.KV_noroshi-${options.namespace}-${bucket}`);
-        // Both notice by themselves, and say what was in it.
+        // Both nodes notice the deletion and write their entries again.
         for (const { host } of [a, b]) {
           await host.until(() => host.statuses.join().endsWith("unavailable,ready"));
         }
@@ -151,13 +151,13 @@ describe("The stream of histories", { skip: lacks("nats-server") }, () => {
         await c.host.until(() => ["mika", "yuki"].every((user) => there.has(user) || user in c.host.membersOf("room")));
         assert.equal((await a.engine.nodes()).length, 3);
         await b.host.until(() => "yuki" in b.host.membersOf("room"));
-        // Nobody who was there all along has left.
+        // No member that stayed was reported as left.
         assert.ok(!b.host.presence.some(({ left }) => left.includes("mika")));
       },
     );
   }
 
-  it("takes members with long names, and what comes after them", TIMEOUT, async () => {
+  it("accepts members with long names, and handles what follows them", TIMEOUT, async () => {
     const [a, b] = [await node({ namespace: "long" }), await node({ namespace: "long" })];
     const users = ["漢".repeat(512), "漢".repeat(511) + "字", "@".repeat(512), "x".repeat(512), "y".repeat(100)];
     await b.engine.subscribe("room", HISTORY);

@@ -4,7 +4,7 @@ import type { NatsConnection } from "@nats-io/nats-core";
 import { NatsSession } from "../../src/engines/nats/session.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
-/** A session over a connection whose flushes the test lets go. */
+/** A session over a connection whose flushes the test resolves. */
 function create() {
   const did: string[] = [];
   const flushes: Stall[] = [];
@@ -23,7 +23,7 @@ function create() {
   const listener = { live: nothing, mark: nothing, message: nothing, member: nothing, ended: nothing, malformed: nothing };
   const options = { node: "node", namespace: "test", lease: 1, slack: 0, timeout: 1, now: () => 0, positions: () => [] };
   const session = new NatsSession(connection, false, bounds, listener, options, { epoch: "", sequence: 0, offset: 0 });
-  /** Sends, and writes down how it ended. */
+  /** Sends a message, and notes how the call ended. */
   const send = (text: string) => {
     session.send(text).then(() => did.push(`${text} arrived`), () => did.push(`${text} is lost`));
   };
@@ -31,7 +31,7 @@ function create() {
 }
 
 describe("NatsSession.send", () => {
-  it("asks the server once at a time whether all has arrived, and again for what was sent meanwhile", async () => {
+  it("flushes once at a time, and again for what was sent during a flush", async () => {
     const { did, flushes, send } = create();
     for (const text of ["a", "b", "c"]) send(text);
     await turn();
@@ -48,7 +48,7 @@ describe("NatsSession.send", () => {
     assert.deepEqual(did, ["d arrived"]);
   });
 
-  it("asks again where the question before was lost", async () => {
+  it("flushes again after a flush has failed", async () => {
     const { did, flushes, send } = create();
     for (const text of ["a", "b"]) send(text);
     flushes[0]!.reject(new Error("Cannot flush"));

@@ -1,4 +1,4 @@
-/** Orders to all nodes reach those that were cut off, when they are back, and end nothing that began after them. */
+/** Orders reach disconnected nodes after their reconnect, and affect no connection that began after the order. */
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { createClient } from "redis";
@@ -19,9 +19,9 @@ import { untilAcquainted } from "./acquainted.ts";
 const SECRET = "a secret of the tests";
 const TIMEOUT = { timeout: 300_000 };
 const HOURS = 3_600_000;
-/** The longest that an authentication takes, in ms: an order that comes late ends those of so much later. */
+/** The longest that an authentication takes, in ms: a late order also closes connections up to this much younger. */
 const AUTHENTICATION = 500;
-/** A node that is cut off, or held up by a busy machine, is still known. */
+/** A lease long enough for a node that is disconnected or delayed by a busy machine. */
 const FAST = { secret: SECRET, lease: 15_000, checkInterval: 300, timeout: 10_000 };
 
 const BROKERS = {
@@ -108,12 +108,12 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
         proxy.isDown = false;
         await until(() => controller.engine.status === "ready");
       };
-      // It names itself first.
+      // A node lists itself first.
       const [node] = Object.keys((await controller.cluster.stats()).nodes);
       return { controller, proxy, errors, join, cut, heal, node, dropped: () => (controller.engine as BrokerEngine).dropped };
     };
 
-    it("is carried out by all nodes at once, whatever their clocks say", TIMEOUT, async () => {
+    it("is executed by all nodes at once, whatever their clocks say", TIMEOUT, async () => {
       const nodes = [await create(), await create(2 * HOURS), await create(-2 * HOURS)];
       await untilAcquainted(nodes);
       const before = nodes.map(({ errors, dropped }) => ({ errors: [...errors], dropped: dropped() }));
@@ -130,7 +130,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       assert.deepEqual(nodes.map(({ errors, dropped }) => ({ errors, dropped: dropped() })), before);
     });
 
-    it("names a disconnected node, which closes the earlier connections when it is back", TIMEOUT, async () => {
+    it("lists a disconnected node as missing, which closes the earlier connections after its reconnect", TIMEOUT, async () => {
       const [a, b] = [await create(2 * HOURS), await create(-2 * HOURS)];
       const before = [b.join("ann"), b.join("bob")];
       await b.cut();
@@ -141,14 +141,14 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       const later = b.join("ann");
       await b.heal();
       await until(() => before[0]!.closes().length > 0);
-      // Another session reads it again.
+      // The next session reads the order again.
       await b.cut();
       await b.heal();
       await a.controller.disconnect({ user: "nobody" });
       assert.deepEqual([...before, later].map(({ closes }) => closes()), [[4403], [], []]);
     });
 
-    it("is read by a disconnected node after its sender has gone", TIMEOUT, async () => {
+    it("is read by a disconnected node after its sender has closed", TIMEOUT, async () => {
       const b = await create();
       const ann = b.join("ann");
       await b.cut();
@@ -173,7 +173,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       assert.deepEqual(there.closes(), [4403]);
     });
 
-    it("to revalidate clients is stored as well", TIMEOUT, async () => {
+    it("to revalidate clients reaches a disconnected node, too", TIMEOUT, async () => {
       const { asked, options } = revalidating();
       const [a, b] = [await create(0, options), await create(0, options)];
       b.join("ann");
@@ -187,7 +187,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
     });
 
     it(
-      "is reported as lost by a node that missed more orders than the broker stores, and all its clients are revalidated",
+      "is reported as lost by a node that missed more orders than the broker stores, which revalidates all its clients",
       TIMEOUT,
       async () => {
         const { asked, options } = revalidating();
@@ -212,7 +212,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
       },
     );
 
-    it("that was captured and sent again disconnects nobody, on any node", TIMEOUT, async () => {
+    it("that is captured and replayed disconnects no client on any node", TIMEOUT, async () => {
       const [a, b] = [await create(), await create()];
       await a.controller.disconnect({ user: "ann" });
       const c = await create();
@@ -226,7 +226,7 @@ for (const [name, { program, start, attack, keeps, engine }] of Object.entries(B
         await node.cut();
         await node.heal();
       }
-      // It comes after.
+      // This order arrives after the replayed ones.
       for (const { controller } of [b, c]) while ((await controller.disconnect({ user: "bob" })).missing.length > 0);
       assert.deepEqual(anns.map(({ closes }) => closes()), [[], [], []]);
       for (const { dropped } of [b, c]) assert.ok(dropped()["replayed"]! > 0, JSON.stringify(dropped()));

@@ -1,6 +1,6 @@
 import type { Position } from "../../src/engines/engine.ts";
 
-/** One row of the table that says what recovery answers. */
+/** One row of the table of what a recovery returns. */
 export interface PositionCase {
   readonly title: string;
   /** Publications kept. */
@@ -17,7 +17,7 @@ export interface PositionCase {
 const SIZES = [1, 3, 6, 100];
 const LIMITS = [0, 1, 3, 6, 100];
 
-/** How many of the six publications someone has seen. Who has seen few is evicted from a history of few. */
+/** How many of the six publications a client has seen. A small history has dropped what a client far behind needs. */
 const SEEN = {
   fresh: 0,
   "behind by 5": 1,
@@ -29,8 +29,8 @@ const SEEN = {
 };
 
 /**
- * The table: history size × limit × position. Either all that was missed is there, and is kept, and is asked for, or nothing is given:
- * never a part.
+ * The table: history size × limit × position. A recovery returns all missed publications if the history has them within the limit;
+ * otherwise it returns none.
  */
 export function positionCases(): PositionCase[] {
   const cases: PositionCase[] = [];
@@ -39,7 +39,7 @@ export function positionCases(): PositionCase[] {
       for (const [name, seen] of Object.entries(SEEN)) {
         const isComplete = 6 - seen <= size && 6 - seen <= limit;
         cases.push({
-          title: `${isComplete ? "gives" : "refuses"} who is ${name}, of ${size} kept, ${limit} at most`,
+          title: `${isComplete ? "recovers" : "refuses"} a client that is ${name}: history of ${size}, limit of ${limit}`,
           size,
           limit,
           place: (positions) => positions[seen]!,
@@ -50,7 +50,7 @@ export function positionCases(): PositionCase[] {
     }
     for (const [name, change] of Object.entries(IMPOSSIBLE)) {
       cases.push({
-        title: `refuses who is ${name}, of ${size} kept`,
+        title: `refuses a client that is ${name}: history of ${size}`,
         size,
         limit: 100,
         place: (positions) => change(positions.at(-1)!),
@@ -65,5 +65,5 @@ export function positionCases(): PositionCase[] {
 const IMPOSSIBLE: Record<string, (top: Position) => Position> = {
   "one ahead": ({ epoch, offset }) => ({ epoch, offset: offset + 1 }),
   "far ahead": ({ epoch, offset }) => ({ epoch, offset: offset + 1_000_000 }),
-  "of another epoch": ({ offset }) => ({ epoch: "another", offset }),
+  "in another epoch": ({ offset }) => ({ epoch: "another", offset }),
 };

@@ -13,10 +13,10 @@ faults("postgres, by pg", {
     const client = new pg.Client({ connectionString: urlOf(port) });
     await client.connect();
     for (const { to, channel, text, position: { epoch, offset } = NOWHERE } of texts) {
-      // A text of PostgreSQL has no NUL.
+      // Text in PostgreSQL cannot contain NUL.
       const values = [channel, text.replaceAll("\u0000", "")];
       if (to === "publication") {
-        // What names a row that is not there.
+        // A notification that names a missing row.
         await client.query("select pg_notify(noroshi_subject('noroshi'), $1)", [`p ${epoch} ${offset} ${channel}`]);
       } else await client.query(`select noroshi_mail('noroshi', '${to}', $1, $2)`, values);
     }

@@ -13,13 +13,13 @@ import { TestHost } from "./test-host.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
 
-/** Calls that remove all that has expired. */
+/** A call that removes everything that has expired. */
 const SWEEP = JSON.stringify([["sweep", PARTS]]);
 
 describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
   const on = usePostgres();
 
-  it("write the row of a channel once for all publications of a transaction", TIMEOUT, async () => {
+  it("update the row of a channel once for all publications of a transaction", TIMEOUT, async () => {
     const { client, node } = on;
     await client.query(`
       create table writes (name text);
@@ -44,7 +44,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
   });
 
   for (const level of ["repeatable read", "serializable"]) {
-    it(`fail at the commit when a history began that the snapshot of ${level} lacks`, TIMEOUT, async () => {
+    it(`fail at the commit when a history has begun since the snapshot of ${level}`, TIMEOUT, async () => {
       const { connect, node } = on;
       const transactions: Record<string, (transaction: pg.Client, channel: string) => Promise<unknown>> = {
         sql: (transaction, channel) => transaction.query("select noroshi_publish($1, 'say', '1')", [channel]),
@@ -69,7 +69,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     });
   }
 
-  // Both at the level READ COMMITTED, in which a statement does not see what is not committed yet.
+  // Both run at READ COMMITTED, where a statement does not see uncommitted changes.
   const event = (channel: string) =>
     `select noroshi_call('noroshi', '${JSON.stringify([["event", channel, '\n{"v":2}\n1', null, 0]])}') as answers`;
   const begin = (channel: string) =>
@@ -77,7 +77,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
       JSON.stringify([["read", channel, 100, 300_000, 1_000, null, 0, 0, 0, null, 0, false]])
     }') as answers`;
 
-  it("end a history that another transaction is about to begin, with a publication without one", TIMEOUT, async () => {
+  it("end a history that another transaction is about to commit, at a publication without a history", TIMEOUT, async () => {
     const { client, node } = on;
     const [beginning, publishing] = [await on.connect(), await on.connect()];
     await beginning.query("begin");
@@ -92,7 +92,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     for (const connection of [beginning, publishing]) await connection.end();
   });
 
-  it("begin no history before a publication without one that is about to commit", TIMEOUT, async () => {
+  it("begin a history only after the commit of a publication without a history", TIMEOUT, async () => {
     const { client, node } = on;
     const [beginning, publishing] = [await on.connect(), await on.connect()];
     await publishing.query("begin");
@@ -102,12 +102,12 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await publishing.query("commit");
     const [[epoch, offset]] = JSON.parse((await begun).rows[0].answers);
     const page = await node.engine.read("about-to-end", HISTORY, { epoch, offset }, 100);
-    // One that was there before lacks the publication.
+    // A history that began before the commit lacks the publication.
     assert.equal(page.isComplete, !isOver);
     for (const connection of [beginning, publishing]) await connection.end();
   });
 
-  it("read a whole page, though its first publications are removed meanwhile", TIMEOUT, async () => {
+  it("read a whole page while its first publications are removed", TIMEOUT, async () => {
     const { client, node } = on;
     const small = { size: 10, ttl: HISTORY.ttl };
     const { epoch, offset } = (await node.engine.subscribe("removed", small))!;
@@ -117,9 +117,9 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await client.query(
       `update noroshi_publications set at = at - 60000 where (channel, pos) in (select channel, pos from ${rows})`,
     );
-    // Else the read renews it, and whoever publishes waits for the read.
+    // Otherwise the read renews the row, and publications wait for the read.
     await client.query("update noroshi_channels set expires = expires + 600000 where name = 'removed'");
-    // The role looks at no row before the test lets it.
+    // The role can read no row until the test releases the lock.
     await client.query(`
       create role slow;
       grant usage on schema public to slow;
@@ -147,7 +147,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual([isComplete, entries.length, entries[0]?.[1]], [true, 10, offset]);
   });
 
-  it("publish with an id and without a history from a transaction and a node at once", TIMEOUT, async () => {
+  it("publish with an id and without a history from a transaction and a node concurrently", TIMEOUT, async () => {
     const { client, node } = on;
     for (const first of ["", "select noroshi_publish('identified', 'say', '1')"]) {
       const [holding, transaction, publishing] = [await on.connect(), await on.connect(), await on.connect()];
@@ -169,7 +169,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     }
   });
 
-  it("let nodes begin histories of the same channels and end them, in any order", TIMEOUT, async () => {
+  it("let nodes begin and end histories of the same channels in any order", TIMEOUT, async () => {
     const { node } = on;
     const other = await startNode(postgresEngine({ client: on.client, ...FAST }));
     const channels = range(20).map((number) => `mixed:${number}`);
@@ -188,7 +188,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual([node.host.errors, other.host.errors], [[], []]);
   });
 
-  it("publish to one channel without a history from several transactions at once", TIMEOUT, async () => {
+  it("publish to one channel without a history from concurrent transactions", TIMEOUT, async () => {
     const { client, node } = on;
     await node.engine.subscribe("several", null);
     await Promise.all(range(20).map((number) => client.query("select noroshi_publish('several', 'say', $1)", [number])));
@@ -212,9 +212,9 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual(rows, [{ count: 0 }]);
   });
 
-  it("name the parts that may have more, and pass over those of later versions", TIMEOUT, async () => {
+  it("return the parts that may have more to sweep, and ignore parts of later versions", TIMEOUT, async () => {
     const transaction = await on.connect();
-    await transaction.query("begin"); // The node of the suite sweeps too.
+    await transaction.query("begin"); // Because the node of the suite sweeps, too.
     await transaction.query(`
       insert into noroshi_ids select noroshi_key('old', number::text), '', 0, 0 from generate_series(1, 5001) number;
       insert into noroshi_orders (namespace, at, envelope) select 'other', 0, '' from generate_series(1, 10)
@@ -252,7 +252,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     }
     assert.equal(await count("true"), 600);
     assert.equal(await count("c.gone = c.n - c.size"), 600);
-    // What is left goes on.
+    // The remaining history continues.
     const [position] = await publish(node.engine, channels[1]!, small, 1, 11);
     const page = await node.engine.read(channels[1]!, small, null, 100);
     assert.deepEqual([page.position, page.publications.map(({ data }) => Number(data))], [position, range(10).map((n) => 2 + n)]);
@@ -269,7 +269,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual(rows, [{ node: "alive" }]);
   });
 
-  it("remove mail at once, however much there is", { timeout: 30_000 }, async () => {
+  it("remove all expired mail within one heartbeat, however much there is", { timeout: 30_000 }, async () => {
     const quiet = await PostgresProcess.postgres();
     const pool = new pg.Pool({ connectionString: quiet.url });
     for (const { sql } of postgresMigrations()) await pool.query(sql);
@@ -283,7 +283,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await quiet.close();
   });
 
-  it("are migrated, or named as old, where those of another version answer otherwise", TIMEOUT, async () => {
+  it("are migrated, or reported as outdated when migrate is false", TIMEOUT, async () => {
     const { client } = on;
     for (const { sql } of postgresMigrations("older")) await client.query(sql);
     await client.query(`
@@ -303,7 +303,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await migrating.engine.close();
   });
 
-  it("need the rights that the guide names, and no others", TIMEOUT, async () => {
+  it("need only the privileges that the guide lists", TIMEOUT, async () => {
     const { broker, client } = on;
     const { rows: tables } = await client.query("select tablename from pg_tables where tablename like 'noroshi%'");
     const { rows: all } = await client.query("select oid::regprocedure::text as name from pg_proc where proname like 'noroshi%'");

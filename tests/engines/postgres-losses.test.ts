@@ -1,4 +1,4 @@
-/** What PostgreSQL can lose: everything, a channel, what came after a backup, and what a standby had not received. */
+/** What PostgreSQL can lose: everything, a channel, changes after a backup, and changes that a standby had not received. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
@@ -44,7 +44,7 @@ losses("postgres", {
       async copy() {
         if (loss === "older") await server.backup(copy);
         if (!standby) return;
-        // The standby has all of before, and gets nothing from here on.
+        // The standby has everything so far, and receives nothing from here on.
         const [row] = await ask(server, "select pg_current_wal_flush_lsn()::text as lsn");
         const reached = `select pg_last_wal_replay_lsn() >= '${row!["lsn"]}'::pg_lsn as reached`; // It has one row.
         while (!(await ask(standby, reached))[0]!["reached"]) await turn();

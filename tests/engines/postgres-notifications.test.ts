@@ -5,7 +5,7 @@ import { Notifications, type Rows } from "../../src/engines/postgres/notificatio
 import { turn } from "../support/waiting.ts";
 
 describe("Notifications of PostgreSQL", () => {
-  it("settle when what was notified before is delivered, and do not wait for what follows", async () => {
+  it("settle when earlier publications are delivered, and do not wait for later ones", async () => {
     const requests: ((rows: Rows) => void)[] = [];
     const delivered: number[] = [];
     const listener = { live: (_channel: string, _envelope: string, { offset }: { offset: number }) => delivered.push(offset) };

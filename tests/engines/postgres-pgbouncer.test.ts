@@ -20,10 +20,10 @@ interface Clients {
   end(): Promise<unknown>;
 }
 
-/** No statements with names, and none but those of the engine and of the test. */
+/** No named statements, and none that postgres.js sends by itself. */
 const POSTGRES_JS = { prepare: false, fetch_types: false, onnotice: () => {} };
 
-/** Of both libraries by turns. */
+/** Clients of both libraries in turn. */
 function clientsOf(bouncer: string, direct: string, number: number): Clients {
   if (number % 2 === 0) {
     const [client, listen] = [bouncer, direct].map((connectionString) => new pg.Pool({ connectionString }));
@@ -74,7 +74,7 @@ describe("Through PgBouncer", { skip: lacksPgBouncer() }, () => {
     await broker?.close();
   }, TIMEOUT);
 
-  it("a transaction of the application publishes", TIMEOUT, async () => {
+  it("publishes in a transaction of the application", TIMEOUT, async () => {
     const [client, listen] = [bouncer, broker].map(({ url }) => new pg.Pool({ connectionString: url })) as [pg.Pool, pg.Pool]; // Of two.
     const sql = postgres(bouncer.url, POSTGRES_JS);
     const { engine, host } = await startNode(postgresEngine({ client, listen, ...FAST }));
@@ -84,7 +84,7 @@ describe("Through PgBouncer", { skip: lacksPgBouncer() }, () => {
     const transaction = await client.connect();
     await transaction.query("begin");
     await engine.publish("orders", say("pg"), HISTORY, undefined, transaction);
-    // Another transaction has another server process meanwhile.
+    // Meanwhile another transaction uses another server process.
     await sql.begin(async (transaction) => void await engine.publish("orders", say("postgres"), HISTORY, undefined, transaction));
     await transaction.query("commit");
     await transaction.query("begin");
@@ -100,7 +100,7 @@ describe("Through PgBouncer", { skip: lacksPgBouncer() }, () => {
     await Promise.all([client.end(), listen.end(), sql.end({ timeout: 0 })]);
   });
 
-  it("a node that does not listen on a connection of its own says so", TIMEOUT, async () => {
+  it("reports that notifications are missing when the node listens through the pooler", TIMEOUT, async () => {
     const client = new pg.Pool({ connectionString: bouncer.url });
     const engine = postgresEngine({ client, ...FAST, namespace: "deaf" });
     const host = new TestHost();

@@ -14,7 +14,7 @@ conformance("postgres, by PGlite", {
   async create() {
     const client = await PGlite.create();
     const fixture = brokerFixture(
-      // It works in this process, which is busy with all nodes.
+      // A longer lease, because PGlite runs in this process with all nodes.
       () => postgresEngine({ client, ...FAST, lease: 12_000 }),
       async () => void await client.exec("truncate noroshi_channels, noroshi_publications"),
     );
@@ -29,7 +29,7 @@ conformance("postgres, by PGlite", {
 });
 
 describe("The engine over PGlite", () => {
-  it("lets timers run while its calls follow each other", TIMEOUT, async () => {
+  it("lets timers run between consecutive calls", TIMEOUT, async () => {
     const client = await PGlite.create();
     const { engine } = await startNode(postgresEngine({ client, ...FAST }));
     let turns = 0;
@@ -41,7 +41,7 @@ describe("The engine over PGlite", () => {
     assert.ok(turns > 1, `${turns} turns`);
   });
 
-  it("does not listen on when it is closed before it listens", TIMEOUT, async () => {
+  it("stops listening when it is closed before its listen has resolved", TIMEOUT, async () => {
     const listening = new Stall<() => Promise<void>>();
     const did: string[] = [];
     const client = {

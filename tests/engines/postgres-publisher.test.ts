@@ -1,4 +1,4 @@
-/** A publisher over PostgreSQL connects for its publications only. */
+/** A publisher over PostgreSQL connects only to publish. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import pg from "pg";
@@ -35,7 +35,7 @@ describe("A publisher over PostgreSQL", { skip: lacksPostgres() }, () => {
     return { publisher, statements, connections: () => connections };
   }
 
-  it("takes one connection and two statements to the first publication, and is no node", TIMEOUT, async () => {
+  it("needs one connection and two statements for the first publication, and is not listed as a node", TIMEOUT, async () => {
     const { node } = on;
     await node.engine.subscribe("kept", HISTORY);
     await node.engine.subscribe("room", null);
@@ -52,14 +52,14 @@ describe("A publisher over PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.equal(statements.some((text) => /listen|"beat"|"retire"/.test(text)), false);
   });
 
-  it("listens where the nodes sign, which ask it for its numbers", TIMEOUT, async () => {
+  it("listens on a second connection when it has a secret, because nodes ask it for its numbers", TIMEOUT, async () => {
     const { publisher, connections } = create("a secret of the tests");
     await publisher.publish("other", "say", 1);
     assert.equal(connections(), 2);
     await publisher.close();
   });
 
-  it("connects again after it lost its connection", TIMEOUT, async () => {
+  it("reconnects after it has lost its connection", TIMEOUT, async () => {
     const { publisher, connections } = create();
     await publisher.publish("kept", "say", 1);
     await on.client.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'publisher'");

@@ -7,7 +7,7 @@ import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { TestHost } from "./test-host.ts";
 
 describe("A server that accepts connections and stays silent", () => {
-  it("keeps no connection of an attempt that was abandoned, or of an engine that was closed", { timeout: 300_000 }, async () => {
+  it("is left without connections when an attempt times out or the engine closes", { timeout: 300_000 }, async () => {
     const sockets: Socket[] = [];
     const server = createServer((socket) => {
       sockets.push(socket.resume());

@@ -1,4 +1,4 @@
-/** What is published in a transaction of the application, and by the database itself. */
+/** Publications in a transaction of the application, and by the database itself. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { PGlite } from "@electric-sql/pglite";
@@ -17,7 +17,7 @@ const say = (data: unknown) => ({ event: "say", data: JSON.stringify(data) });
 /** A way to run transactions. */
 interface Application {
   readonly client: PostgresEngineOptions["client"];
-  /** Runs the work in a transaction, which it may end by an error. */
+  /** Runs the work in a transaction, which is rolled back if the work throws. */
   transaction(work: (transaction: unknown) => Promise<void>): Promise<void>;
   close(): Promise<unknown>;
 }
@@ -90,7 +90,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
         await broker?.close();
       }, TIMEOUT);
 
-      it("is delivered and in the history once it commits", TIMEOUT, async () => {
+      it("is delivered and stored in the history when the transaction commits", TIMEOUT, async () => {
         for (const history of [HISTORY, null]) {
           const channel = `commit:${history !== null}`;
           const start = await b.engine.subscribe(channel, history);
@@ -113,7 +113,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
         assert.deepEqual([a.engine.dropped, b.engine.dropped], [{}, {}]);
       });
 
-      it("never happens when it is rolled back", TIMEOUT, async () => {
+      it("is neither delivered nor stored when the transaction rolls back", TIMEOUT, async () => {
         await b.engine.subscribe("rollback", HISTORY);
         const rolledBack = application.transaction(async (transaction) => {
           await a.engine.publish("rollback", say("never"), HISTORY, undefined, transaction);
@@ -126,7 +126,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
         assert.deepEqual([b.host.data("rollback"), publications.map(({ data }) => data)], [[0], ["0"]]);
       });
 
-      it("happens once with an id", TIMEOUT, async () => {
+      it("is published once with an id", TIMEOUT, async () => {
         const once = { id: "one", window: 300_000 };
         await b.engine.subscribe("once", HISTORY);
         for (const _ of range(2)) {
@@ -140,7 +140,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
         assert.deepEqual(b.host.data("once"), ["first", 0]);
       });
 
-      it("is refused where it would not be in the transaction", TIMEOUT, async () => {
+      it("is refused with a value that is not a transaction", TIMEOUT, async () => {
         for (const transaction of [application.client, {}, null, 1, "begin"]) {
           await assert.rejects(async () => await a.engine.publish("refused", say(1), HISTORY, undefined, transaction), TypeError);
         }
@@ -150,7 +150,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
       // PGlite runs one transaction at a time.
       const together = { ...TIMEOUT, skip: library === "PGlite" && "it has one connection" };
 
-      it("has its position by the order of the commits, whichever transaction began first", together, async () => {
+      it("has its position by commit order, whichever transaction began first", together, async () => {
         const start = await b.engine.subscribe("order", HISTORY);
         let commitFirst!: () => void;
         const gate = new Promise<void>((resolve) => commitFirst = resolve);
@@ -162,7 +162,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
           await gate;
         });
         await begun;
-        // It waits for nothing that the first one holds.
+        // The second transaction does not wait for a lock of the first.
         await application.transaction(async (transaction) => {
           await a.engine.publish("order", say("began second"), HISTORY, undefined, transaction);
         });
@@ -201,7 +201,7 @@ for (const [library, { skip, open }] of Object.entries(APPLICATIONS)) {
 describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
   const on = usePostgres();
 
-  it("a publication of a backend that is killed never happens", TIMEOUT, async () => {
+  it("drops a publication when its backend is killed before the commit", TIMEOUT, async () => {
     const { client, node } = on;
     await node.engine.subscribe("killed", HISTORY);
     const transaction = await client.connect();
@@ -219,7 +219,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual((await client.query("select * from noroshi_outbox")).rows, []);
   });
 
-  it("a trigger publishes what the transaction has changed, to channels with a history and without", TIMEOUT, async () => {
+  it("publishes a transaction's changes from a trigger, to channels with and without a history", TIMEOUT, async () => {
     const { client, node } = on;
     await client.query(`
       create table orders (id integer primary key, state text not null);
@@ -249,7 +249,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual([node.host.gaps, node.host.errors, node.engine.dropped], [[], [], {}]);
   });
 
-  it("noroshi_publish refuses an invalid channel or event", TIMEOUT, async () => {
+  it("refuses an invalid channel or event in noroshi_publish", TIMEOUT, async () => {
     const { client } = on;
     for (
       const [channel, event] of [["a b", "say"], ["", "say"], [null, "say"], ["room", ""], ["room", "x".repeat(65)], [
@@ -265,7 +265,7 @@ describe("Over PostgreSQL", { skip: lacksPostgres() }, () => {
     await client.query("select noroshi_publish('room', $1, '1')", ["\u{1f600}".repeat(32)]);
   });
 
-  it("noroshi_publish keeps as much as the last node that read the history", TIMEOUT, async () => {
+  it("uses the size and ttl of the last node that read the history in noroshi_publish", TIMEOUT, async () => {
     const { client, node } = on;
     await node.engine.subscribe("terms", { size: 1, ttl: 1_000 });
     await node.engine.read("terms", HISTORY, null, 10);

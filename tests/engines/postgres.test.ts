@@ -6,7 +6,7 @@ import { brokerFixture } from "./broker-fixture.ts";
 import { conformance } from "./conformance.ts";
 import { FAST } from "./postgres-fixture.ts";
 
-/** The client of one node, and what ends it. */
+/** The client of one node, with a way to end it. */
 interface Client {
   options: PostgresEngineOptions;
   end(): Promise<unknown>;

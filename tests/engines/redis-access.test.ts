@@ -1,4 +1,4 @@
-/** What separates applications on one Redis, and what Redis refuses. */
+/** How applications on one Redis are separated, and which servers and users the engine refuses. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { Cluster, Redis } from "ioredis";
@@ -13,12 +13,12 @@ import { until } from "../support/waiting.ts";
 import { TestHost } from "./test-host.ts";
 
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
-/** Longer than a busy machine holds up a node: whoever is silent for a lease has left. */
+/** A lease longer than a busy machine delays a node: a node that is silent for a lease counts as left. */
 const FAST = { lease: 4_500, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 type Client = RedisEngineOptions["client"];
 
-/** Two applications that are to have nothing in common. */
+/** Two applications that must not affect each other. */
 const SEPARATED: Record<string, (port: number) => [Client, Client]> = {
   "databases, by the URL of redis": (port) => [
     createClient({ url: `redis://127.0.0.1:${port}/0` }),
@@ -42,7 +42,7 @@ const SEPARATED: Record<string, (port: number) => [Client, Client]> = {
   ],
 };
 
-/** The commands of the docs. */
+/** The commands that the docs list. */
 const COMMANDS = ("+hello +auth +select +ping +info +client|info +client|setname +script|load +eval +evalsha " +
   "+publish +subscribe +unsubscribe +time +del +exists +pexpire +pttl +hget +hmget +hset +hincrby +hlen +hvals +hdel " +
   "+xadd +xrange +xrevrange +xdel +zadd +zscore +zrem +zrangebyscore +sadd +srem +sismember +smembers +spop").split(" ");
@@ -62,7 +62,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
     ["redis", createClient({ url: `redis://${username}:${password}@127.0.0.1:${broker.port}` })],
     ["ioredis", new Redis(broker.port, "127.0.0.1", { username, password, lazyConnect: true })],
   ];
-  /** What is said of a Redis that refuses. */
+  /** The cause that the engine reports when Redis refuses it. */
   const refusal = async (client: Client): Promise<string> => {
     const engine = redisEngine({ client, ...FAST });
     const host = new TestHost();
@@ -76,7 +76,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   };
 
   for (const [what, clients] of Object.entries(SEPARATED)) {
-    it(`keeps applications apart by ${what}`, { timeout: 300_000 }, async () => {
+    it(`separates applications by ${what}`, { timeout: 300_000 }, async () => {
       const nodes: BrokerNode[] = [];
       try {
         for (const client of clients(broker.port)) {
@@ -92,7 +92,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         await a.engine.join("fleeting", { user: "mika" });
         await publish(a.engine, "kept", HISTORY, 2);
         await publish(a.engine, "fleeting", null, 1);
-        // What b is sent after it has it all.
+        // Once b has these publications, it would have received those of a, too.
         await publish(b.engine, "kept", HISTORY, 1, 7);
         await publish(b.engine, "fleeting", null, 1, 7);
         await b.host.until(() => b.host.publications("kept").length > 0 && b.host.publications("fleeting").length > 0);
@@ -109,7 +109,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   }
 
   it(
-    "runs as a user who may no more than the docs say",
+    "runs as a user with only the permissions that the docs list",
     { timeout: 300_000 },
     async () => {
       await admin([
@@ -155,13 +155,13 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   );
 
   it(
-    "names the first cause where it is refused",
+    "reports the first cause when Redis refuses it",
     { timeout: 300_000 },
     async () => {
       for (const [, client] of clientsOf("nobody", "wrong")) {
         assert.match(await refusal(client), /WRONGPASS/);
       }
-      // Each command that it needs, one missing at a time.
+      // Without one of the commands that it needs at a time.
       for (
         const missing of [
           "+info",
@@ -226,7 +226,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   );
 
   it(
-    "refuses Redis Cluster: its clients at once, and a server of one at the start",
+    "refuses a client of Redis Cluster at once, and a cluster server at the start",
     { timeout: 300_000 },
     async () => {
       const cluster = new Cluster([{ host: "127.0.0.1", port: broker.port }], {
@@ -263,7 +263,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   );
 
   it(
-    "joins members again whose keys Redis has given up",
+    "restores members whose keys were deleted from Redis",
     { timeout: 300_000 },
     async () => {
       const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
@@ -303,7 +303,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
           ]
         ) {
           await admin(["DEL", `evicted:${key}`]);
-          // A member is joined anew: who listens to its channel is told.
+          // Each member is joined again, which is reported to subscribers.
           await b.engine.subscribe("one", null);
           await b.engine.subscribe("two", null);
           await b.host.until(() => ["one", "two"].every((channel) => Object.keys(b.host.membersOf(channel)).length === 2));
@@ -323,11 +323,11 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   );
 
   it(
-    "reports nobody as left whose keys Redis has given up, however often who listens compares",
+    "never reports members as left whose keys were deleted from Redis, however often another node compares them",
     { timeout: 300_000 },
     async () => {
       const client = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
-      // The second compares members in its second look, and in each one after it has not found some.
+      // The second node compares members in its second check, and in each check after it has missed some.
       const [a, b] = [
         await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST })),
         await startNode(redisEngine({ client: client(), namespace: "given-up", ...FAST, checkInterval: 1_650 })),
@@ -340,7 +340,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         await watcher.connect();
         for (const _ of Array.from({ length: 4 })) {
           await watcher.del(`given-up:m:${a.host.node}:room`);
-          // Joined again by a heartbeat.
+          // A heartbeat joins the member again.
           await until(async () => await watcher.exists(`given-up:m:${a.host.node}:room`) > 0);
         }
         await watcher.close();

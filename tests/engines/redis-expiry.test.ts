@@ -10,10 +10,10 @@ import { publish } from "./conformance.ts";
 
 const [LONG, SHORT]: HistoryOptions[] = [{ size: 100, ttl: 3_000_000 }, { size: 100, ttl: 300_000 }];
 
-/** Time in ms that no test takes. */
+/** Longer than any test takes, in ms. */
 const MARGIN = 600_000;
 
-describe("Nodes over Redis that declare other times for a channel", { skip: lacks("redis-server") }, () => {
+describe("Nodes over Redis that declare different ttls for a channel", { skip: lacks("redis-server") }, () => {
   let broker: BrokerProcess;
   let client: ReturnType<typeof connectTo>;
   const nodes: BrokerNode[] = [];
@@ -37,7 +37,7 @@ describe("Nodes over Redis that declare other times for a channel", { skip: lack
     await broker?.close();
   });
 
-  it("keep a history as long as the one with the longest time", async () => {
+  it("keep a history for the longest ttl", async () => {
     const [long, short] = [await start(), await start()];
     const keys = ["noroshi:h:room", "noroshi:s:room"];
     await publish(short, "room", SHORT!, 1);
@@ -50,7 +50,7 @@ describe("Nodes over Redis that declare other times for a channel", { skip: lack
     assert.deepEqual([publications.length, isComplete], [3, true]);
   });
 
-  it("keep the end of a history that only one with a shorter time follows", async () => {
+  it("keep the end of a history when only a node with a shorter ttl subscribes", async () => {
     const long = await start();
     await publish(long, "followed", LONG!, 1);
     const key = "noroshi:h:followed";

@@ -17,7 +17,7 @@ const FAST = { lease: 6_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const LASTING = ["--appendonly", "yes", "--appendfsync", "always"];
 const HISTORY: HistoryOptions = { size: 100, ttl: 300_000 };
 
-/** What ends the test with its nodes and its servers. */
+/** The servers, proxies and nodes of a test, closed at its end. */
 class Fixture {
   readonly servers: BrokerProcess[] = [];
   readonly nodes: BrokerNode[] = [];
@@ -65,11 +65,11 @@ async function ask<Answer>(
 
 const aof = ({ folder }: BrokerProcess): string => join(folder, "appendonlydir");
 
-/** Makes the server a replica, and resolves when it has all there is. */
+/** Makes the server a replica, and resolves when it is in sync. */
 async function follow(replica: BrokerProcess, master: BrokerProcess, port: number): Promise<void> {
   await ask(replica, (client) => client.sendCommand(["REPLICAOF", "127.0.0.1", `${port}`]));
   await ask(master, async (client) => {
-    // What was written before it followed counts for nothing.
+    // WAIT counts only writes after the replica has connected.
     while (`${await client.sendCommand(["WAIT", "1", "1000"])}` !== "1") {
       await client.sendCommand(["SET", "a-test", "1"]);
     }
@@ -84,7 +84,7 @@ for (const persistent of [false, true]) {
       : ["all", "behind", "channel", "evicted", "empty"],
     async create(loss: Loss) {
       const fixture = new Fixture();
-      // A replica that comes is not let wait for others.
+      // A new replica does not wait for others.
       const server = await fixture.redis("--repl-diskless-sync-delay", "0", ...(persistent ? LASTING : []));
       let replica: BrokerProcess | undefined;
       const [door, replication] = [await fixture.proxy(server), await fixture.proxy(server)];
@@ -98,7 +98,7 @@ for (const persistent of [false, true]) {
         async copy() {
           if (loss === "tail" || loss === "older") {
             cpSync(aof(server), copy, { recursive: true });
-          } // The replica has all of before, and gets nothing from here on.
+          } // The replica has everything so far, and receives nothing from here on.
           else if (replica) {
             await ask(server, (client) => client.sendCommand(["WAIT", "1", "0"]));
             replication.freeze();
@@ -132,8 +132,8 @@ for (const persistent of [false, true]) {
   });
 }
 
-/** What a key has is put back to what it had, while everybody is connected. */
-describe("The engine over a Redis of which keys are restored", { skip: lacks("redis-server") }, () => {
+/** Keys are restored to earlier values while all nodes are connected. */
+describe("The engine over a Redis whose keys are restored to earlier values", { skip: lacks("redis-server") }, () => {
   const restore = async (server: BrokerProcess, keys: readonly string[], copies: Buffer[]) => {
     await ask(server, async (client) => {
       for (const [number, key] of keys.entries()) {
@@ -150,7 +150,7 @@ describe("The engine over a Redis of which keys are restored", { skip: lacks("re
   for (const keys of [["h"], ["s"], ["h", "s"]]) {
     for (const notices of ["the next publication", "a look"]) {
       it(
-        `misses nothing in silence: ${keys.join(" and ")}, noticed by ${notices}`,
+        `reports every loss: ${keys.join(" and ")}, noticed by ${notices}`,
         { timeout: 300_000 },
         async () => {
           const fixture = new Fixture();
@@ -177,7 +177,7 @@ describe("The engine over a Redis of which keys are restored", { skip: lacks("re
             if (notices === "a look" && isLost) {
               await live.host.until(() => live.host.gaps.length > 0);
             }
-            // Who publishes knows nothing of it.
+            // The publisher has not noticed the restore.
             for (const number of range(10)) {
               await publish(stranger.engine, "room", HISTORY, 1, 10 + number);
             }
@@ -219,10 +219,10 @@ describe("The engine over a Redis of which keys are restored", { skip: lacks("re
   }
 });
 
-/** Lease of a node that is waited for, in ms: a busy machine takes long to start what it waits for. */
+/** Lease in ms of a node that others wait for, long enough for the slow starts of a busy machine. */
 const PATIENT = 60_000;
 
-/** Only a node that was connected to a run of Redis knows where it ended. */
+/** Only a node that was connected during a run of Redis knows the last position of that run. */
 describe("The engine over a Redis that is persistent and was killed", { skip: lacks("redis-server") }, () => {
   const create = async (lease = PATIENT) => {
     const fixture = new Fixture();
@@ -246,13 +246,13 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
     return { fixture, server, node, started, isCutOff };
   };
 
-  it("continues when the first node to connect missed a run and another one did not", { timeout: 300_000 }, async () => {
+  it("continues when the first node to reconnect missed a run and another did not", { timeout: 300_000 }, async () => {
     const { fixture, server, started, isCutOff } = await create();
     try {
       const [knowing, late] = [await started(), await started()];
       const positions = [await knowing.engine.subscribe("room", HISTORY), ...await publish(late.engine, "room", HISTORY, 2)];
       for (const node of [late, knowing]) {
-        // The first time `knowing` comes back alone and publishes, and `late` misses that run.
+        // The first time only `knowing` reconnects and publishes, so `late` misses that run.
         isCutOff(node, true);
         await server.restart();
         if (node === late) {
@@ -282,7 +282,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
 
   for (const comes of [true, false]) {
     it(
-      `lets a new node wait for one that knows it, ${comes ? "which comes" : "as long as its lease"}`,
+      `lets a new node wait for one that knows the last run, ${comes ? "until it reconnects" : "as long as its lease"}`,
       { timeout: 300_000 },
       async () => {
         const { fixture, server, node, started, isCutOff } = await create(comes ? PATIENT : 1_500);

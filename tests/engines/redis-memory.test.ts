@@ -15,7 +15,7 @@ describe("The engine over a Redis that evicts keys", {
   skip: lacks("redis-server"),
 }, () => {
   it(
-    "lists the members again when one has left before the eviction is noticed",
+    "restores evicted members when one leaves before the eviction is noticed",
     TIMEOUT,
     async () => {
       const broker = await BrokerProcess.redis();
@@ -59,7 +59,7 @@ describe("The engine over a Redis that is full", { skip: lacks("redis-server"), 
             nodes.push(node);
             return node;
           }, async (key) => {
-            // Another application writes what is used more.
+            // Another application writes keys that are used more often.
             while (await client.exists(key) > 0) {
               const keys = range(20).map(() => `other:${++written % 5_000}`);
               await Promise.all(keys.map((other) => client.set(other, "x".repeat(2_000))));
@@ -86,7 +86,7 @@ describe("The engine over a Redis that is full", { skip: lacks("redis-server"), 
             }
             for (const key of [`m:${a.host.node}:room`, "w:room", `c:${a.host.node}`, "nodes"]) {
               await evict(`noroshi:${key}`);
-              // Who asks the broker itself, as a node that is new does.
+              // A new node reads the members from the broker.
               const c = await start();
               for (let names = ""; names !== "mika noa";) {
                 names = (await c.engine.members("room")).map(({ user }) => user).sort().join(" ");

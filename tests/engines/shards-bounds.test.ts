@@ -1,4 +1,4 @@
-/** What bounds the calls between a home object and its relays: their time, their size, and how often they are repeated. */
+/** Limits of the calls between a home object and its relays: time, size and retries. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Deadlines } from "../../src/base/clock.ts";
@@ -36,8 +36,8 @@ describe("callTree", () => {
     assert.ok(called.length <= 3, called.join());
   });
 
-  it("goes on with the others when the first one hangs", async () => {
-    // Of 6 s the first one has half. A machine that stands still for the other half is asked again.
+  it("calls the other relays when the first one hangs", async () => {
+    // The first relay may take half of the 6 s. If the machine stalls for the other half, the test tries again.
     let answer: RelayAnswer | undefined;
     let start = 0;
     while (!answer || performance.now() - start > 6_000) {
@@ -88,7 +88,7 @@ describe("RelayChannel", () => {
 });
 
 describe("Resync", { skip: noSqlite }, () => {
-  it("waits longer after each attempt that fails, a minute at most, and goes on with that after a restart", async () => {
+  it("waits longer after each failed attempt, up to a minute, and continues with that after a restart", async () => {
     const sql = openSqlite();
     const clock = new TestClock();
     const deadlines = new Deadlines(clock, (error) => assert.fail(String(error)));

@@ -1,4 +1,4 @@
-/** What is delivered when an object is evicted at each step of what shards do. */
+/** Deliveries of shards when an object is evicted at any of their calls. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
@@ -25,7 +25,7 @@ async function run(evicted: (call: number, name: string, phase: "before" | "afte
     const numbers = received.get(name);
     if (!(engine instanceof RelayEngine) || !numbers) return;
     host.published = (_channel, { data }) => void (objects.isRunning(name, engine) && numbers.push(Number(data)));
-    // A gap would be read from the history by each client; here it is a fault.
+    // Clients would recover a gap from the history. This test counts it as a failure.
     host.gap = () => numbers.push(NaN);
     Promise.resolve(engine.subscribe("room", LONG)).catch(() => {});
   };
@@ -86,7 +86,7 @@ describe("Shards", { skip: noSqlite, timeout: 300_000 }, () => {
     }
   });
 
-  // A relay that stops in the midst of a call delivers again what it had not stored yet.
+  // A relay that stops during a call delivers again what it had not stored.
   it("deliver every publication when objects are evicted again and again", async () => {
     for (const every of [2, 3, 5, 7]) {
       const victims = [HOME, ...RELAYS];

@@ -1,4 +1,4 @@
-/** What a home object and its relays do when calls fail, come late, or meet each other. */
+/** A home object and its relays when calls fail, arrive late or overlap. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
@@ -42,7 +42,7 @@ const own = (row: unknown) => ({ ...row as object });
 /** The codes of what the engine has reported. */
 const codesOf = ({ errors }: TestHost) => errors.map((error) => WebSocketError.from(error)?.code);
 
-/** Lets calls of an object fail before they reach it, as long as `isAway`. */
+/** Makes calls to an object fail before they arrive, while `isAway` returns true. */
 function away(objects: ShardedObjects, name: string, isAway: () => boolean = () => true): void {
   objects.onCall = (called, phase) => {
     if (called === name && phase === "before" && isAway()) throw new Error("Away");
@@ -50,7 +50,7 @@ function away(objects: ShardedObjects, name: string, isAway: () => boolean = () 
 }
 
 describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
-  it("hand an order to a relay that has just been listed", () =>
+  it("deliver an order to a relay that has just registered", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       await relay.engine.register();
@@ -58,7 +58,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       await relay.host.until(() => relay.host.messages.includes("revoke"));
     }));
 
-  it("report to a relay that orders for it were dropped while it was away", () =>
+  it("report lost orders to a relay that was unreachable when they were dropped", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       await relay.engine.register();
@@ -72,13 +72,13 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
         await relay.host.until(() => relay.host.messages.includes(`${kind} 1099`));
         assert.deepEqual(codesOf(relay.host), lost);
       }
-      // Others that come later are all there.
+      // Later orders all arrive.
       await home.engine.order("then");
       await relay.host.until(() => relay.host.messages.includes("then"));
       assert.deepEqual(codesOf(relay.host), ["ORDERS_LOST"]);
     }));
 
-  it("report orders that the home object did not keep when it starts again before all relays have them", () =>
+  it("report orders as lost when the home object restarts with more undelivered ones than it stores", () =>
     withObjects(async (objects) => {
       const [relay, giver] = [relayOf(objects), relayOf(objects)];
       await Promise.all([relay.engine.register(), giver.engine.register()]);
@@ -98,18 +98,18 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       }
     }));
 
-  it("do not treat a relay as listed when the home object cannot be reached", () =>
+  it("reject the registration of a relay when the home object is unreachable", () =>
     withObjects(async (objects) => {
       const relay = relayOf(objects);
       away(objects, HOME);
       await assert.rejects(relay.engine.register(), { code: "ENGINE_UNAVAILABLE" });
     }));
 
-  it("list a relay again that the home object has forgotten while a call was under way", () =>
+  it("list a relay again that the home object has removed during a call", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       await relay.engine.subscribe("room", LONG);
-      // The last client goes. The relay says that it is idle before it has the answer of the call.
+      // The last client leaves. The relay reports that it is idle before it has the answer to its call.
       objects.connect(relay.name, false);
       let asked: Promise<string[]> | undefined;
       objects.onCall = (name, phase) => {
@@ -125,7 +125,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.ok((await home.engine.nodes()).includes(relay.host.node));
     }));
 
-  it("do not repeat a claim, which would find its own text", () =>
+  it("do not retry a claim, which would find its own value", () =>
     withObjects(async (objects) => {
       const relay = relayOf(objects);
       objects.onCall = (name, phase) => {
@@ -146,13 +146,13 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       const nodes = [home.host.node, relay.host.node, silent.host.node].sort();
       assert.deepEqual([...await home.engine.nodes()].sort(), nodes);
       assert.deepEqual([...await relay.engine.nodes()].sort(), nodes);
-      // A home object that has started anew has not heard of it.
+      // A restarted home object does not know the node of the silent relay, and lists the relay by its name.
       objects.evict(HOME);
       const again = objects.start(HOME);
       assert.deepEqual([...await again.engine.nodes()].sort(), [again.host.node, relay.host.node, silent.name].sort());
     }));
 
-  it("read what a channel lacks after its subscription, even when the loss is reported before the start", async () => {
+  it("read missing publications after the subscription of a channel, even when the loss is reported before it", async () => {
     const reads: unknown[] = [];
     const told: string[] = [];
     const page = {
@@ -231,7 +231,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual(relay.host.messages, ["once", "then"]);
     }));
 
-  it("limit the size of an answer, however much a late relay lacks", () =>
+  it("limit the size of an answer, however much a relay has missed", () =>
     withObjects(async (objects, home) => {
       const relay = relayOf(objects);
       const channels = range(60).map((number) => `room-${number}`);
@@ -268,7 +268,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.equal(asked, 3);
     }));
 
-  it("send a relay that was away the newest items, in calls of a limited size", async () => {
+  it("send the newest items to a relay that was unreachable, in calls of a limited size", async () => {
     const host = new TestHost();
     const [received, lengths]: [string[], number[]] = [[], []];
     let isAway = true;
@@ -302,7 +302,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     assert.equal(received.length - messages.length, 10_000);
   });
 
-  it("call no relay that was removed while a call to it was under way, or waited", async () => {
+  it("send no further call to a relay that is removed during a call", async () => {
     const host = new TestHost();
     const calls: { text: string; end: Stall<RelayAnswer> }[] = [];
     const fanOut = new FanOut({
@@ -352,7 +352,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.deepEqual([reads, most, host.errors.length], [2_400, 500, 1]);
     }));
 
-  it("send everything to a home object whose storage is an older copy", () =>
+  it("send all subscriptions to a home object whose storage is an older copy", () =>
     withObjects(async (objects) => {
       const relay = relayOf(objects);
       for (const channel of ["old", "new"]) await relay.engine.subscribe(channel, LONG);
@@ -400,7 +400,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
     }]);
     announced.forget("room");
     assert.deepEqual(announced.filterNew({ ...change, isRepeated: true }), all);
-    // What is remembered has a bound.
+    // The number of remembered changes is bounded.
     for (const number of range(10_001)) announced.filterNew({ ...change, joined: [{ user: `${number}` }], left: [] });
     assert.deepEqual(announced.filterNew({ ...change, isRepeated: true }), all);
   });

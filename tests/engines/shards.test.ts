@@ -6,7 +6,7 @@ import { ShardedObjects } from "./sharded-objects.ts";
 import { noSqlite } from "./sqlite.ts";
 import type { TestNode } from "./test-host.ts";
 
-/** What is left of a channel that nobody uses goes with its ttl. */
+/** The number of channels that an engine holds. An unused channel is released after its ttl. */
 function held({ engine }: TestNode): number {
   return engine instanceof HomeEngine || engine instanceof RelayEngine ? engine.channels : NaN;
 }

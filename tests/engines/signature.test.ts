@@ -6,11 +6,11 @@ import { type NodeCrypto, signingKey } from "../../src/engines/broker/signature.
 const SECRET = "sixteen or more ✓";
 const TEXTS = ["", "{}", "狼煙\n\u0000", "half a \ud83d pair", "x".repeat(100_000)];
 
-/** Without `node:crypto`: `undefined` would have it looked for. */
+/** Without `node:crypto`: with `undefined` the key would look for it. */
 const none = null as unknown as undefined;
 
 describe("signingKey", () => {
-  it("signs the same with node:crypto and with WebCrypto, and verifies what the other has signed", async () => {
+  it("creates the same signature with node:crypto and with WebCrypto, and each verifies the other's", async () => {
     const [node, web] = [signingKey(SECRET, nodeCrypto), signingKey(SECRET, none)];
     for (const text of TEXTS) {
       const signature = await web.sign(text);
@@ -21,7 +21,7 @@ describe("signingKey", () => {
     }
   });
 
-  it("refuses a signature of another text or secret, or one that is cut short, with both", async () => {
+  it("refuses a signature of another text or secret, or a truncated one, with both", async () => {
     for (const crypto of [nodeCrypto as NodeCrypto, none]) {
       const key = signingKey(SECRET, crypto);
       const signature = await key.sign("text");
@@ -32,7 +32,7 @@ describe("signingKey", () => {
     }
   });
 
-  it("signs at once where the runtime has node:crypto", () => {
+  it("signs synchronously when the runtime has node:crypto", () => {
     assert.equal(typeof signingKey(SECRET).sign("text"), "string");
   });
 });

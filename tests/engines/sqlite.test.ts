@@ -38,7 +38,7 @@ const LONG = { size: 100, ttl: 300_000 };
 describe("SqliteEngine", { skip: noSqlite }, () => {
   const running = new WeakMap<Sql, { engine: SqliteEngine; host: TestHost }>();
 
-  /** A node over the database in place of the one before, at the end of its first turn; `back` is what comes back in it. */
+  /** A node that replaces the previous one over the database, after its first turn. `back` restores clients in that turn. */
   async function start(sql: Sql, clock: TestClock, back: (engine: SqliteEngine) => void = () => {}, options = {}) {
     const before = running.get(sql);
     if (before) before.host.deadlines.delete(before.engine);
@@ -81,7 +81,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
   }
 
   for (const fails of [/UPDATE "noroshi_members"/, /DELETE FROM "noroshi_subscriptions"/, /UPDATE "noroshi_channels"/]) {
-    it(`removes what did not return from hibernation after ${fails} has failed`, async () => {
+    it(`removes members and subscriptions that did not return from hibernation after ${fails} has failed`, async () => {
       const [database, clock] = [openSqlite(), new TestClock()];
       const before = await start(database, clock);
       before.engine.subscribe("a", LONG);
@@ -95,7 +95,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       });
       assert.deepEqual(host.errors.map((error) => (error as Error).message), ["The storage fails"]);
       storage.fails = undefined;
-      // Before it is tried again.
+      // These return before the removal is tried again.
       engine.join("a", { user: "bob" });
       engine.keeper.save("three", "a", "a");
       clock.advance(25_000);
@@ -226,7 +226,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     clock.advance(9_000);
     const late = await start(sql, clock);
     assert.deepEqual(late.engine.members("a"), [{ user: "ann" }]);
-    // As at an alarm: its time has come while nobody was there.
+    // As when an alarm wakes the object after the deadline.
     clock.jump(5_000);
     const { engine, host } = await start(sql, clock, (engine) => void engine.subscribe("a", null));
     clock.advance(0);
@@ -291,7 +291,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual([engine.keeper.load("one"), engine.keeper.load("two")], [["other", "a", "d"], []]);
   });
 
-  it("keeps the tables of two names apart, whatever they are", async () => {
+  it("keeps the tables of different prefixes separate, whatever their names", async () => {
     const [sql, clock] = [openSqlite(), new TestClock()];
     const engines = [];
     for (const prefix of ["a", 'a"; DROP TABLE "a_channels', "a b"]) {
@@ -307,7 +307,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     );
   });
 
-  it("deletes the least recently used histories when they take too much, and never recovers across the deletion", async () => {
+  it("deletes the least recently used histories beyond maxHistoryBytes, and never recovers across the deletion", async () => {
     const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
     const data = JSON.stringify("x".repeat(4_000)); // Some 8 kB each.
     engine.subscribe("a", LONG);
@@ -318,12 +318,12 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.ok(engine.historyBytes <= 40_000);
     const kept = ["a", "b", "c", "d", "e", "f"].map((channel) => engine.read(channel, LONG, null, 9).publications.length);
     assert.deepEqual([kept[0], kept[5]], [0, 1]);
-    // Who is subscribed goes on in the same epoch.
+    // Subscribers continue in the same epoch.
     const page = engine.read("a", LONG, first!, 9);
     assert.deepEqual([page.isComplete, page.position], [false, { epoch: first!.epoch, offset: 2 }]);
   });
 
-  it("limits a single channel, which loses its oldest publications", async () => {
+  it("deletes the oldest publications of a single channel beyond maxHistoryBytes", async () => {
     const { engine } = await start(openSqlite(), new TestClock(), undefined, { maxHistoryBytes: 40_000 });
     const data = JSON.stringify("x".repeat(4_000));
     for (const _ of range(20)) {
@@ -365,12 +365,12 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
     assert.deepEqual(after.engine.read("a", LONG, null, 9).position, top);
   });
 
-  describe("over an older copy of its file", () => {
+  describe("with an older copy of its database file", () => {
     const folder = mkdtempSync(join(tmpdir(), "noroshi-sqlite-"));
     after(() => rmSync(folder, { recursive: true }));
 
     for (const [name, history] of Object.entries({ "all kept": LONG, "few kept": { size: 3, ttl: LONG.ttl } })) {
-      it(`refuses positions that the copy lacks, whatever is published then: ${name}`, async () => {
+      it(`refuses positions that the copy lacks, whatever is published later: ${name}`, async () => {
         const [path, copy, clock] = [join(folder, name), join(folder, `${name} copy`), new TestClock()];
         const write = async (count: number, first: number) => {
           const sql = openSqlite(path);
@@ -392,7 +392,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
             assert.deepEqual([page.isComplete, page.publications], [false, []], `${count} published`);
           }
         }
-        // Who begins anew goes on from there.
+        // A new subscription continues from the copy's position.
         const top = engine.subscribe("a", history)!;
         await publish(engine, "a", history, 2, 200);
         assert.deepEqual(engine.read("a", history, top, 9).publications.map(({ data }) => data), ["200", "201"]);
@@ -459,7 +459,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       );
       await count("read", () => engine.read(`${number}`, LONG, null, 10));
     }
-    // A look at a hundred channels, each of which is emptied by two statements.
+    // A call checks up to a hundred channels, each of which two statements empty.
     for (const [name, number] of Object.entries(most)) {
       assert.ok(number < 500, `${name}: ${number} rows`);
     }
@@ -467,7 +467,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       engine.historyBytes <= 600_000 + 200 * 1_667,
       `${engine.historyBytes} bytes`,
     );
-    // Nor does SQLite read all of them to find these.
+    // SQLite does not scan a table to find these rows either.
     for (const query of queries) {
       const plan = [...sql.exec(`EXPLAIN QUERY PLAN ${query}`, ...[...query.matchAll(/\?/g)].map(() => 1))];
       const details = plan.map((step) => (step as { detail: string }).detail).join("; "); // As SQLite documents it.

@@ -53,7 +53,7 @@ for (const [name, { program, start, engine }] of Object.entries(BROKERS)) {
           })
         );
         socket.send(JSON.stringify({ type: "subscribe", channel: "room", uid: "1" }));
-        // It was tried, before anybody had come.
+        // The engine had tried to connect before the client came.
         await failed;
         const published = channels.publish("room", "say", "hello");
         await broker.start();

@@ -1,4 +1,4 @@
-/** Tables that the version before has made, with what it has kept in them: a deployment finds them in each object. */
+/** Tables with rows as the previous version wrote them: a deployment finds them in each object. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
@@ -11,7 +11,7 @@ import { TestHost } from "./test-host.ts";
 const HISTORY = { size: 3, ttl: 300_000 };
 
 describe("The tables of 0.1.0", { skip: noSqlite }, () => {
-  it("keep their histories, ids, answers, members and subscriptions, and get those of schedules beside them", async () => {
+  it("keep their histories, ids, answers, members and subscriptions, and get the tables of schedules", async () => {
     const sql = openSqlite();
     const tables = readFileSync(new URL("tables-0.1.0.sql", import.meta.url), "utf8");
     for (const statement of tables.split(/;\n/).filter(Boolean)) for (const _ of sql.exec(statement));

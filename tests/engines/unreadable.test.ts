@@ -1,4 +1,4 @@
-/** Entries that a node cannot open are missing to it: it says so, live and to who recovers, whatever the reason. */
+/** A node that cannot open an entry reports a gap, live and to clients that recover, whatever the reason. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { createClient } from "redis";
@@ -28,7 +28,7 @@ const BROKERS = {
   },
 };
 
-/** What another node writes that this one cannot open, and what both can. */
+/** Why this node cannot open an envelope of another node, with the options of both. */
 const REASONS: Record<
   string,
   {
@@ -55,7 +55,7 @@ for (const [name, { start, engine }] of Object.entries(BROKERS)) {
     after(() => broker?.close());
 
     for (const [number, [reason, { own: options, other, data, isNewer = false }]] of Object.entries(REASONS).entries()) {
-      it(`reports a gap and recovers nothing when a publication is ${reason}`, { timeout: 300_000 }, async () => {
+      it(`reports a gap and refuses to recover across it when a publication is ${reason}`, { timeout: 300_000 }, async () => {
         const namespace = `unreadable${number}`;
         const nodes: BrokerNode[] = [];
         const node = async (options: BrokerEngineOptions) => {

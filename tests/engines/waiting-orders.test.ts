@@ -1,11 +1,11 @@
-/** Orders that wait for the broker: each is sent when it is back, or refused when it is given. */
+/** Orders during an outage of the broker: each is queued and sent after the reconnect, or refused at once. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Orders } from "../../src/engines/broker/orders.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { Stall } from "../support/waiting.ts";
 
-/** Orders of a node whose broker is away until the test says so. */
+/** Orders of a node whose broker is unavailable until the test sets its status. */
 function create({ isWhole = true, open = (): unknown => null } = {}) {
   const sent: string[] = [];
   const reported: unknown[] = [];
@@ -28,7 +28,7 @@ function create({ isWhole = true, open = (): unknown => null } = {}) {
           if (link.left === 0) link.status = "unavailable";
         },
       })),
-    /** How many it takes until it is away again. */
+    /** How many orders it stores until it is unavailable again. */
     left: Infinity,
   };
   const clock = { time: 0 };
@@ -46,7 +46,7 @@ function create({ isWhole = true, open = (): unknown => null } = {}) {
 const messageOf = (error: Error) => error.message;
 
 describe("Orders that wait for the broker", () => {
-  it("are sent when it is back, and more than 1,000 are refused with another text", async () => {
+  it("are sent after the reconnect, and those beyond 1,000 are refused with another message", async () => {
     const { orders, link, sent, reported } = create();
     const given = Array.from({ length: 1_200 }, (_, number) => `order ${number}`);
     const texts = await Promise.all(given.map((text) => orders.send(text).then(() => "sent", messageOf)));
@@ -64,7 +64,7 @@ describe("Orders that wait for the broker", () => {
     assert.deepEqual([sent.at(-1), reported], ["later", []]);
   });
 
-  it("are all sent when it goes away again while they are", async () => {
+  it("are all sent, in order, when the broker disconnects again while they are being sent", async () => {
     const { orders, link, sent, reported } = create();
     const given = Array.from({ length: 1_000 }, (_, number) => `order ${number}`);
     for (const text of given) await assert.rejects(orders.send(text));
@@ -90,7 +90,7 @@ describe("Orders that were missed", () => {
     assert.deepEqual(codesOf(reported), ["ORDERS_LOST"]);
   });
 
-  it("are reported as lost when the node was cut off for longer than the broker keeps them", async () => {
+  it("are reported as lost when the node was disconnected for longer than the broker keeps them", async () => {
     const { orders, reported, clock } = create();
     orders.ended();
     clock.time += 24 * 3_600_000 - 60_000;
@@ -102,7 +102,7 @@ describe("Orders that were missed", () => {
     assert.deepEqual(codesOf(reported), ["ORDERS_LOST"]);
   });
 
-  it("are read from the first disconnect on when the next session ends before they are read", async () => {
+  it("are read from the first disconnect on when the next session ends before it has read them", async () => {
     const { orders, link, clock, read, answer } = create();
     const minutes = (count: number) => count * 60_000;
     link.status = "ready";
@@ -117,14 +117,14 @@ describe("Orders that were missed", () => {
     answer(() => ({ envelopes: [], isWhole: true }));
     await orders.resume();
     assert.deepEqual(read, [0, minutes(9), minutes(9)]);
-    // Those have been read.
+    // The next read starts at the last disconnect, because earlier orders have been read.
     clock.time = minutes(40);
     orders.ended();
     await orders.resume();
     assert.equal(read.at(-1), minutes(39));
   });
 
-  it("are read again when the session ends while they are handled", async () => {
+  it("are read again when the session ends while they are being handled", async () => {
     const stall = new Stall();
     const { orders, link, clock, read, answer } = create({ open: () => stall.promise });
     link.status = "ready";
