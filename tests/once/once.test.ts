@@ -11,7 +11,7 @@ import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
-/** An engine that stores answers where the test says. */
+/** An engine that stores answers in the store that it is given. */
 class StoringEngine extends MemoryEngine {
   readonly answers: AnswerStore;
 
@@ -75,7 +75,7 @@ function slowly(answers: MemoryAnswerStore): AnswerStore {
 }
 
 describe("answerOnce", () => {
-  it("refuses to keep an answer in parts, and closes what it reads from", async () => {
+  it("refuses an answer that is a stream, and cancels the stream", async () => {
     const { controller, join } = create();
     let isClosed = false;
     controller.handle("parts", v.object({}), () => new ReadableStream({ cancel: () => void (isClosed = true) }));
@@ -97,7 +97,7 @@ describe("answerOnce", () => {
     ]);
   });
 
-  it("handles a request whose uid does not end with .once, or is of another user or type, as a new one", async () => {
+  it("handles a request as a new one when its uid does not end with .once, or its user or type differs", async () => {
     const { join, handled } = create();
     const mika = join();
     for (const uid of ["1", "1", "1.once.", "1.once", "2.once"]) await mika.ask("count", uid);
@@ -106,7 +106,7 @@ describe("answerOnce", () => {
     assert.equal(handled.length, 7);
   });
 
-  it("answers a repeat with the answer of a request that still runs", async () => {
+  it("answers a repeat of a running request with the answer of that request", async () => {
     for (const answers of [undefined, slowly(new MemoryAnswerStore())]) {
       const { join, handled, stall } = create({}, answers);
       const [tab, other] = [join(), join()];
@@ -122,7 +122,7 @@ describe("answerOnce", () => {
     }
   });
 
-  it("answers on another node, also while the first still runs", async () => {
+  it("answers a repeat on another node, even while the first request is running", async () => {
     const answers = slowly(new MemoryAnswerStore());
     const [a, b] = [create({}, answers), create({}, answers)];
     const [first] = await a.join().ask("count");
@@ -139,10 +139,10 @@ describe("answerOnce", () => {
     assert.deepEqual([a.handled, b.handled], [["count", "slow"], []]);
   });
 
-  it("answers OUTCOME_UNKNOWN when the node that runs it is gone, and handles it nowhere", async () => {
+  it("answers OUTCOME_UNKNOWN and does not handle the request again when its node is gone", async () => {
     const answers = slowly(new MemoryAnswerStore());
     const [killed, next] = [create({}, answers), create({}, answers)];
-    await killed.join().ask("slow"); // And never again.
+    await killed.join().ask("slow"); // The node never settles it.
     const peer = next.join();
     await peer.ask("slow");
     for (let waited = 0; waited < 20; waited++) {
@@ -153,12 +153,12 @@ describe("answerOnce", () => {
     assert.deepEqual(next.handled, []);
   });
 
-  it("handles a request whose claim failed when it is repeated, and does not handle it before", async () => {
+  it("rejects a request whose claim fails, and handles its repeat", async () => {
     const memory = new MemoryAnswerStore();
     let fails = true;
     const { join, handled } = create({}, {
       async claim(...args) {
-        const known = memory.claim(...args); // It has arrived, and its answer is lost.
+        const known = memory.claim(...args); // The claim is stored, but its answer is lost.
         await turn();
         if (fails) throw new WebSocketError("engine", "ENGINE_UNAVAILABLE", "Cannot claim: the broker is away");
         return known;
@@ -173,7 +173,7 @@ describe("answerOnce", () => {
     assert.deepEqual([answer.data, await peer.ask("count"), handled], ["1", [answer], ["count"]]);
   });
 
-  it("stores the error that replaced an answer that JSON cannot represent, for the window", async () => {
+  it("stores for the window the error that replaces an answer JSON cannot represent", async () => {
     const answers = slowly(new MemoryAnswerStore());
     const nodes = [create({}, answers), create({}, answers), create({ window: 1_000 })];
     const handled: string[] = [];
@@ -200,7 +200,7 @@ describe("answerOnce", () => {
     assert.deepEqual(handled, ["rows", "full", "rows", "rows"]);
   });
 
-  it("keeps an answer for the window, and none that is too long", async () => {
+  it("stores an answer for the window, unless it is longer than maxLength", async () => {
     const { join, handled, clock } = create({ window: 1_000, maxLength: 100 });
     const peer = join();
     assert.equal((await peer.ask("big", "2.once"))[0].data.length, 200);
@@ -228,7 +228,7 @@ describe("answerOnce", () => {
     assert.equal((await peer.ask("big", "4.once"))[0].data.length, 200);
   });
 
-  it("answers with the type of the request when the store refuses it", async () => {
+  it("answers with the type of the request when the store refuses the claim", async () => {
     const claim = () => {
       throw new WebSocketError("server", "LIMIT_EXCEEDED", "Too many answers are kept, try again later");
     };
@@ -236,14 +236,14 @@ describe("answerOnce", () => {
     assert.deepEqual([type, error.code], ["count", "LIMIT_EXCEEDED"]);
   });
 
-  it("refuses more requests of one user than it may remember, and handles none of them", async () => {
+  it("refuses requests of a user beyond maxPerUser without handling them", async () => {
     const { join, handled, clock } = create({ maxPerUser: 2, window: 1_000 });
     const [tab, other] = [join(), join()];
     await tab.ask("count", "1.once");
     await other.ask("count", "2.once");
     const [{ error }] = await tab.ask("count", "3.once");
     assert.deepEqual([error.code, error.retry_after, handled.length], ["REQUESTS_EXCEEDED", 1_000, 2]);
-    // A refusal would say that nothing has happened.
+    // Repeats are answered, because a refusal would mean that the request was not handled.
     for (const uid of ["1.once", "2.once", "1.once"]) assert.equal((await tab.ask("count", uid))[0].status, "ok");
     assert.equal(handled.length, 2);
     await join("yuki").ask("count", "3.once");
@@ -255,7 +255,7 @@ describe("answerOnce", () => {
     assert.equal(handled.length, 5);
   });
 
-  it("keeps the order of a client's messages while it looks a request up", async () => {
+  it("keeps the order of a client's messages while it waits for the store", async () => {
     for (const hasMiddleware of [false, true]) {
       const { controller, join, handled } = create({}, slowly(new MemoryAnswerStore()));
       if (hasMiddleware) controller.use((_context, next) => next());
@@ -267,7 +267,7 @@ describe("answerOnce", () => {
     }
   });
 
-  it("refuses a request when the memory of answers is full, rather than forget one", () => {
+  it("refuses a request when the memory store is full, and forgets none", () => {
     const answers = new MemoryAnswerStore().at(() => 0);
     for (let number = 0; number < 100_000; number++) answers.claim(`${number}`, "", 1_000);
     assert.throws(() => answers.claim("more", "", 1_000), { code: "LIMIT_EXCEEDED" });
@@ -275,7 +275,7 @@ describe("answerOnce", () => {
     assert.equal(answers.at(() => 1_000).claim("more", "", 1_000), null);
   });
 
-  it("replaces the longer answers when all of them are too long, and goes on with those of other users", () => {
+  it("drops older long answers from the memory store when all together are too long, and keeps short ones", () => {
     const answers = new MemoryAnswerStore().at(() => 0);
     answers.claim("short", "{}", 1_000);
     const text = JSON.stringify("x".repeat(2 ** 16));
