@@ -36,12 +36,12 @@ const channels = {
 };
 const secret = "a secret of the tests";
 
-/** A client of the node, and what it was sent. */
+/** A client of the node, with the messages it has received. */
 function joinAs(controller: WebSocketController, user: string) {
   const { connection, transport } = openOn(new FakeTransport(), controller, {
     identity: { accountability: { user, role: "reader" } },
   });
-  // deno-lint-ignore no-explicit-any -- a test reads whatever was sent
+  // deno-lint-ignore no-explicit-any -- a test reads any message
   const received: any[] = [];
   return {
     transport,
@@ -59,7 +59,7 @@ function joinAs(controller: WebSocketController, user: string) {
 }
 
 describe("A publisher", () => {
-  it("publishes and broadcasts to nodes without being one that serves", async () => {
+  it("publishes and broadcasts to nodes without being listed as a node", async () => {
     const namespace = "publisher";
     const controller = new WebSocketController({ engine: broadcastChannelEngine({ namespace }), logger: false });
     new Channels(controller, { "room:*": { authorize: () => true } });
@@ -75,7 +75,7 @@ describe("A publisher", () => {
     await publisher.broadcast({ type: "news", text: "Ann" }, { user: "ann" });
     await client.find(({ text }) => text === "Ann");
     assert.equal(client.transport.sent.some((text) => text.includes("Nobody")), false);
-    // It answers what nodes ask of all, so that nobody waits for it.
+    // The publisher answers requests to all nodes, so no node waits for it.
     assert.deepEqual((await controller.cluster.clients()).missing, []);
     const stats = await controller.cluster.stats();
     assert.deepEqual([Object.keys(stats.nodes).length, stats.missing], [1, []]);
@@ -84,7 +84,7 @@ describe("A publisher", () => {
     await controller.engine.close(); // The fake client would not answer a close.
   });
 
-  it("connects with its first call only", async () => {
+  it("starts its engine at the first call", async () => {
     const engine = broadcastChannelEngine({ namespace: "lazy" });
     const publisher = createPublisher({ engine });
     await publisher.close();
@@ -92,7 +92,7 @@ describe("A publisher", () => {
     engine.close();
   });
 
-  it("refuses options, channels, events, data, messages and filters that are none", async () => {
+  it("throws TypeError for invalid options, channels, events, data, messages and filters", async () => {
     const engine = broadcastChannelEngine({ namespace: "refused" });
     const options = [
       { engine: undefined },
@@ -140,7 +140,7 @@ describe("A publisher", () => {
     await publisher.close();
   });
 
-  it("reports a call that fails, also when nobody waits for it", async () => {
+  it("reports a failed call to onError, even when its promise is ignored", async () => {
     const engine = broadcastChannelEngine({ namespace: "failing" });
     const failure = new Error("Not this one");
     engine.send = () => Promise.reject(failure);
@@ -151,7 +151,7 @@ describe("A publisher", () => {
     assert.equal(await reported.promise, failure);
   });
 
-  it("survives an onError that throws or rejects, and logs that", async (t) => {
+  it("logs an error that onError throws or rejects with", async (t) => {
     const logged = t.mock.method(console, "error", () => {});
     const engine = broadcastChannelEngine({ namespace: "throwing" });
     engine.send = () => Promise.reject(new Error("Not this one"));
@@ -166,7 +166,7 @@ describe("A publisher", () => {
       const publisher = createPublisher({ engine: Object.assign(Object.create(engine), { start() {}, close() {} }), onError });
       await assert.rejects(publisher.broadcast("text"), { message: "Not this one" });
       await publisher.close();
-      await turn(); // Where a rejection that nobody handles would end the test.
+      await turn(); // An unhandled rejection would fail the test here.
     }
     assert.deepEqual(logged.mock.calls.map(({ arguments: [error] }) => error), [thrown, thrown]);
   });
@@ -195,7 +195,7 @@ describe("A publisher", () => {
     }
   });
 
-  it("leaves no timer of its engine when it is closed, though one was left to run out", async () => {
+  it("clears the timers of its engine when it closes", async () => {
     const { setTimeout, clearTimeout } = globalThis;
     const running = new Set<unknown>();
     globalThis.setTimeout = ((...timer: Parameters<typeof setTimeout>) => {
@@ -230,7 +230,7 @@ describe("A publisher", () => {
     }
   });
 
-  it("has no controller and no hono in its bundle", async () => {
+  it("bundles neither the controller nor Hono", async () => {
     const { metafile, outputFiles } = await build({
       entryPoints: [join(root, "src/publisher/publisher.ts")],
       bundle: true,
@@ -248,11 +248,11 @@ describe("A publisher", () => {
   });
 });
 
-/** A broker, and how nodes, and a program that has its URL in `process.argv[2]`, reach it. */
+/** A broker, with the engines of nodes and of a program that has its URL in `process.argv[2]`. */
 interface PublisherBroker {
   readonly skip: string | false;
   readonly imports: string;
-  /** Of the engine: an expression of the URL. */
+  /** The source of an expression that creates the engine from `url`. */
   readonly engineText: string;
   start(): Promise<BrokerProcess>;
   url(port: number): string;
@@ -315,7 +315,7 @@ for (const [name, { skip, imports, engineText, start, url, engine }] of Object.e
       if (folder) rmSync(folder, { recursive: true, force: true });
     });
 
-    it("publishes to the clients of the nodes, with their history, and once by an id", async () => {
+    it("publishes to the clients and the history of the nodes, and once for an id", async () => {
       const client = joinAs(controller, "ann");
       client.send({ type: "subscribe", channel: "room:1", uid: "r" });
       client.send({ type: "subscribe", channel: "kept", uid: "k" });
