@@ -19,7 +19,7 @@ describe("AlarmClock", () => {
     assert.ok(alarms[1]! - alarms[0]! >= 60_000);
   });
 
-  it("reports an alarm that the storage refuses, and sets one again for the next timer", async () => {
+  it("reports an alarm that the storage refuses, and sets the alarm again with the next timer", async () => {
     const [alarms, errors] = [[] as number[], [] as unknown[]];
     const error = new Error("As it was told to");
     const setAlarm = (time: number) => alarms.push(time) === 1 ? Promise.reject(error) : Promise.resolve();

@@ -47,7 +47,7 @@ function open(run: (retryCount: number) => unknown = () => {}) {
     return storage;
   };
   const storage = start();
-  /** Lets time pass, with what ends meanwhile. */
+  /** Advances the clock, and lets the calls of each second end. */
   const advance = async (ms: number) => {
     for (let passed = 0; passed < ms; passed += 1_000) {
       clock.advance(1_000);
@@ -67,7 +67,7 @@ describe("ApplicationAlarm", { skip: noSqlite }, () => {
   });
 
   for (const [statements, fails] of [["read", /SELECT/], ["written", /INSERT/], ["deleted", /DELETE/]] as const) {
-    it(`runs once the storage works again, after nothing could be ${statements}`, async () => {
+    it(`runs when the storage works again, after nothing could be ${statements}`, async () => {
       const { disk, storage, clock, errors, calls, advance } = open();
       const due = clock.now() + 1_000;
       await storage.setAlarm(due);
@@ -86,7 +86,7 @@ describe("ApplicationAlarm", { skip: noSqlite }, () => {
     });
   }
 
-  it("runs an alarm that evictions end each time 7 times", async () => {
+  it("runs an alarm 7 times when an eviction ends each attempt", async () => {
     const retries: number[] = [];
     const { storage, start, clock, errors, advance } = open((retryCount) => {
       retries.push(retryCount);
@@ -103,7 +103,7 @@ describe("ApplicationAlarm", { skip: noSqlite }, () => {
     assert.equal(await next.getAlarm(), null);
   });
 
-  it("waits after a failure, however long the attempt has taken", async () => {
+  it("waits the full delay after a failure, however long the attempt has taken", async () => {
     const fails: (() => void)[] = [];
     const { storage, clock, calls, advance } = open(() =>
       new Promise((_, reject) => fails.push(() => reject(new Error("Failure"))))

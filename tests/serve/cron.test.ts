@@ -32,7 +32,7 @@ describe("parseCron", () => {
     for (const [expression, after, expected] of times) assert.equal(next(expression, after), expected, expression);
   });
 
-  it("refuses what is no expression of five fields, and a date that never comes", () => {
+  it("refuses text that is not five valid fields, and a date that never comes", () => {
     const wrong = ["", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "a * * * *"];
     for (const expression of [...wrong, "5-1 * * * *", "*/0 * * * *", ", * * * *", "1.5 * * * *", "-1 * * * *", "0 0 30 2 *"]) {
       assert.throws(() => parseCron(expression), { name: "TypeError", message: /^Cannot read the cron expression/ }, expression);

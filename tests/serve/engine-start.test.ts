@@ -8,7 +8,7 @@ import { WebSocketController } from "../../src/controller/controller.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { serve } from "../../src/serve/serve.ts";
 
-/** An engine that joins nodes, and says when it starts. */
+/** An engine that connects nodes, and counts its starts and ends. */
 class SharedEngine extends MemoryEngine {
   override readonly isAlone = false as never; // As one over a broker.
   starts = 0;
@@ -32,7 +32,7 @@ function create() {
 }
 
 describe("The engine", () => {
-  it("starts when serve listens, of each controller whose route the app has", async () => {
+  it("starts when serve listens, for each controller whose route the app has", async () => {
     const [one, two, other] = [create(), create(), create()];
     const app = new Hono();
     const sub = new Hono();
@@ -45,7 +45,7 @@ describe("The engine", () => {
     await server.close();
   });
 
-  it("leaves the address free if it cannot start, because another controller has it", async () => {
+  it("leaves the address free when it cannot start because it belongs to another controller", async () => {
     const { engine, controller } = create();
     controller.start();
     const app = new Hono();
@@ -58,7 +58,7 @@ describe("The engine", () => {
     await controller.close();
   });
 
-  it("starts once, whoever starts it, and not where it joins nobody", async () => {
+  it("starts once when start is called repeatedly", async () => {
     const { engine, controller } = create();
     controller.start();
     controller.start();
@@ -69,7 +69,7 @@ describe("The engine", () => {
     await alone.close();
   });
 
-  it("is closed once if it first starts while its controller closes, or later", async () => {
+  it("is closed once when it first starts while its controller closes, or later", async () => {
     for (const turns of [0, 1, 2, 3, 4, 5, Infinity]) {
       const { engine, controller } = create();
       const closed = controller.close();
@@ -82,7 +82,7 @@ describe("The engine", () => {
   });
 
   const skip = "Bun" in globalThis && "Bun serves WebSockets without an http.Server";
-  it("starts when a server with an attached app listens, or does already", { skip }, async () => {
+  it("starts when a server with an attached app listens, or at once if it listens already", { skip }, async () => {
     const { attachWebSocket } = await import("../../src/runtimes/node.ts");
     for (const isEarly of [true, false]) {
       const { engine, controller } = create();

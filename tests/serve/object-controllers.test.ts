@@ -31,7 +31,7 @@ describe("createWebSocketObject", () => {
     build("admin", "admin2", "ädmin", "Ädmin");
   });
 
-  it("refuses an alarm() of a class without SQLite storage, which would never be called", () => {
+  it("refuses an alarm() in a class without SQLite storage, where it would never be called", () => {
     const Base = createWebSocketObject(() => ({ app: new Hono(), controller: new WebSocketController({ logger: false }) }));
     class Alarmed extends Base {
       override alarm(): void {}
@@ -40,7 +40,7 @@ describe("createWebSocketObject", () => {
     new (class extends Base {})(state, {});
   });
 
-  it("keeps its own alarm from a class that has none", { skip: noSqlite }, async () => {
+  it("protects its own alarm from a class without alarm()", { skip: noSqlite }, async () => {
     const deleted: string[] = [];
     const storage = {
       sql: openSqlite(),
@@ -53,7 +53,7 @@ describe("createWebSocketObject", () => {
     await assert.rejects(storage.setAlarm(), { name: "TypeError", message: /the class has no alarm\(\)/ });
   });
 
-  it("rejects calls of channels and schedules that its app has not returned", async () => {
+  it("rejects calls of channels and schedules when its build function has not returned them", async () => {
     const object =
       new (createWebSocketObject(() => ({ app: new Hono(), controller: new WebSocketController({ logger: false }) })))(
         state,

@@ -1,4 +1,4 @@
-/** Schedules over the storage of an object that is evicted, by a wall clock that steps. */
+/** Schedules over the storage of an object that is evicted, with a wall clock that steps. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
@@ -8,7 +8,7 @@ import { type ScheduledCall, type ScheduleHandlers, Schedules, type SchedulesOpt
 import { noSqlite, openSqlite } from "../engines/sqlite.ts";
 import { assertProperty } from "../support/property.ts";
 
-/** As the alarm of an object: timers follow the wall clock. */
+/** Timers that follow the wall clock, as an object's alarm does. */
 class WallClock implements Clock {
   readonly #timers = new Map<number, { at: number; callback: () => void }>();
   #handles = 0;
@@ -114,7 +114,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     ]);
   });
 
-  it("passes the handler what JSON has made of the payload", async () => {
+  it("passes the handler the payload after a round trip through JSON", async () => {
     const calls: unknown[] = [];
     const { clock, start } = open({
       remind: ({ payload }: ScheduledCall<{ at: Date; by?: string | undefined }>) => {
@@ -127,7 +127,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual(calls, [{ at: "1970-01-01T00:00:00.000Z" }]);
   });
 
-  it("repeats a call that fails, later each time, and keeps it as a dead letter in the end", async () => {
+  it("retries a failed call after growing delays, and keeps it as a dead letter after the last attempt", async () => {
     const times: number[] = [];
     const { clock, errors, start } = open({
       fail: ({ attempt }: ScheduledCall<undefined>) => {
@@ -146,7 +146,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual([...await schedules.deadLetters(), ...await schedules.list()], []);
   });
 
-  it("goes on with a cron expression after a call has failed for good, and makes up for missed times with one call", async () => {
+  it("continues a cron expression after a call has failed for good, and calls once for all missed times", async () => {
     let isBroken = true;
     let calls = 0;
     const { clock, start } = open({
@@ -167,7 +167,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     schedules = start();
     await clock.advance(0);
     assert.equal(calls, 4);
-    // The constructor of a class schedules it again, each time.
+    // A class schedules it again in its constructor, at each start.
     await schedules.schedule("* * * * *", "tick", undefined, { id: "tick" });
     assert.equal((await schedules.list()).length, 1);
   });
@@ -187,7 +187,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual(dues.map((due) => due - now), [30_000, 90_000]);
   });
 
-  it("calls again what an eviction has ended, and gives up a call that ends its object each time", async () => {
+  it("retries a call that an eviction has ended, and gives up after the last attempt", async () => {
     const attempts: number[] = [];
     const { clock, start } = open({
       crash: ({ attempt }: ScheduledCall<undefined>) => {
@@ -229,7 +229,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual(await schedules.list(), []);
   });
 
-  it("refuses wrong arguments, more schedules than there may be, and calls before the object has started", async () => {
+  it("refuses wrong arguments, schedules beyond maxSchedules, and calls before the object has started", async () => {
     const { start } = open({ note: () => {} }, { maxSchedules: 2, maxDeadLetters: 1 });
     const schedules = start() as unknown as Record<"schedule" | "cancel", (...args: unknown[]) => Promise<unknown>>; // As over RPC.
     const wrong: [args: unknown[], message: RegExp][] = [
@@ -274,14 +274,14 @@ describe("Schedules", { skip: noSqlite }, () => {
   });
 
   for (const [statements, fails] of [["read", /SELECT/], ["written", /INSERT/], ["deleted", /DELETE/]] as const) {
-    it(`goes on once the storage works again, after nothing could be ${statements}`, async () => {
+    it(`calls when the storage works again, after nothing could be ${statements}`, async () => {
       const calls: unknown[] = [];
       const { storage, clock, errors, start } = open({ note: ({ payload }: ScheduledCall<number>) => calls.push(payload) });
       const schedules = start();
       for (let place = 0; place < 3; place++) await schedules.schedule(1_000, "note", place);
       storage.fails = fails;
       await clock.advance(600_000);
-      // Later each time, a minute in the end.
+      // The delay between attempts grows up to a minute.
       assert.ok(errors.length >= 3 && errors.length < 60, `${errors.length} errors`);
       assert.deepEqual([...new Set(errors)].filter((error) => !error.startsWith("Cannot run")), ["The storage fails"]);
       storage.fails = undefined;
@@ -292,10 +292,10 @@ describe("Schedules", { skip: noSqlite }, () => {
     });
   }
 
-  describe("of an application that changes them meanwhile", () => {
+  describe("that the application changes during a call", () => {
     const hour = 3_600_000;
 
-    it("does not call what a call of the same time has cancelled or replaced", async () => {
+    it("does not run a call that another call due at the same time has cancelled or replaced", async () => {
       const calls: unknown[] = [];
       const { clock, start }: Opened<{ first: undefined; other: string }> = open({
         first: async (_call: ScheduledCall<undefined>) => {
@@ -314,7 +314,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     });
 
     for (const change of ["cancel", "replace"] as const) {
-      it(`lets a listener for errors ${change} what has failed`, async () => {
+      it(`lets an error listener ${change} the call that has failed`, async () => {
         let calls = 0;
         const { clock, start }: Opened<{ fail: undefined }> = open(
           {
@@ -335,7 +335,7 @@ describe("Schedules", { skip: noSqlite }, () => {
       });
     }
 
-    it("lets a listener of the signal schedule it again when it takes too long", async () => {
+    it("lets an abort listener schedule the call again when it takes too long", async () => {
       const times: number[] = [];
       const { clock, errors, start }: Opened<{ hang: undefined }> = open({
         hang: ({ signal }: ScheduledCall<undefined>) => {
@@ -354,7 +354,7 @@ describe("Schedules", { skip: noSqlite }, () => {
       assert.deepEqual(times, [0, hour + 10_000]);
     });
 
-    it("reports a call that fails after it has scheduled itself again, but none that was cancelled", async () => {
+    it("reports a call that fails after it has scheduled itself again, but not one that was cancelled", async () => {
       const { clock, errors, start }: Opened<{ again: undefined; cancelled: undefined }> = open({
         again: async (_call: ScheduledCall<undefined>) => {
           await schedules.schedule(hour, "again", undefined, { id: "a" });
@@ -374,7 +374,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     });
   });
 
-  it("keeps a call running when it cannot be replaced or cancelled", async () => {
+  it("keeps a call running when the storage fails to replace or cancel it", async () => {
     const signals: AbortSignal[] = [];
     const { storage, clock, start } = open({
       hang: ({ signal }: ScheduledCall<number>) => {
@@ -394,7 +394,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual(signals.map(({ aborted }) => aborted), [true]);
   });
 
-  it("repeats a call that fails with what cannot be shown", async () => {
+  it("retries a call that fails with a value that cannot be converted to text", async () => {
     const { clock, errors, start } = open({
       fail: (_call: ScheduledCall<undefined>) => {
         throw Object.create(null);
@@ -407,7 +407,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.match((await schedules.deadLetters())[0]?.error ?? "", /cannot be shown/);
   });
 
-  it("saves later how a call has ended, if the storage fails then", async () => {
+  it("saves the outcome of a call later when the storage fails at its end", async () => {
     const calls: string[] = [];
     const { storage, clock, errors, start }: Opened<{ succeed: undefined; fail: undefined }> = open({
       succeed: (_call: ScheduledCall<undefined>) => {
@@ -465,7 +465,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.equal((await schedules.deadLetters())[0]?.error, "No attempt is left. The last error: Failure");
   });
 
-  it("corrects what a clock has set that was ahead, when it starts, and when a cron expression is scheduled again", async () => {
+  it("corrects times set by a clock that was ahead, at the start and when a cron expression is scheduled again", async () => {
     const year = 365 * 86_400_000;
     const calls: string[] = [];
     const { clock, start } = open({
@@ -495,7 +495,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual(calls, ["fail", "fail", "tick"]);
   });
 
-  it("does not call a cron expression twice when a clock is a little behind", async () => {
+  it("does not call a cron expression twice when the clock is set back", async () => {
     let calls = 0;
     const { clock, start } = open({ tick: (_call: ScheduledCall<undefined>) => void calls++ });
     let schedules = start();
@@ -508,7 +508,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.equal(calls, 1);
   });
 
-  it("keeps the latest dead letters only", async () => {
+  it("keeps only the latest dead letters", async () => {
     const { clock, start } = open({
       fail: () => {
         throw new Error("Failure");
@@ -520,7 +520,7 @@ describe("Schedules", { skip: noSqlite }, () => {
     assert.deepEqual((await schedules.deadLetters()).map(({ payload }) => payload), [4, 3, 2]);
   });
 
-  it("keeps at most 16 MiB of payloads, and of those of dead letters", async () => {
+  it("keeps at most 16 MiB of payloads, and another 16 MiB in dead letters", async () => {
     const { clock, start } = open({
       fail: (_call: ScheduledCall<string>) => {
         throw new Error("Failure");
@@ -536,14 +536,14 @@ describe("Schedules", { skip: noSqlite }, () => {
       schedules = start();
     }
     await clock.advance(10_000);
-    // They are dead letters, which leave room for schedules.
+    // Dead letters do not count against the limit of schedules.
     await schedules.schedule(0, "fail", payload);
     await clock.advance(0);
     const letters = (await schedules.deadLetters()).map(({ id }) => id);
     assert.deepEqual([letters.length, letters.includes("0"), letters.includes("1")], [128, false, true]);
   });
 
-  it("calls each at least once and never early, or keeps it as a dead letter, whatever the clock and evictions do", async () => {
+  it("calls each schedule at least once and never early, or keeps a dead letter, under clock steps and evictions", async () => {
     const action = fc.oneof(
       fc.record({ kind: fc.constant("schedule" as const), delay: fc.integer({ min: 0, max: 20_000 }) }),
       fc.record({ kind: fc.constant("advance" as const), ms: fc.integer({ min: 0, max: 8_000 }) }),

@@ -100,7 +100,7 @@ describe("serve", () => {
 
   const skip = !("WebSocket" in globalThis) && "Node 20 has no WebSocket";
   it(
-    "drains its controllers, those whose routes the app has and those of its clients, and closes none with close",
+    "drains the controllers of its routes and of its clients, and closes none of them with close",
     { skip },
     async () => {
       const [listed, wrapped, other] = Array.from(
@@ -126,7 +126,7 @@ describe("serve", () => {
     },
   );
 
-  it("counts the clients of a drain that a request does not let end", async () => {
+  it("counts the closed clients when a request keeps the drain from ending in time", async () => {
     const controller = new WebSocketController({ mode: "public", logger: false });
     const errors: string[] = [];
     controller.on("error", ({ error }) => errors.push(String(error)));
@@ -151,7 +151,7 @@ describe("serve", () => {
     assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are under way"]);
   });
 
-  it("drains a controller that a wrapped route first reaches while it drains", async () => {
+  it("drains a controller that is first reached through a wrapped route during the drain", async () => {
     const [first, wrapped, probed] = [0, 1, 2].map(() => new WebSocketController({ mode: "public", logger: false })) as [
       WebSocketController,
       WebSocketController,
@@ -205,14 +205,14 @@ describe("serve", () => {
     client.socket.send('{"type":"work"}');
     await begun.promise;
     const drained = server.drain();
-    pages.push(await open("/inspector/live")); // It is refused when the page is.
+    pages.push(await open("/inspector/live")); // It stays open as long as the first page.
     assert.equal(pages[0]!.socket.readyState, Client.OPEN);
     work.resolve();
     assert.equal((await drained).isClean, true);
     assert.deepEqual(await Promise.all([client, ...pages].map(({ closed }) => closed)), [1012, 1012, 1012]);
   });
 
-  it("throws TypeError that says what to write for an unknown option or a bad value", async () => {
+  it("throws TypeError that names the remedy for an unknown option or an invalid value", async () => {
     const cases: [options: object, message: RegExp][] = [
       [{ drain: { window: -1 } }, /^Cannot serve: option "drain": option "window" must be 0 or .*, such as 30_000$/],
       [
@@ -221,7 +221,7 @@ describe("serve", () => {
       ],
       [{ drain: 30_000 }, /^Cannot serve: option "drain": pass an object, such as \{ window: 30_000, timeout: 45_000 \}$/],
       [{ drainTimeout: 500 }, /^Cannot serve: write "drain: \{ timeout \}" in place of "drainTimeout"$/],
-      // It would listen on all addresses.
+      // Ignored, it would make the server listen on all addresses.
       [{ host: "127.0.0.1" }, /^Cannot serve: write "hostname" in place of "host"$/],
       [
         { hostName: "127.0.0.1" },
@@ -245,7 +245,7 @@ describe("serve", () => {
     await (await serve(app, { ...OPTIONS, signal: undefined, drain: undefined } as object)).close();
   });
 
-  it("serves, and logs it, when what onListen began fails later", async () => {
+  it("keeps serving and logs the error when work that onListen began fails later", async () => {
     const { error } = console;
     const logged: string[] = [];
     console.error = (line: string) => void logged.push(line);

@@ -23,7 +23,7 @@ const upgrade = (key: number | string) =>
     headers: { "x-upgrade": "websocket", "x-key": `${key}` },
   });
 
-/** Forbidden in a `Request` of a browser, and so on some runtimes. */
+/** Adds headers that `Request` forbids in browsers and on some runtimes. */
 function asUpgrade(request: Request): Request {
   const headers = new Headers(request.headers);
   const get = (name: string) => headers.get(name === "sec-websocket-key" ? "x-key" : name);
@@ -61,7 +61,7 @@ describe("shard", () => {
     }
   });
 
-  it("asks the same relay for the same key, and the one of the address without an upgrade", async () => {
+  it("uses the same relay for the same key, and chooses it by the address without an upgrade", async () => {
     const namespace = namespaceOf();
     const { fetch } = shard(namespace, { name: "main", shards: 16 });
     const of = async (ip: string) =>
@@ -83,7 +83,7 @@ describe("shard", () => {
     assert.equal(await one.text(), await other.text());
   });
 
-  it("moves an upgrade from relays that are full or fail to others, four in all, and returns the last answer", async () => {
+  it("retries an upgrade at up to four relays when they are full or fail, and returns the last answer", async () => {
     const full = namespaceOf((name) => {
       if (name.endsWith("1")) throw new Error("Overloaded");
       return new Response(name, { status: 503 });
@@ -105,7 +105,7 @@ describe("shard", () => {
     const two = namespaceOf(() => new Response(null, { status: 503 }));
     await shard(two, { name: "main", shards: 2 }).fetch(asUpgrade(upgrade(1)));
     assert.deepEqual(two.asked.sort(), ["main#0", "main#1"]);
-    // The last one takes the client in although it moves others.
+    // The last relay accepts the client even while it moves its clients to other relays.
     assert.deepEqual(two.lastTries, [false, true]);
     // Another refusal is an answer.
     const strict = namespaceOf(() => new Response(null, { status: 403 }));

@@ -1,4 +1,4 @@
-/** The stub of a Durable Object with the types of its contract: tests/types/stub.ts has what compiles. */
+/** The stub of a Durable Object with the types of its contract: tests/types/stub.ts tests the types. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
@@ -33,7 +33,7 @@ describe("typeStub", () => {
     assert.equal(at, "1970-01-01T00:00:00.000Z");
     // @ts-expect-error -- a parameter takes no ":"
     await assert.rejects(stub.publish("room:1:2", "said", { at: new Date(0) }), TypeError);
-    await assert.rejects(object.publish("room:1:2", "said", { at: new Date(0) }), TypeError); // What a stub by itself takes.
+    await assert.rejects(object.publish("room:1:2", "said", { at: new Date(0) }), TypeError); // Allowed by the stub's own types.
     await controller.close();
   });
 });
