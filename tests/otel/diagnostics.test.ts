@@ -1,4 +1,4 @@
-/** `publishDiagnostics` of `noroshi/diagnostics`, heard on `node:diagnostics_channel`. */
+/** `publishDiagnostics` of `noroshi/diagnostics`, received on `node:diagnostics_channel`. */
 import assert from "node:assert/strict";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import process from "node:process";
@@ -20,7 +20,7 @@ const CALLS = ["handle", "stream", "publish"].flatMap((name) =>
   ["start", "end", "asyncStart", "asyncEnd", "error"].map((step) => `tracing:noroshi:${name}:${step}`)
 );
 
-/** Hears the channels until the end of the run. */
+/** Subscribes to the channels until the end of the run. */
 async function heard(names: string[], run: () => unknown): Promise<[name: string, message: Record<string, unknown>][]> {
   const messages: [string, Record<string, unknown>][] = [];
   const listener = (message: unknown, name: string | symbol) =>
@@ -136,7 +136,7 @@ describe("publishDiagnostics", () => {
     ]);
   });
 
-  it("publishes nothing without a subscriber, and answers the same", async () => {
+  it("publishes nothing without a subscriber, and leaves the answers unchanged", async () => {
     const controller = new WebSocketController({ logger: false });
     controller.handle("sync", v.object({}), () => 1);
     const end = publishDiagnostics(controller);
@@ -147,7 +147,7 @@ describe("publishDiagnostics", () => {
     assert.deepEqual(await heard([...EVENTS, ...CALLS], () => connection.message('{"type":"sync"}')), []);
   });
 
-  it("works beside observe, and publishes of a controller once", async () => {
+  it("works beside observe, and publishes the events of a controller once", async () => {
     const controller = new WebSocketController({ logger: false });
     controller.handle("sync", v.object({}), () => 1);
     const metrics = observed(controller);
@@ -168,7 +168,7 @@ describe("publishDiagnostics", () => {
     observe(controller, { meter: false })();
   });
 
-  it("does nothing where the runtime has no such module", () => {
+  it("does nothing when the runtime has no node:diagnostics_channel", () => {
     const { getBuiltinModule } = process;
     process.getBuiltinModule = (() => undefined) as never; // As on Workers without nodejs_compat.
     try {

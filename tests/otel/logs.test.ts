@@ -7,7 +7,7 @@ import { open } from "../support/fake-transport.ts";
 import { turn } from "../support/waiting.ts";
 
 describe("The option logger of observe", () => {
-  it("receives each record as the data model of OpenTelemetry has it, beside the controller's own logger", async () => {
+  it("receives each record in the data model of OpenTelemetry, beside the controller's own logger", async () => {
     const { controller, request } = createRoute({ logger: false, maxConnectionsPerIp: 1 });
     const records: EmittedRecord[] = [];
     const end = observe(controller, { meter: false, tracer: false, logger: { emit: (record) => void records.push(record) } });
@@ -49,7 +49,7 @@ describe("The option logger of observe", () => {
       controller.observe("test", () => ({ logged: (_level, { event }) => void seen.push(event) }));
       await request("/websocket");
       await request("/websocket");
-      await turn(); // A rejection that nobody handles fails the test.
+      await turn(); // An unhandled rejection fails the test here.
       assert.deepEqual(seen, ["noroshi.upgrade.refused"]);
     }
   });

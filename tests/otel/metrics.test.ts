@@ -67,7 +67,7 @@ describe("observe", () => {
     });
   });
 
-  it("counts connections over HTTP apart, so that opened − closed = active of each", async () => {
+  it("counts connections over HTTP separately, so that opened − closed = active for each protocol", async () => {
     const PROTOCOL = "network.protocol.name";
     const { controller, metrics } = create({ stopAndWait: "all" });
     class OverHttp extends FakeTransport {
@@ -109,7 +109,7 @@ describe("observe", () => {
     });
   });
 
-  it("counts messages by the types that are declared, and others as one", async () => {
+  it("counts messages by declared type, and all others together", async () => {
     const { controller, metrics } = create({ rateLimit: false });
     controller.handle("say", v.object({}), () => null);
     const { connection } = open(controller);
@@ -219,7 +219,7 @@ describe("observe", () => {
     assert.equal(transport.sent.length, 1_500);
   });
 
-  it("counts what is sent, dropped and limited", async () => {
+  it("counts sent, dropped and limited messages", async () => {
     const { controller, metrics } = create({ slowConsumer: "drop", maxBufferedBytes: 100, rateLimit: { messages: 1, burst: 1 } });
     const [fast, slow] = [open(controller), open(controller)];
     slow.transport.bufferedAmount = 1_000;
@@ -283,7 +283,7 @@ describe("observe", () => {
     assert.equal(sum, value * 512);
   });
 
-  it("has no label that a client, a user or a channel decides", async () => {
+  it("has no label whose values come from a client, a user or a channel name", async () => {
     const { controller, metrics } = create({ authenticate: ann, rateLimit: false });
     const channels = new Channels(controller, { "room:*": { authorize: () => true } });
     controller.handle("say", v.object({}), () => null);
@@ -318,7 +318,7 @@ describe("observe", () => {
     }
   });
 
-  it("throws for an option that is unknown or cannot work, and names what to pass", () => {
+  it("throws for an unknown option or an invalid value, and names what to pass", () => {
     const controller = new WebSocketController();
     const rejected: [options: object, message: RegExp][] = [
       [{ metre: false }, /unknown option "metre", use meter, tracer, logger$/],

@@ -56,7 +56,7 @@ describe("A span of a handler", () => {
     assert.equal(sync!.parent, undefined);
   });
 
-  it("fails for an error that is no answer to the client, thrown or rejected, and the client is answered as ever", async () => {
+  it("has an error status for a thrown or rejected error that is no answer, and leaves the response unchanged", async () => {
     const { controller, spans, say } = create();
     controller.on("error", () => {});
     controller.handle("throws", v.object({}), () => {
@@ -122,7 +122,7 @@ describe("A span of a handler", () => {
       assert.deepEqual([database!.name, database!.parent, database!.traceId], ["database", said!.spanId, said!.traceId]);
     }));
 
-  it("ignores a traceparent that is not valid, and a strict schema does not see one", async () => {
+  it("ignores an invalid traceparent, and hides the field from a strict schema", async () => {
     const { controller, spans, say } = create();
     controller.handle("say", v.strictObject({ text: v.string() }), () => 1);
     for (const traceparent of [SAMPLED, "", "x", 1, null, {}, `${SAMPLED}-more`, `00-${"0".repeat(32)}-${SPAN}-01`]) {
@@ -132,7 +132,7 @@ describe("A span of a handler", () => {
     assert.deepEqual(spans.take().map(({ traceId }) => traceId === TRACE), [true, ...Array(7).fill(false)]);
   });
 
-  it("is not made where the sampler says no, and the handler still sees the context", async () => {
+  it("is not created when the sampler drops it, and the request is still handled", async () => {
     const { controller, spans, say } = create(collectSpans(new ParentBasedSampler({ root: new AlwaysOffSampler() })));
     const channels = new Channels(controller, { news: { authorize: () => true } });
     controller.handle("say", v.object({}), async () => {
@@ -147,7 +147,7 @@ describe("A span of a handler", () => {
     assert.deepEqual(spans.take(), []);
   });
 
-  it("ends with observe, which takes no tracer of an API without an SDK", async () => {
+  it("is not created after observe has ended, or without an SDK", async () => {
     const { controller, end, spans, say } = create();
     controller.handle("say", v.object({}), () => 1);
     end();
@@ -160,7 +160,7 @@ describe("A span of a handler", () => {
 });
 
 describe("A span of a publication", () => {
-  it("is continued on each node that delivers it, from the client's request on", () =>
+  it("continues from the client's request to each node that delivers the publication", () =>
     inContexts(async () => {
       const all = collectSpans();
       const t = testkit(() => {
@@ -196,7 +196,7 @@ describe("A span of a publication", () => {
         "messaging.destination.name": "room:1",
         "noroshi.subscriptions": 1,
       });
-      // What is published by a client is traced as well, and what it sends is part of no frame.
+      // A publication by a client continues its trace, too.
       await a.publish("room:1", "say", "again");
       await t.advance(1_000);
       assert.deepEqual(all.take().map(({ name, traceId }) => [name, traceId]).sort().reverse(), [["publish room:*", TRACE], [
@@ -221,7 +221,7 @@ describe("A span of a publication", () => {
     assert.deepEqual(sent, [undefined]);
   });
 
-  it("fails when the engine refuses it", async () => {
+  it("has an error status when the engine refuses the publication", async () => {
     const { controller, spans } = create();
     const channels = new Channels(controller, { news: { authorize: () => true } });
     controller.on("error", () => {});
@@ -240,7 +240,7 @@ describe("continued", () => {
     return context && trace.getSpanContext(context);
   };
 
-  it("reads version 00, and of later versions what they have in common with it", () => {
+  it("reads version 00, and the same fields of later versions", () => {
     const span = { traceId: TRACE, spanId: SPAN, isRemote: true };
     assert.deepEqual(spanOf(SAMPLED), { ...span, traceFlags: 1 });
     assert.deepEqual(spanOf(SAMPLED.replace(/01$/, "fe")), { ...span, traceFlags: 0 });
