@@ -840,7 +840,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 
     // Each waits most of the time.
     describe("time", { concurrency: isVirtual ? 1 : true }, () => {
-      it("refuses recovery across a publication once it has expired, and not before", keeping, () =>
+      it("refuses recovery across an expired publication, not before", keeping, () =>
         within(4_000, async (ttl) => {
           const channel = channelOf();
           const history = { size: 100, ttl };
