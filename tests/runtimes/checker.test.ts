@@ -1,6 +1,6 @@
 /**
- * Clients connect, subscribe, publish, drop and come back at random for a while, and everything that they were sent is held against what was
- * published. `CHECKER_SECONDS=600` does it for longer than the 15 s on each runtime, `SEED=…` begins as another run did.
+ * Clients connect, subscribe, publish, disconnect and reconnect at random. The test compares what they received with what was
+ * published. `CHECKER_SECONDS=600` replaces the 15 s on each runtime, and `SEED=…` repeats the random choices of another run.
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -17,9 +17,9 @@ import { Wire } from "./wire.ts";
 
 const SECONDS = Number(process.env["CHECKER_SECONDS"] ?? 15);
 const CLIENTS = 40;
-/** How often each thing is tried at least: a busy machine, which does less in the same time, goes on for longer. */
+/** How often each action must happen: a busy machine does less in the same time, so the run continues for longer. */
 const ENOUGH = 10;
-/** For at most this much longer, in ms. */
+/** The longest extension of a run, in ms. */
 const EXTENSION = 60_000;
 
 const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
@@ -27,7 +27,7 @@ const start: Record<string, () => Promise<TestServer>> = {
   Bun: () => startServer("bun", fixture("checked-serve.ts")),
   Deno: () => startServer("deno", fixture("checked-serve.ts")),
   Node: () => startServer("node", fixture("checked-serve.ts")),
-  // Not evicted meanwhile: workerd refuses that for half a minute after several sockets were accepted at once. The conformance suite does it.
+  // Without evictions, which workerd refuses for half a minute after several sockets. The conformance suite has them.
   "a Durable Object": () => startDurableObject(fixture("checked-worker.ts")),
 };
 
@@ -35,7 +35,7 @@ describe("A history", { concurrency: true }, () => {
   after(() => Wire.resetAll());
 
   for (const [runtime, begin] of Object.entries(start)) {
-    it(`has neither gaps nor repetitions, nor another order, for those who come and go on ${runtime}`, {
+    it(`reaches clients that reconnect at random complete, once and in order on ${runtime}`, {
       timeout: SECONDS * 1000 + EXTENSION + 120_000,
     }, async () => {
       const random = new Random();
@@ -60,8 +60,8 @@ describe("A history", { concurrency: true }, () => {
   }
 });
 
-describe("A client that wanders about", () => {
-  it("asks again for a subscription that the server has ended", async () => {
+describe("A WanderingClient", () => {
+  it("subscribes again after the server has ended its subscription", async () => {
     const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
     await once(server, "listening");
     const { port } = server.address() as { port: number }; // Of a TCP server.

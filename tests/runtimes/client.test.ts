@@ -1,4 +1,4 @@
-/** The client on each runtime against the server on each: what `fixture/client.ts` does, through a network that fails. */
+/** The client on each runtime with the server on each: `fixture/client.ts` runs its checks through a network that fails. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
@@ -16,7 +16,7 @@ const SERVERS: Record<string, () => Promise<TestServer>> = {
   "Durable Object": () => startDurableObject(),
 };
 
-// Most of each is the wait of a client for a server that says nothing.
+// Most of the time, a client waits for a silent server.
 describe("createClient", { concurrency: true }, () => {
   for (const [name, start] of Object.entries(SERVERS)) {
     describe(`with a server on ${name}`, { concurrency: 1 }, () => {
@@ -25,7 +25,7 @@ describe("createClient", { concurrency: true }, () => {
       after(() => server.stop());
 
       for (const [runtime, [command = "", ...args]] of Object.entries(COMMANDS)) {
-        it(`does on ${runtime} what it promises`, { timeout: 300_000 }, async (t) => {
+        it(`passes all checks of fixture/client.ts on ${runtime}`, { timeout: 300_000 }, async (t) => {
           const { code, output } = await new Promise<{ code: unknown; output: string }>((resolve) => {
             const env = { ...process.env, PORT: String(server.port), NO_COLOR: "1" };
             const file = join(here, "fixture/client.ts");

@@ -12,7 +12,7 @@ import { conformance, type Difference } from "./conformance.ts";
 import { startDurableObject, type TestServer } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
 
-/** Time passes, and nobody asks whether the client is there: what would ask would keep the object awake. */
+/** The object sends no ping while time passes, because its timer would keep it from hibernating. */
 const asksNobody: Difference = {
   because: "a heartbeat would keep the object from hibernating",
   async instead(server) {
@@ -26,7 +26,7 @@ const asksNobody: Difference = {
   },
 };
 
-/** Broadcasts 20 large messages, and answers as soon as it is asked; who does not has had the time to after the fourth. */
+/** Broadcasts 20 large messages to a reader that answers each ping. A client that does not has its second after the fourth. */
 async function answersWhileOthersDoNot(server: TestServer, subject: string, reader: Wire): Promise<void> {
   const text = "x".repeat(200_000);
   for (let n = 0; n < 20; n++) {
@@ -34,10 +34,10 @@ async function answersWhileOthersDoNot(server: TestServer, subject: string, read
     const message = await reader.next();
     assert.deepEqual([message.type, message.n], ["large", n]);
     if (n === 3) await server.control(subject, "advance", { ms: 1_000 });
-    // Asked after half of what may wait.
+    // A ping follows half of what may wait.
     if (n % 3 !== 2) continue;
     assert.deepEqual(await reader.next(), { type: "ping" });
-    // By the answer to its own ping it is seen that the other one has come.
+    // The answer to this ping shows that the pong before it has arrived.
     reader.send({ type: "pong" });
     reader.send({ type: "ping", uid: n });
     assert.equal((await reader.next()).uid, n);
@@ -57,7 +57,7 @@ const differences: Record<string, Difference> = {
         await server.control("public", "broadcast", { message: { type: "large", n, text } });
         assert.equal((await reader.next()).n, n);
       }
-      // Nothing is lost: what waited is there once the client reads on.
+      // Nothing is lost: the client receives everything once it reads again.
       slow.socket.resume();
       for (let n = 0; n < 20; n++) assert.equal((await slow.next()).n, n);
     },
@@ -84,7 +84,7 @@ const differences: Record<string, Difference> = {
         if (received === 2) assert.deepEqual(await slow.next(), { type: "ping" });
       }
       slow.send({ type: "ping", uid: 1 });
-      // Both at once: it takes arrays.
+      // Both in one frame, because it accepts arrays.
       const [told, pong] = await slow.next();
       assert.deepEqual([told.error.code, told.error.count, pong], ["MESSAGES_DROPPED", 20 - received, { type: "pong", uid: 1 }]);
     },
@@ -160,7 +160,7 @@ const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.ur
 describe("Durable Object, with code around its app", () => {
   const answers: Record<string, number> = { drop: 502, throw: 500, early: 202 };
   for (const [around, status] of Object.entries(answers)) {
-    it(`connects nobody when the answer is not the route's: ${around}`, { timeout: 300_000 }, async () => {
+    it(`opens no connection when another response replaces that of the route: ${around}`, { timeout: 300_000 }, async () => {
       const server = await startDurableObject(file);
       try {
         const path = around === "early"
@@ -177,7 +177,7 @@ describe("Durable Object, with code around its app", () => {
     });
   }
 
-  it("connects the client of a copied response, and one of a request that is upgraded twice", { timeout: 300_000 }, async () => {
+  it("opens a connection for a copied response, and one for a request that is upgraded twice", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       for (const around of ["copy", "twice"]) {
@@ -194,7 +194,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("connects nobody when the client goes away before the app has answered", { timeout: 300_000 }, async () => {
+  it("opens no connection when the client disconnects before the app has answered", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const wire = Wire.begin(server.port, "/strict?access_token=stall:ann&around=gone");
@@ -210,7 +210,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("reports a client closed when the Worker in front answers in place of the 101", { timeout: 300_000 }, async () => {
+  it("reports a client as closed when the Worker in front replaces the 101", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       assert.equal((await Wire.request(server.port, "/strict?access_token=ann&front=1")).answer.status, 502);
@@ -223,7 +223,7 @@ describe("Durable Object, with code around its app", () => {
     }
   });
 
-  it("leaves sockets that another library has accepted to it, after hibernation too", { timeout: 300_000 }, async () => {
+  it("leaves the sockets of another library to that library, also after hibernation", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const theirs = await Wire.open(server.port, "/theirs");
@@ -242,8 +242,8 @@ describe("Durable Object, with code around its app", () => {
   });
 });
 
-describe("Durable Object, beside another of its isolate", () => {
-  it("sends its clients of noroshi.v1 everything, whatever the other sends meanwhile", { timeout: 300_000 }, async () => {
+describe("Durable Object, beside another one in its isolate", () => {
+  it("sends its noroshi.v1 clients everything while the other object sends, too", { timeout: 300_000 }, async () => {
     const server = await startDurableObject(file);
     try {
       const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
@@ -264,10 +264,10 @@ describe("Durable Object, beside another of its isolate", () => {
   });
 });
 
-describe("Durable Object, to a client of noroshi.v1", () => {
+describe("Durable Object, with a client of noroshi.v1", () => {
   const options = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
 
-  it("sends more in one event than may wait, for within it the client cannot answer", { timeout: 300_000 }, async () => {
+  it("sends more than may wait in one event, during which the client cannot answer", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       await keepsWhoReads(server, options);
@@ -278,8 +278,8 @@ describe("Durable Object, to a client of noroshi.v1", () => {
   });
 });
 
-describe("Durable Object, where every client is to answer a ping message", () => {
-  it("closes who does not, once too much may be waiting for it, and keeps who does", { timeout: 300_000 }, async () => {
+describe("Durable Object, when every client must answer a ping message", () => {
+  it("closes a client that does not answer once too much may wait, and keeps one that does", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const mute = await Wire.open(server.port, "/asking");
@@ -300,10 +300,10 @@ describe("Durable Object, where every client is to answer a ping message", () =>
 });
 
 describe("Durable Object, asleep", () => {
-  it("wakes to tell a client that its token has expired, and ends the grace", { timeout: 300_000 }, async () => {
+  it("wakes to report an expired token to its client, and closes the client after the grace", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
-      // Where a busy machine takes longer than that to put it to sleep, with a token for longer.
+      // Tries again with a longer token when a busy machine takes longer than this to put the object to sleep.
       for (let seconds = 1, isAsleep = false; !isAsleep; seconds *= 4) {
         const begin = performance.now();
         const wire = await Wire.open(server.port, `/realtime?access_token=ann::${seconds}`);
@@ -321,7 +321,7 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("answers a client's ping without waking, once nobody is pending", { timeout: 300_000 }, async () => {
+  it("answers a client's ping without waking, once no client is pending", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const wire = await Wire.open(server.port, "/handshake");
@@ -330,7 +330,7 @@ describe("Durable Object, asleep", () => {
       await server.evict!();
       assert.deepEqual(await wire.ask('{"type":"ping"}'), { type: "pong" });
       await assert.rejects(server.evict!(), /not currently running/);
-      // A ping with a uid is the object's to answer, as the same client.
+      // The object itself answers a ping with a uid, and the client is still the same.
       assert.deepEqual(await wire.ask({ type: "ping", uid: 1 }), { type: "pong", uid: 1 });
       assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");
     } finally {
@@ -339,7 +339,7 @@ describe("Durable Object, asleep", () => {
     }
   });
 
-  it("wakes to tell who is in a channel that somebody has left who was lost before it slept", { timeout: 300_000 }, async () => {
+  it("wakes to report that a member has left whose connection was lost before the sleep", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
       const [eve, ann] = [
@@ -353,7 +353,7 @@ describe("Durable Object, asleep", () => {
       ann.reset();
       await server.control("realtime", "wait", { event: "close" });
       await server.evict!();
-      // Nobody asks it anything: the alarm does it.
+      // Only the alarm wakes the object.
       assert.deepEqual(await eve.next(), { type: "presence", event: "leave", channel: "plain:1", members: [{ user: "ann" }] });
       assert.deepEqual(await server.control("realtime", "presence", { channel: "plain:1" }), [{ user: "eve" }]);
     } finally {
@@ -363,7 +363,7 @@ describe("Durable Object, asleep", () => {
   });
 
   it(
-    "closes clients of channels that it has forgotten, where its class has no SQLite storage",
+    "closes subscribed clients after hibernation when its class has no SQLite storage",
     { timeout: 300_000 },
     async () => {
       const server = await startDurableObject(undefined, false);
@@ -386,15 +386,15 @@ describe("Durable Object, asleep", () => {
 describe("Durable Object, at a deployment", () => {
   const COUNT = 20;
 
-  /** Clients of one channel, and what they have seen. */
+  /** Clients of one channel, with what they have received. */
   async function listen(server: TestServer, channel: string) {
     const seen = Array.from({ length: COUNT }, () => ({ items: [] as unknown[], codes: [] as number[], delays: [] as number[] }));
     const clients: Client[] = [];
     let wake = () => {};
-    // One after the other: workerd does not evict an object for half a minute after it has accepted several at once.
+    // Connects them one by one: workerd does not evict an object for half a minute after it has accepted several at once.
     for (const { items, codes, delays } of seen) {
       const url = `ws://127.0.0.1:${server.port}/realtime`;
-      // Without a heartbeat: a machine that stands still for seconds would look like one that slept, after which the client is impatient.
+      // Without a heartbeat: a stall of the machine would look like sleep, after which the client waits less for the server.
       const options = { token: "ann", tokenIn: "query", heartbeat: 0 } as const;
       const client = createClient(url, { WebSocket: WebSocket as never, ...options }); // As the client uses it.
       clients.push(client);
@@ -418,7 +418,7 @@ describe("Durable Object, at a deployment", () => {
     return { clients, seen, say, heard };
   }
 
-  it("cuts its clients, which come back spread over half a second and miss nothing", { timeout: 300_000 }, async () => {
+  it("drops its clients, which reconnect spread over half a second and miss nothing", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     const { clients, seen, say, heard } = await listen(server, "log:deployed");
     try {
@@ -438,7 +438,7 @@ describe("Durable Object, at a deployment", () => {
   });
 
   it(
-    "can be drained before: its clients stay away as long as they are told, and miss nothing",
+    "drains first: its clients reconnect after retryAfter, and miss nothing",
     { timeout: 300_000 },
     async () => {
       const server = await startDurableObject();

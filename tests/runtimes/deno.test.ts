@@ -6,7 +6,7 @@ import { conformance, type Difference } from "./conformance.ts";
 import { NATIVE_DENO, startServer } from "./server.ts";
 import { frame, frames, Wire } from "./wire.ts";
 
-/** The 101 leaves in place of each answer, and its client is closed before it is connected. */
+/** Deno sends the 101 in place of each response, and the client is closed before it is connected. */
 function closesAtOnce(answers: Record<string, number>): Difference {
   return {
     because: "Deno.serve stops listening for good at any answer but a 101 to a request that it has upgraded",
@@ -83,10 +83,10 @@ conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
 
 describe("A fragmented message that never ends, from a client that has not authenticated", () => {
   const FRAGMENT = "x".repeat(16_384);
-  /** Fragments of 1 MiB in all: sixteen times as much as the server takes. */
+  /** Fragments of 1 MiB in total: sixteen times maxPayload. */
   const MAX_FRAGMENTS = 64;
 
-  /** Writes fragments, as long as the server takes them; resolves with how many it took, and how it ended. */
+  /** Writes fragments until the server closes; resolves with their number and the close code. */
   async function flood(file?: string) {
     const server = await startServer("deno", file);
     try {
@@ -96,7 +96,7 @@ describe("A fragmented message that never ends, from a client that has not authe
       let written = 0;
       for (; written < MAX_FRAGMENTS && !isOver; written++) {
         wire.write(frame(written === 0 ? 1 : 0, FRAGMENT, { fin: false }));
-        // The answer to another client comes after what was read of this one.
+        // The server answers this other client after it has read the fragment.
         await Wire.request(server.port, "/nothing").then(({ socket }) => socket.destroy());
       }
       return { written, code: isOver ? (await wire.closed).code : null, stats: await server.control("handshake", "stats") };
@@ -112,7 +112,7 @@ describe("A fragmented message that never ends, from a client that has not authe
     assert.equal(stats.clients, 0);
   });
 
-  it("is kept by Deno.serve, all of it", async () => {
+  it("is buffered completely by Deno.serve", async () => {
     assert.deepEqual(await flood(NATIVE_DENO).then(({ written, code }) => ({ written, code })), {
       written: MAX_FRAGMENTS,
       code: null,

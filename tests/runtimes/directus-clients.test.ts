@@ -24,7 +24,7 @@ const CLIENTS: [runtime: string, command: string[], socket: "ws" | "global"][] =
   ["Deno", COMMANDS["deno"]!, "ws"],
 ];
 
-/** Resolves with the rows that reached the SDK's generator and its listener, of those that its socket was sent. */
+/** Resolves with the number of rows that the socket received, and the rows that the SDK's generator and listener received. */
 async function receive(server: TestServer, [command = "", ...args]: string[], socket: string, version: string) {
   const url = `ws://127.0.0.1:${server.port}/sdk`;
   const child = spawn(command, [...args, join(here, "fixture/directus-client.ts"), url, version, socket, String(ROWS.length)], {
@@ -46,7 +46,7 @@ async function receive(server: TestServer, [command = "", ...args]: string[], so
 for (
   const [name, start] of [
     ["Node", () => startServer("node")],
-    // It sends no protocol pings.
+    // Deno.serve sends no protocol pings.
     ["Deno.serve", () => startServer("deno", NATIVE_DENO)],
   ] as const
 ) {

@@ -21,7 +21,7 @@ const COMMANDS = {
   Node: [process.execPath, ...TYPESCRIPT],
 } as const;
 
-/** The example, started: `url` rejects with what it printed when it ends before it listens. */
+/** Starts the example. `url` rejects with its output if it exits before it listens. */
 function start(runtime: keyof typeof COMMANDS, database: string): { child: ChildProcess; url: Promise<string> } {
   const [command, ...args] = COMMANDS[runtime];
   const env = {
@@ -47,7 +47,7 @@ function start(runtime: keyof typeof COMMANDS, database: string): { child: Child
   return { child, url };
 }
 
-/** All that one client is sent, as it is; of an error the code alone. */
+/** A client that returns each frame unchanged, but of an error only the code. */
 class Session {
   readonly #socket: WebSocket;
   readonly #frames: Message[] = [];
@@ -71,7 +71,7 @@ class Session {
     return session;
   }
 
-  /** Sends it, and resolves with the next frames, of which there must be no others before. */
+  /** Sends a message, and resolves with the next frames. Fails if frames have arrived before. */
   async ask(message: Message, count = 1): Promise<Message[]> {
     assert.deepEqual(this.#frames, []);
     this.#socket.send(JSON.stringify(message));
@@ -84,7 +84,7 @@ class Session {
   }
 }
 
-/** Whether an answer or the event of the same write comes first is nowhere said. */
+/** The order of an answer and of the event of the same write is not specified. */
 const inOrder = (frames: Message[]): Message[] =>
   frames.toSorted((a, b) => Number(a["type"] !== "items") - Number(b["type"] !== "items"));
 
@@ -94,7 +94,7 @@ for (const runtime of ["Bun", "Deno", "Node"] as const) {
   const hasSqlite = runtime !== "Node" || isBuiltin("node:sqlite");
   if (hasSqlite) describe(`addItems on ${runtime}`, () => testItems(runtime));
   else {
-    it(`the example says what it needs on Node ${process.versions.node}, which has no SQLite`, async () => {
+    it(`the example names the required versions on Node ${process.versions.node}, which has no SQLite`, async () => {
       await assert.rejects(
         start(runtime, ":memory:").url,
         /Exited with 1: [^]*no node:sqlite, use Node 22\.13, Deno 2\.2, Bun 1\.4/,
@@ -139,7 +139,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     return connected;
   }
 
-  /** An editor in a table with these rows and no others. */
+  /** An editor of a table with exactly these rows. */
   async function editor(...slugs: string[]): Promise<ConnectedSdk> {
     const connected = await connect(26);
     await data(connected, items("delete", { query: {} }));
@@ -154,7 +154,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
   }
 
   for (const version of [26, 18] satisfies SdkVersion[]) {
-    it(`addItems publishes to the Directus SDK ${version} what another one creates, updates and deletes, and the file keeps it`, async () => {
+    it(`addItems publishes creates, updates and deletes to the Directus SDK ${version}, and stores them in the file`, async () => {
       const writer = await editor();
       const reader = await connect(version, "reading");
       const { subscription } = await reader.sdk.subscribe("articles", { uid: "mine" });
@@ -180,7 +180,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
       );
       assert.deepEqual(await heard(message), ["create", [two, three]]);
 
-      // Also by the key as a string, and what is not mentioned stays.
+      // The key may be a string, and fields that are not in the data keep their values.
       message = next(subscription);
       assert.deepEqual(await data(writer, items("update", { id: String(two.id), data: { title: "Deux" } })), {
         ...two,
@@ -218,7 +218,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
       assert.deepEqual((await next(again.subscription))["data"], [{ ...three, status: "published" }]);
     });
 
-    it(`addItems reads by the query of the Directus SDK ${version}`, async () => {
+    it(`addItems reads with queries of the Directus SDK ${version}`, async () => {
       await editor("alpha", "beta", "alps", "gamma");
       const reader = await connect(version, "reading");
       const ask = async (query: object) => {
@@ -235,13 +235,13 @@ function testItems(runtime: keyof typeof COMMANDS): void {
         slug: "gamma",
       }]);
       assert.deepEqual(await by({ slug: { _in: ["beta", "alps"], _neq: "alps" }, rating: { _null: true } }), [{ slug: "beta" }]);
-      // Values are values, whatever is in them.
+      // Values are never read as operators or SQL.
       assert.deepEqual(await by({ slug: { _eq: `x' OR 1=1 --` } }), []);
       assert.deepEqual(await by({ slug: { _contains: "%" } }), []);
     });
   }
 
-  it("addItems answers with Directus' codes what it cannot do, and has done nothing of it", async () => {
+  it("addItems refuses invalid messages with the codes of Directus, and changes nothing", async () => {
     const writer = await editor("there");
     const reader = await connect(26, "reading");
     const { subscription } = await reader.sdk.subscribe("articles");
@@ -302,7 +302,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.deepEqual(reader.frames.map(({ event }) => event), ["init"]);
   });
 
-  it("addItems counts with meta, beside data", async () => {
+  it("addItems returns counts in meta, beside data", async () => {
     await editor("alpha", "beta", "alps");
     const reader = await connect(26, "reading");
     const ask = async (query: object) => {
@@ -318,7 +318,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.deepEqual(await ask({ filter }), { slugs: ["alpha", "alps"], meta: undefined });
   });
 
-  it("addItems sends a subscription only what its item, fields and filter ask for", async () => {
+  it("addItems limits a subscription to its item, fields and filter", async () => {
     const writer = await editor("one", "two");
     const [one, two] = await data(writer, items("read")) as { id: number }[];
     const reader = await connect(26, "reading");
@@ -349,7 +349,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.deepEqual(told("created").slice(1), [["create", [three]]]);
   });
 
-  it("addItems refuses a subscription that asks for what it cannot narrow", async () => {
+  it("addItems refuses a subscription with an invalid item, event or query", async () => {
     const writer = await editor("one");
     const [one] = await data(writer, items("read")) as { id: number }[];
     const reader = await connect(26, "reading");
@@ -381,7 +381,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.equal(reader.frames.some(({ type }) => type === "subscription"), false);
   });
 
-  it("a session goes frame by frame as docs/reference/directus.md says", async () => {
+  it("a session matches docs/reference/directus.md frame by frame", async () => {
     await editor();
     const session = await Session.open(url);
     const error = (type: string, code: string, uid?: unknown) => ({
@@ -468,7 +468,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     session.close();
   });
 
-  it("a session begins by a token in the URL or in a message, and with a wrong one ends", async () => {
+  it("a session begins with a token in the URL or in a message, and ends with a wrong one", async () => {
     const shown = await Session.open(`${url}?access_token=reading`);
     assert.deepEqual(await shown.ask({ type: "ping" }), [{ type: "pong" }]);
     shown.close();
@@ -483,7 +483,7 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.equal(await first.closed, 4401);
   });
 
-  it("addItems shows what was written while the Directus SDK was away, when it comes back", async () => {
+  it("addItems sends the Directus SDK after a reconnect what was written meanwhile", async () => {
     const writer = await editor("before");
     const reader = await connect(26, "reading");
     const { subscription } = await reader.sdk.subscribe("articles", { query: { fields: ["slug"] } as never });

@@ -9,27 +9,27 @@ import type { ControllerStats } from "../../mod.ts";
 import { Door, ENDINGS, REFUSALS, type Stage, statusOf } from "./endings.ts";
 import { startDurableObject, startServer, type TestServer } from "./server.ts";
 
-/** How many upgrades each runtime gets, mixed. `DOOR_UPGRADES=20000` takes minutes, and then the runtimes take turns. */
+/** How many mixed upgrades each runtime gets. `DOOR_UPGRADES=20000` takes minutes and tests the runtimes one by one. */
 const UPGRADES = Number(process.env["DOOR_UPGRADES"] ?? 4_000);
 const TAKES_TURNS = UPGRADES > 4_000;
-/** Upgrades that begin together, and all end before the next ones begin. */
+/** Upgrades of one round: they begin together, and end before the next round begins. */
 const ROUND = 200;
-/** Before the first look, so that what is made once is there. */
+/** Upgrades before the first measurement, so that one-time allocations are made. */
 const WARM_UP = 2 * ROUND;
-/** Upgrades that end in one way alone. */
+/** Upgrades of the test of a single ending. */
 const EACH = 8;
-/** Descriptors that a runtime opens for itself at some time: Deno a pair of sockets. */
+/** Descriptors that a runtime may open for itself, as Deno does with a pair of sockets. */
 const OWN_DESCRIPTORS = 3;
 /** Refused upgrades whose client keeps its own side open. */
 const STAYING = 300;
 
-/** The longest it may take until nothing is left, in ms. */
+/** How long a server may take to release everything, in ms. */
 const SETTLE_TIMEOUT = 2_000;
 
-/** It is looked at least so often. */
+/** The least number of checks in that time. */
 const MIN_LOOKS = 20;
 
-/** No answer takes longer, in ms: a test that waits for ever does not say for what. */
+/** Longer than any answer takes, in ms, so that a test which would wait for ever reports what it waits for. */
 const ANSWER_TIMEOUT = 240_000;
 
 /** What all upgrades may leave on the heap, in bytes: less than anything that holds a request, at the full number. */
@@ -41,7 +41,7 @@ const TIMEOUT = 10_000;
 /** How a runtime is tested. */
 interface Plan {
   start(): Promise<TestServer>;
-  /** Whether a refusal ends the TCP connection; else it is a plain answer, after which the client may ask again. */
+  /** Whether a refusal ends the TCP connection; otherwise it is a plain response, and the client may send another request. */
   endsRefused: boolean;
   /** How long the runtime itself keeps a socket that it has shut down, in ms. @default {0} */
   linger?: number;
@@ -49,7 +49,7 @@ interface Plan {
   without?: Record<string, string>;
 }
 
-/** What a server holds. */
+/** The state that a server holds. */
 interface State {
   stats: Record<string, ControllerStats>;
   timers: number;
@@ -65,7 +65,7 @@ interface Resources {
 
 const STAGES: readonly Stage[] = ["stalled", "disconnected", "released", "passed"];
 
-/** A server, what it held at the start, and the clients that come to it. */
+/** A server with its clients, and the resources that it held at the start. */
 class Doorkeeper {
   readonly server: TestServer;
   readonly door: Door;
@@ -104,7 +104,7 @@ class Doorkeeper {
     return this.server.heap ? { ...resources, heap: await this.server.heap() } : resources;
   }
 
-  /** Has these endings taken at once, each to its end. */
+  /** Runs these endings concurrently until all are done. */
   async round(names: string[]): Promise<void> {
     const { door } = this;
     let courses = names.map((name) => ({ name, course: ENDINGS[name]!(door), waitsFor: undefined as Stage | undefined }));
@@ -128,14 +128,14 @@ class Doorkeeper {
     door.resetAll();
   }
 
-  /** Has endings taken in turn, a round of them at once. */
+  /** Runs `count` upgrades with these endings in turn, round by round. */
   async mixed(endings: string[], count: number): Promise<void> {
     for (let begun = 0; begun < count; begun += ROUND) {
       await this.round(Array.from({ length: ROUND }, (_, i) => endings[(begun + i) % endings.length]!));
     }
   }
 
-  /** Has clients come that leave nothing behind, though they do not end their TCP connections. */
+  /** Runs clients that keep their TCP connections open, and checks that the server releases everything. */
   async stay(clients: ((door: Door) => Promise<void>)[]): Promise<void> {
     await Promise.all(clients.map((come) => come(this.door)));
     await this.settle();
@@ -143,18 +143,18 @@ class Doorkeeper {
     this.door.resetAll();
   }
 
-  /** Brings about what the endings of a stage wait for. */
+  /** Triggers the event that the endings of a stage wait for. */
   async #reach(stage: Stage, count: number): Promise<void> {
     if (stage === "stalled") await inTime(this.control("stalled", { count }), `${count} that the application holds up`);
     else if (stage === "disconnected") await this.control("disconnect", { users: ["doomed", "slow-doomed"] });
     else if (stage === "released") await this.control("release");
     else {
-      await this.control("advance", { ms: TIMEOUT }); // Clients that have not authenticated, tokens, closes that are not answered.
-      await this.control("advance", { ms: TIMEOUT }); // The grace of expired tokens.
+      await this.control("advance", { ms: TIMEOUT }); // Ends unauthenticated clients, tokens and unanswered closes.
+      await this.control("advance", { ms: TIMEOUT }); // Ends the grace of expired tokens.
     }
   }
 
-  /** Resolves when the server holds nothing, but so many places of those that wait for its time; rejects after a while. */
+  /** Resolves when the server holds nothing but `places` for upgrades that wait for its clock; rejects after a while. */
   async settle(places = 0): Promise<void> {
     await eventually(async () => {
       const { stats, timers, streams, events }: State = await this.control("state");
@@ -187,7 +187,7 @@ class Doorkeeper {
       ), SETTLE_TIMEOUT + this.#linger);
   }
 
-  /** How many the process has open of each kind, such as `socket`; none where the system does not list them. */
+  /** The number of open descriptors by kind, such as `socket`; empty when the system does not list them. */
   descriptors(): Map<string, number> {
     const counts = new Map<string, number>();
     if (this.#pid === 0 || process.platform !== "linux") return counts;
@@ -211,7 +211,7 @@ async function eventually(look: () => Promise<string[]>, timeout = SETTLE_TIMEOU
     const left = await look();
     if (left.length === 0) return;
     const now = performance.now();
-    // A machine that stands still for seconds in one look lets nothing end meanwhile.
+    // While the machine stalls during a check, nothing ends.
     waited += Math.min(now - before, timeout / MIN_LOOKS);
     before = now;
     if (waited > timeout) assert.fail(`After ${timeout} ms: ${left.join(", ")}`);
@@ -219,7 +219,7 @@ async function eventually(look: () => Promise<string[]>, timeout = SETTLE_TIMEOU
   }
 }
 
-/** Names what went wrong, a wait without an end too. */
+/** Adds the name of the ending to an error, and rejects a wait that takes too long. */
 async function inTime<T>(promise: Promise<T>, name: string): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => timer = setTimeout(reject, ANSWER_TIMEOUT, new Error("It did not end")));
@@ -256,13 +256,13 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
     after(() => keeper.stop());
 
     for (const ending of Object.keys(ENDINGS)) {
-      it(`end with ${ending} and leave nothing behind`, { skip: without[ending] ?? false, timeout: 300_000 }, async () => {
+      it(`release everything after ${ending}`, { skip: without[ending] ?? false, timeout: 300_000 }, async () => {
         try {
           await keeper.round(Array<string>(EACH).fill(ending));
           await keeper.settle();
           await keeper.release();
         } catch (error) {
-          // What one leaves behind is not held against the next.
+          // A leak of this ending must not fail the tests after it.
           await keeper.stop();
           keeper = await Doorkeeper.open(start, linger);
           throw error;
@@ -271,8 +271,8 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
     }
 
     const stays = { skip: !endsRefused && "A refusal is a plain answer here: the client may ask again", timeout: 300_000 };
-    it(`end though ${STAYING} clients that were refused keep their own side open`, stays, async () => {
-      // What asks for no upgrade is the HTTP server's to keep alive.
+    it(`release everything when ${STAYING} refused clients keep their own side open`, stays, async () => {
+      // The HTTP server keeps the connection alive after a request without an upgrade.
       const refusals = Object.values(REFUSALS).filter(([, , { method, follow, headers = {} } = {}]) =>
         !method && !follow && !("Upgrade" in headers)
       );
@@ -282,14 +282,14 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
       }));
     });
 
-    it(`end though ${STAYING} clients that have closed keep their own side open`, { timeout: 300_000 }, async () => {
+    it(`release everything when ${STAYING} closed clients keep their own side open`, { timeout: 300_000 }, async () => {
       await keeper.stay(Array.from({ length: STAYING }, () => async (door) => {
         const wire = await door.open("/public", { staysOpen: true });
         assert.equal((await wire.close(1000)).code, 1000);
       }));
     });
 
-    it(`${UPGRADES} that end in every way at once leave nothing behind`, { timeout: 300_000 }, async (t: TestContext) => {
+    it(`release everything after ${UPGRADES} mixed endings`, { timeout: 300_000 }, async (t: TestContext) => {
       await keeper.mixed(endings, WARM_UP);
       await keeper.settle();
       const earlier = await keeper.resources();
@@ -313,7 +313,7 @@ const worker = join(here, "fixture/door-worker.ts");
 
 describe("the door", { concurrency: TAKES_TURNS ? 1 : true }, () => {
   testDoor("Node", { start: () => startServer("node", serve), endsRefused: true });
-  // It looks for sockets whose time has come every 4 s.
+  // Bun checks its socket timeouts every 4 s.
   testDoor("Bun", { start: () => startServer("bun", serve), endsRefused: false, linger: 4_000 });
   testDoor("Deno", { start: () => startServer("deno", serve), endsRefused: true });
   testDoor("Deno.serve", {

@@ -1,11 +1,11 @@
-/** Bodies of the fallback that do not end, over real sockets: a server reads their start, and answers before the rest. */
+/** Incomplete bodies of the fallback over real sockets: a server reads their start, and answers before the rest. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type ClientRequest, type IncomingMessage, request } from "node:http";
 import { describe, it } from "node:test";
 import { startDurableObject, startServer, type TestServer } from "./server.ts";
 
-/** A connection of the fallback by hand. */
+/** A connection of the fallback, written by hand. */
 async function open({ port }: TestServer) {
   const path = "/public";
   const asked = request({ host: "127.0.0.1", port, path, headers: { accept: "text/event-stream" }, agent: false }).end();
@@ -42,7 +42,7 @@ async function open({ port }: TestServer) {
   return { secret, next, begin, statusOf, end: () => asked.destroy() };
 }
 
-/** The body of a POST, which JSON lets end in spaces. */
+/** The body of a POST, padded with spaces, which JSON allows. */
 const bodyOf = (secret: string, sequence: number, frame: object): string =>
   JSON.stringify({ secret, sequence, frames: [JSON.stringify(frame)] }).padEnd(400);
 
@@ -53,14 +53,14 @@ const SERVERS: Record<string, () => Promise<TestServer>> = {
   "a Durable Object": () => startDurableObject(),
 };
 
-describe("Bodies of the fallback that do not end", () => {
+describe("Incomplete bodies of the fallback", () => {
   for (const [name, start] of Object.entries(SERVERS)) {
     it(`do not block a client that sends its secret, on ${name}`, { timeout: 120_000 }, async () => {
       const server = await start();
       const client = await open(server);
       try {
         const held = [" ", " ", " "].map((body) => client.begin(body));
-        // Until one of them is read, others of its kind may be read to their end.
+        // Until one of these is being read, others like it may be read to their end.
         let sequence = 0;
         for (let isHeld = false; !isHeld;) isHeld = await client.statusOf(client.begin("{".padEnd(400))) === 429;
         for (const split of [400, 100, 40, 1]) {

@@ -6,16 +6,16 @@ import { type Failure, FRAMES, type Outcome, REQUESTS, type UnusualInput, type U
 import { NATIVE_DENO, startDurableObject, startServer, type TestServer } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
 
-/** How a runtime takes what it should not be sent. */
+/** How a runtime handles invalid input. */
 interface Character {
   start(): Promise<TestServer>;
   /** How it fails a connection. */
   failures: Record<Failure, Outcome>;
-  /** What it does otherwise than RFC 6455 says, by the title of the input. */
+  /** Differences from RFC 6455, by the title of the input. */
   frames: Record<string, Outcome>;
   /** The status it answers in place of the expected one, by the title of the request. */
   requests: Record<string, number>;
-  /** Takes up permessage-deflate when it is offered. @default {false} */
+  /** Whether it accepts permessage-deflate when it is offered. @default {false} */
   compresses?: boolean;
 }
 
@@ -23,19 +23,19 @@ const PONG = { type: "pong", uid: 1 };
 const READ: Outcome = { end: "open", messages: [PONG] };
 const WAITS: Outcome = { end: "waits" };
 
-/** RFC 6455 §5.2 wants the shortest form of a length; no runtime does. */
+/** RFC 6455 §5.2 requires the shortest form of a length; no runtime checks it. */
 const ANY_LENGTH: Record<string, Outcome> = {
   "a short length in 16 bits": READ,
   "a short length in 64 bits": READ,
 };
 
-/** Runtimes that know nothing of `maxPayload`: what is too big is closed once it is all there. */
+/** Runtimes without `maxPayload`: a message that is too big is closed once it has arrived completely. */
 const OWN_MAXIMUM: Record<string, Outcome> = {
   "a length over maxPayload and no payload": WAITS,
   "fragments over maxPayload in a message that never ends": WAITS,
 };
 
-/** RFC 6455 §5.1 wants a client's frames masked. */
+/** RFC 6455 §5.1 requires a client to mask its frames. */
 const UNMASKED: Record<string, Outcome> = {
   "an unmasked text frame": READ,
   "an unmasked ping": { end: "open", pongs: 1 },
@@ -50,7 +50,7 @@ const HUGE = [
 const each = (titles: string[], outcome: Outcome): Record<string, Outcome> =>
   Object.fromEntries(titles.map((title) => [title, outcome]));
 
-/** The echo of a text in which workerd put U+FFFD, so many times. */
+/** The echo of a text in which workerd has put U+FFFD this many times. */
 const mended = (count: number, rest = ""): Outcome => ({
   end: "open",
   messages: [{ type: "echo", status: "ok", data: { type: "echo", text: "\ufffd".repeat(count) + rest } }],
@@ -65,7 +65,7 @@ const WS: Omit<Character, "start"> = {
   frames: {
     ...ANY_LENGTH,
     "a 64-bit length with its highest bit set": ours,
-    // ws gives a client up whose pings come faster than its 60 pongs are written (maxPendingAutoPongs).
+    // ws closes a client whose pings arrive while 60 pongs still wait to be written (maxPendingAutoPongs).
     "10,000 pings in one write": { end: "cut", reported: 1006, pongs: "any" },
     "a wrong fragment of a text that never ends": WAITS,
   },
@@ -157,7 +157,7 @@ const CHARACTERS: Record<string, Character> = {
       "RSV1 set on a ping": { end: "open", pongs: 1 },
       "a ping of 126 bytes": { end: "open", pongs: 1 },
       "a close frame of 126 bytes": { end: 1000, reported: 1000 },
-      // It answers the last of them it has read, as §5.5.3 allows.
+      // It answers only the last ping that it has read, as §5.5.3 allows.
       "10,000 pings in one write": { end: "open", pongs: "last" },
       "text with a byte that starts nothing (FF)": mended(1),
       "text with a lone continuation byte (80)": mended(1),
@@ -222,12 +222,12 @@ const CHARACTERS: Record<string, Character> = {
 
 const CREDENTIAL = "canary";
 
-/** Writes the input to an admitted client's connection and holds everybody to the outcome. */
+/** Writes the input to an admitted client's connection and checks the outcome on both sides. */
 async function take(server: TestServer, input: UnusualInput, { failures, frames }: Character): Promise<void> {
   const expected = frames[input.title] ?? (typeof input.expected === "string" ? failures[input.expected] : input.expected);
   const { end, reported, messages = [], pongs = 0, lingers = false } = expected;
   const wire = await Wire.open(server.port, "/public", { headers: { Authorization: `Bearer ${CREDENTIAL}` } });
-  // workerd ends TCP at once only where a message had come.
+  // workerd ends TCP at once only after it has received a message.
   assert.deepEqual(await wire.ask({ type: "ping" }), { type: "pong" });
   if (input.closes) wire.answersClose = false;
   let over = false;
@@ -279,7 +279,7 @@ async function livesOn(wire: Wire, messages: unknown[], pongs: Outcome["pongs"])
   if (typeof pongs === "number") assert.equal(wire.pongs.length, pongs);
 }
 
-/** The process lives, and serves whoever comes next. */
+/** Checks that the process is alive and serves the next client. */
 async function assertAlive({ port }: TestServer): Promise<void> {
   const other = await Wire.open(port, "/plain");
   assert.deepEqual(await other.ask({ type: "ping", uid: "other" }), { type: "pong", uid: "other" });
@@ -344,7 +344,7 @@ const SCENES: Scene[] = [
       const halves = ["G", "GET /public HTTP/1.1\r\nHost: ", `GET /public HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n`];
       const wires = halves.map((half) => Wire.raw(server.port, Buffer.from(half)));
       await Promise.all(wires.map((wire) => once(wire.socket, "connect")));
-      // Silent: nothing has been answered while another came and went.
+      // Silent: nothing was answered while another client connected and left.
       await assertAlive(server);
       for (const wire of wires) {
         assert.equal(wire.socket.bytesRead, 0);
@@ -381,7 +381,7 @@ const SCENES: Scene[] = [
   },
 ];
 
-/** A title in a table that no test has would never be looked at. */
+/** Fails for a title in a table that no test uses. */
 function checkTables({ frames, requests }: Character): void {
   const [inputs, asked] = [FRAMES, REQUESTS].map((areas) => Object.values(areas).flat().map(({ title }) => title)) as [
     string[],
@@ -408,7 +408,7 @@ for (const [runtime, character] of Object.entries(CHARACTERS)) {
 
     const test = (title: string, suffix: string, run: () => Promise<void>) => {
       it(title + suffix, { timeout: 300_000 }, async ({ signal }) => {
-        // Out of time, it must not reset what the next one has opened.
+        // A test that times out must not reset the connections of the next one later.
         signal.addEventListener("abort", () => Wire.resetAll());
         await server.control("all", "fresh");
         try {

@@ -70,14 +70,14 @@ describe("RemoteKeys on workerd", () => {
 
   it("verifies by each default algorithm", async () => {
     const keys = (["ES256", "RS256", "EdDSA"] as const).map((alg) => createKey(alg, alg));
-    // The fetch of the keys has its own limit, in which a busy machine does not make one of RS256.
+    // Created first, because a busy machine takes longer for an RS256 key than the fetch of the keys may take.
     await Promise.all(keys);
     const first = verify("ann", null, keys[0]);
     await asked(1);
     answers[0]!.end(JSON.stringify({ keys: (await Promise.all(keys)).map(({ publicJwk }) => publicJwk) }));
     assert.equal(await first, "ann");
     for (const signingKey of keys) assert.equal(await verify("bob", null, signingKey), "bob");
-    // A key of that kid by somebody else.
+    // A different key with the same kid.
     assert.equal(await verify("eve", null, createKey("RS256", "RS256")), null);
     assert.equal(answers.length, 1);
   });
@@ -95,7 +95,7 @@ describe("RemoteKeys on workerd", () => {
     });
   }
 
-  it("fetches anew when the object that began the fetch is gone, and serves every request from then on", async () => {
+  it("fetches again when the object that began the fetch is gone, and answers all waiting requests", async () => {
     const first = verify("ann", "a");
     await asked(1);
     const gone = once(answers[0]!, "close");

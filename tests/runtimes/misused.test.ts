@@ -1,4 +1,4 @@
-/** What a developer reads when a server is set up wrongly: each line says what is wrong and what to write. */
+/** The log of a server that is set up wrongly: each line names the mistake and the remedy. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { dirname, join } from "node:path";
@@ -49,7 +49,7 @@ describe("A misused server", () => {
     ["deno", "not attached", /Write Deno\.serve\(app\.fetch\), or attachWebSocket\(server, app\)/],
   ];
   for (const [runtime, misuse, advice] of cases) {
-    it(`answers 501 and logs what to write on ${runtime}: ${misuse}`, { timeout: 300_000 }, async (t) => {
+    it(`answers 501 and logs the remedy on ${runtime}: ${misuse}`, { timeout: 300_000 }, async (t) => {
       const [command = "", ...args] = COMMANDS[runtime]!;
       const child = spawn(command, [...args, fixture("misused.ts"), misuse], { stdio: ["ignore", "pipe", "pipe"] });
       const exited = new Promise((resolve) => child.on("exit", resolve));
@@ -90,7 +90,7 @@ describe("A misused Worker", () => {
   async function start(useSQLite: boolean) {
     const log = new Log();
     const miniflare = new Miniflare({
-      // Given as a list, because Miniflare would look for what the Worker never imports.
+      // Given as a list, because Miniflare would otherwise resolve modules that the Worker never imports.
       modules: [{ type: "ESModule", path: "worker.js", contents: script }],
       compatibilityDate: "2026-07-01",
       compatibilityFlags: ["enable_request_signal"],
@@ -115,7 +115,7 @@ describe("A misused Worker", () => {
     assert.match(line, /export default forward\(\(env\) => env\.ROOM\.getByName\("main"\)\)/);
   });
 
-  it("ends the body of a request in time when another request has ended", { timeout: 300_000 }, async (t) => {
+  it("times out the body of a request after another request has ended", { timeout: 300_000 }, async (t) => {
     const { miniflare, log, port } = await start(true);
     t.after(() => miniflare.dispose());
     const publish = async (by: string) => {
@@ -131,7 +131,7 @@ describe("A misused Worker", () => {
     assert.equal(second.answer.status, 408);
   });
 
-  it("says how to write a Durable Object when a Worker calls serve", { timeout: 300_000 }, async (t) => {
+  it("names the code of a Durable Object in the error when a Worker calls serve", { timeout: 300_000 }, async (t) => {
     const { miniflare, port } = await start(true);
     t.after(() => miniflare.dispose());
     const { body } = (await Wire.request(port, "/serve", { headers: {} })).answer;

@@ -1,4 +1,4 @@
-/** Who else is in a Bun process: other copies of the package, other libraries' sockets and handlers, middleware that copies requests. */
+/** Other code in a Bun process: copies of the package, sockets and handlers of other libraries, and middleware. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -23,7 +23,7 @@ afterEach(() => Wire.resetAll());
 
 const open = (server: string, path: string) => Wire.open(ports[server]!, path);
 
-/** A client of ours is served. */
+/** Checks that a client of this package is served. */
 async function serves(server: string, path = "/ours"): Promise<void> {
   const wire = await open(server, path);
   assert.deepEqual(await wire.ask({ type: "hello" }), { type: "echo", message: { type: "hello" }, ip: "127.0.0.1" });
@@ -36,11 +36,11 @@ const NOBODY = { active: 0, clients: 0, pending: 0, reserved: 0, deadlines: 0, c
 
 describe("Two copies of the package on one Bun server", () => {
   for (const server of ["first handler", "second handler"]) {
-    it(`serve each their own sockets under the ${server}`, async () => {
+    it(`each serve their own sockets with the ${server}`, async () => {
       for (const path of ["/first?access_token=ada", "/second?access_token=bob"]) await serves(server, path);
     });
 
-    it(`send what one broadcasts to its admins to no guest of the other under the ${server}`, async () => {
+    it(`send a broadcast of one copy to no client of the other with the ${server}`, async () => {
       for (const [ours, theirs] of [["first", "second"], ["second", "first"]] as const) {
         const guests = await Promise.all([1, 2].map(() => open(server, `/${ours}?access_token=guest`)));
         const admins = await Promise.all([1, 2].map(() => open(server, `/${theirs}?access_token=admin`)));
@@ -59,7 +59,7 @@ describe("A socket of another library under the handler of noroshi/bun", () => {
   /** A message, a ping and a pong, read with the handshake: no callback may throw. */
   const everything = Buffer.concat([frame(1, "text"), frame(2, Buffer.from([0])), frame(9, "ping"), frame(10, "pong")]);
 
-  it("is closed with 1011, whatever that library keeps with it, and the log names the remedy", async () => {
+  it("is closed with 1011, whatever its data, and the log names the remedy", async () => {
     const data = ["absent", "undefined", "null", "text", "number", "list", "empty", "frozen", "nothing"];
     for (const path of ["/hono", ...data.map((name) => `/bare/${name}`)]) {
       const wire = await Wire.open(ports["foreign"]!, path, { follow: everything });
@@ -70,12 +70,12 @@ describe("A socket of another library under the handler of noroshi/bun", () => {
     assert.match(JSON.parse(line).message, /websocketWith\(/);
   });
 
-  it("may be reset", async () => {
+  it("may be reset without an effect on other sockets", async () => {
     for (const path of ["/hono", "/bare/absent"]) (await open("foreign", path)).reset();
     await serves("foreign");
   });
 
-  it("is served by its library's own handler with websocketWith", async () => {
+  it("is served by the handler of its library with websocketWith", async () => {
     const wire = await open("both", "/hono");
     assert.equal(await wire.text(), "opened");
     wire.send("hello");
@@ -89,7 +89,7 @@ describe("A socket of another library under the handler of noroshi/bun", () => {
     await serves("both");
   });
 
-  it("gets no answer from a handler that has no callback for it", async () => {
+  it("is ignored by a handler of websocketWith that has no callback for the event", async () => {
     const wire = await Wire.open(ports["few"]!, "/bare/empty", { follow: everything });
     await wire.ponged(1);
     assert.equal((await wire.close(1000)).code, 1000);
@@ -97,20 +97,20 @@ describe("A socket of another library under the handler of noroshi/bun", () => {
   });
 });
 
-describe("A socket of ours on a Bun server with another handler", () => {
+describe("A socket of this package on a Bun server with another handler", () => {
   for (const server of ["wrong hono", "wrong bare"]) {
-    it(`gives its place back and is reported: ${server}`, async () => {
+    it(`releases its slot and is reported: ${server}`, async () => {
       const wire = await open(server, "/ours");
       assert.deepEqual(await bun.control(server, "stats"), NOBODY);
       const [line = ""] = await bun.control("all", "logged", { text: "another WebSocket handler" });
       assert.match(JSON.parse(line).message, /pass websocket of "noroshi\/bun", or websocketWith\(/);
       await bun.control("all", "log");
-      // Without a callback of its own for it, nobody can close it.
+      // Without a callback of this package, nothing can close the socket.
       if (server === "wrong hono") assert.deepEqual(await wire.closed, { code: 1011, reason: "No handler for this socket" });
     });
   }
 
-  it("is closed with 1011 and forgotten when the handler was exchanged while it was open", async () => {
+  it("is closed with 1011 and released when the handler is replaced while it is open", async () => {
     const ours = await open("exchanged", "/ours");
     assert.equal((await ours.ask({ type: "hello" })).type, "echo");
     await bun.control("exchanged", "exchange", { handler: "hono" });
@@ -148,11 +148,11 @@ describe("A copy of the request on Bun", () => {
     assert.deepEqual(await bun.control("mount", "stats"), NOBODY);
   });
 
-  it("is none behind route() and a mount that keeps the request", async () => {
+  it("is not made by route() or by a mount that keeps the request", async () => {
     for (const path of ["/route/ours", "/same/ours"]) await serves("mount", path);
   });
 
-  it("is upgraded behind noroshi/serve, and where { server, request } is the env", async () => {
+  it("is upgraded behind noroshi/serve, and with { server, request } as env", async () => {
     for (const server of ["mount with request", "routes", "serve"]) {
       for (const path of ["/mount/ours", "/clone", "/route/ours", "/same/ours"]) await serves(server, path);
     }
@@ -160,25 +160,25 @@ describe("A copy of the request on Bun", () => {
 });
 
 describe("Middleware on Bun", () => {
-  it("that answers before the upgrade leaves no connection behind", async () => {
+  it("leaves no connection when it answers before the upgrade", async () => {
     const wire = await Wire.request(ports["late"]!, "/timeout?access_token=ada");
     assert.equal(wire.answer.status, 504);
     await bun.control("authenticate", "release");
     assert.deepEqual(await bun.control("late", "stats"), NOBODY);
   });
 
-  for (const [path, how] of [["/throws", "throws"], ["/answers", "answers otherwise"]] as const) {
-    it(`that ${how} after next() is too late: the 101 has left, and the connection lives`, () => serves("late", path));
+  for (const [path, how] of [["/throws", "throws"], ["/answers", "returns another response"]] as const) {
+    it(`keeps the connection when it ${how} after next(), because the 101 has been sent`, () => serves("late", path));
   }
 
-  it("that awaits after next() holds nothing up: the 101 has left", async () => {
+  it("does not delay the connection when it awaits after next(), because the 101 has been sent", async () => {
     await serves("late", "/awaits");
     await bun.control("middleware", "release");
   });
 });
 
-describe("A Bun server that lives through a hot reload", () => {
-  it("sends what is broadcast to admins after it to no guest from before it, whose socket lives on", async () => {
+describe("A Bun server after a hot reload", () => {
+  it("keeps earlier sockets open, and sends a broadcast to admins to no earlier guest", async () => {
     const folder = mkdtempSync(join(tmpdir(), "noroshi-hot-"));
     const main = join(folder, "main.ts");
     const load = (count: number) =>

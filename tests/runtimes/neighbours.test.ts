@@ -22,18 +22,18 @@ import { Wire } from "./wire.ts";
 const TIMEOUT = { timeout: 300_000 };
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** A library beside ours. */
+/** A library beside this package. */
 interface Neighbour {
-  /** Builds the server, theirs before ours or after, as `attach` is called. */
+  /** Builds the server. The library attaches before or after the call of `attach`. */
   start(app: Hono, attach: (server: Server, app: Hono) => void): Promise<Server> | Server;
-  /** Where its own WebSockets are. */
+  /** The path of its own WebSockets. */
   path: string;
   headers?: Record<string, string>;
-  /** Its socket works. */
+  /** Checks that its socket works. */
   check(wire: Wire): Promise<void>;
-  /** What a plain GET of `/page` answers. @default `page` */
+  /** The response to a plain GET of `/page`. @default `page` */
   page?: RegExp;
-  /** The app answers no plain request. */
+  /** Whether the app answers no plain request. */
   isAlone?: boolean;
 }
 
@@ -118,7 +118,7 @@ const NEIGHBOURS: Record<string, Neighbour> = {
     start(app, attach) {
       const server = serverOf(app);
       attach(server, app);
-      echo(server, () => new Promise((resolve) => setTimeout(resolve, 100))); // Longer than the pipeline takes to say 404.
+      echo(server, () => new Promise((resolve) => setTimeout(resolve, 100))); // Longer than the pipeline takes to answer 404.
       return server;
     },
     path: "/theirs",
@@ -254,7 +254,7 @@ const NEIGHBOURS: Record<string, Neighbour> = {
 
 let copied: Promise<{ attachWebSocket: typeof attachWebSocket; WebSocketController: typeof WebSocketController }> | undefined;
 
-/** The package once more, as two versions of it in one process. */
+/** A second copy of the package, as with two versions in one process. */
 function importCopy(): NonNullable<typeof copied> {
   return copied ??= (async () => {
     const directory = await mkdtemp(join(tmpdir(), "noroshi-copy-"));
@@ -270,7 +270,7 @@ function importCopy(): NonNullable<typeof copied> {
   })();
 }
 
-// A client that nobody takes waits for 5 s: at the same time with each neighbour.
+// An unclaimed upgrade waits for 5 s, so the neighbours are tested concurrently.
 describe("attachWebSocket", { concurrency: true }, () => {
   after(() => Wire.resetAll());
 
@@ -292,7 +292,7 @@ function testBeside(name: string, neighbour: Neighbour): void {
     };
     const { path, headers = {}, page = /page/, isAlone = false } = neighbour;
 
-    it("opens theirs and ours, at once and after each other", TIMEOUT, async () => {
+    it("opens sockets of both, concurrently and in either order", TIMEOUT, async () => {
       const { port, controller } = await start();
       const first = await Promise.all([Wire.open(port, path, { headers }), Wire.open(port, "/websocket")]);
       const second = await Promise.all([Wire.open(port, "/websocket"), Wire.open(port, path, { headers })]);
@@ -310,7 +310,7 @@ function testBeside(name: string, neighbour: Neighbour): void {
       assert.match(await response.text(), page);
     });
 
-    it("hands a POST that offers h2c to the request listeners, body and all", TIMEOUT, async () => {
+    it("passes a POST that offers h2c to the request listeners with its body", TIMEOUT, async () => {
       const { port } = await start();
       const client = new Stubborn(
         port,
@@ -326,7 +326,7 @@ function testBeside(name: string, neighbour: Neighbour): void {
       client.reset();
     });
 
-    it("ends an upgrade that nobody takes, and lives when such a client resets", TIMEOUT, async () => {
+    it("ends an upgrade that no library claims, and survives resets of such clients", TIMEOUT, async () => {
       const { server, port, controller } = await start();
       const unknown = new Stubborn(port, requestOf("GET", "/nothing", OPENING));
       const other = new Stubborn(port, requestOf("GET", "/nothing", { Connection: "Upgrade", Upgrade: "x" }));
@@ -344,7 +344,7 @@ function testBeside(name: string, neighbour: Neighbour): void {
 
 function testListeners(): void {
   describe("Beside an upgrade listener", () => {
-    it("shows it no upgrade of our routes, however long their token takes", TIMEOUT, async () => {
+    it("hides upgrades of the app's routes from it, however long authentication takes", TIMEOUT, async () => {
       const seen: (string | undefined)[] = [];
       let release = () => {};
       const verified = new Promise<void>((resolve) => release = resolve);
@@ -365,7 +365,7 @@ function testListeners(): void {
       attachWebSocket(server, app);
       const port = await listen(server);
       const slow = Wire.begin(port, "/api/room?access_token=ann");
-      const unknown = await Wire.request(port, "/nothing"); // Waits for as long as a neighbour may take.
+      const unknown = await Wire.request(port, "/nothing"); // Waits as long as a neighbour may take.
       assert.equal(unknown.answer.status, 404);
       release();
       await slow.answered;
@@ -373,7 +373,7 @@ function testListeners(): void {
       assert.deepEqual(seen, ["/nothing"]);
     });
 
-    it("upgrades a handler of the application that calls controller.upgrade", TIMEOUT, async () => {
+    it("upgrades a route whose own handler calls controller.upgrade", TIMEOUT, async () => {
       const controller = new WebSocketController({ mode: "public", logger: false });
       const app = new Hono().get("/rooms/:room", (c, next) => controller.upgrade(c, next));
       const server = serverOf(app);
@@ -384,7 +384,7 @@ function testListeners(): void {
       await echoes(await Wire.open(port, "/theirs"));
     });
 
-    it("leaves it what asks for another protocol", TIMEOUT, async () => {
+    it("leaves it the upgrades to other protocols", TIMEOUT, async () => {
       const server = serverOf(new Hono());
       server.on("upgrade", ({ headers }, socket: Socket) => {
         if (headers.upgrade === "tcp") {

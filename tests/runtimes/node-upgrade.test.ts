@@ -1,11 +1,11 @@
-/** What upgrades that end without a WebSocket leave behind, behind `noroshi/serve` on Node and on Deno. */
+/** Resources after upgrades that end without a WebSocket, behind `noroshi/serve` on Node and on Deno. */
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
 import { OPENING, requestOf, Stubborn } from "../support/node-server.ts";
 import { startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
-/** Resolves when no place is taken. The clock of the fixture stands still, so no deadline gives one back. */
+/** Resolves when no slot is reserved. The clock of the fixture stands still, so no deadline releases one. */
 async function untilEmpty(server: TestServer): Promise<void> {
   while ((await server.control("public", "stats")).reserved > 0);
 }
@@ -14,10 +14,10 @@ for (const runtime of ["node", "deno"] as const) {
   describe(`serve on ${runtime}`, () => {
     afterEach(() => Wire.resetAll());
 
-    it("is reachable while refused clients keep their sides open, with 200 file descriptors", { timeout: 300_000 }, async () => {
+    it("stays reachable with 200 descriptors while refused clients keep their sides open", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime, undefined, 200);
       const clients = Array.from({ length: 300 }, () => new Stubborn(server.port, requestOf("GET", "/guarded/public", OPENING)));
-      // Out of descriptors a server drops the next ones unanswered. Each try below is a connection of its own, and its end is waited for.
+      // Without descriptors, a server drops connections unanswered. Each try below is a new connection.
       for (const client of clients.slice(0, 60)) assert.match(await client.until(/HTTP/), /^HTTP\/1.1 403 /);
       for (let status = 0; status !== 101;) {
         const wire = Wire.begin(server.port, "/public");
@@ -28,7 +28,7 @@ for (const runtime of ["node", "deno"] as const) {
       assert.equal(await server.stop(), 0);
     });
 
-    it("has every place back when clients leave during the upgrade", { timeout: 300_000 }, async () => {
+    it("releases every slot when clients leave during the upgrade", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime);
       for (const headers of [{}, { "Sec-WebSocket-Protocol": "a," }, { Upgrade: "websocket, foo" }]) {
         for (

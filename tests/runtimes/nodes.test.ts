@@ -4,8 +4,8 @@
  * received with what was published, the members that nodes list with the clients that are connected, and the memory of the nodes at the end
  * with that at the start. The clocks of the nodes differ.
  *
- * - `FAULT_SECONDS=3600` goes on for an hour instead of 30 s, with Redis and NATS at once; `FAULT_BROKER=redis` with one, and
- *   `FAULT_BROKER=postgres` with PostgreSQL. `npm run test:long` goes on for ten minutes.
+ * - `FAULT_SECONDS=3600` runs for an hour instead of 30 s, with Redis and NATS concurrently; `FAULT_BROKER=redis` runs with one, and
+ *   `FAULT_BROKER=postgres` with PostgreSQL. `npm run test:long` runs for ten minutes.
  * - `SEED=…` repeats the random choices of another run.
  * - `FAULTS=all` has every fault, also what a broker loses.
  * - `FAULTS="nodes killed,backup restored"` has only these faults, and `FAULTS=none` none; `-backup restored` all but this one.
@@ -29,16 +29,16 @@ const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 30);
 const FAULTS = process.env["FAULTS"]?.split(",").map((name) => name.trim());
 const ONLY = process.env["FAULT_BROKER"];
 const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
-/** Each client has some of them. */
+/** Each client subscribes to some of them. */
 const CHANNELS = Array.from({ length: 24 }, (_, index) => `log:${index}`);
-/** After the last fault: whoever was cut off is to be back after this, and whoever is gone is to be told of as gone after that, in ms. */
+/** After the last fault, disconnected clients must be back after `BACK`, and members that left reported after `SETTLED`, in ms. */
 const BACK = 7_000;
 const SETTLED = 15_000;
-/** For so long nobody has come or gone when it is looked at who is there, in ms: whoever was late is no ghost. */
+/** How long no client has connected or left when members are compared, in ms, so that a late leave is no error. */
 const QUIET = 5_000;
-/** What a run tries at least. */
+/** The least that a run must have tried. */
 const ENOUGH = { published: 100, recovered: 10, faults: 5 };
-/** A run that has not tried enough goes on for at most this much longer, in ms. */
+/** The longest extension of a run that has not tried enough, in ms. */
 const EXTENSION = 90_000;
 /** A client that is not back this long after the last fault is lost, in ms. */
 const TOO_LATE = 120_000;
@@ -46,17 +46,17 @@ const TOO_LATE = 120_000;
 const WEIGHED = 250;
 /** Measurements that each third of a run must have. */
 const MIN_WEIGHED = 10;
-/** Memory that a node may have more in the last third of a run than in the first, in MB, and times. */
+/** How much more memory a node may have in the last third of a run than in the first: in MB, and as a factor. */
 const GROWTH = [100, 1.25] as const;
 
-/** Left out by default: each begins all histories again, and a short run would have little to recover. `FAULTS=all` has them. */
+/** Left out by default: each restarts all histories, so a short run would have little to recover. `FAULTS=all` includes them. */
 const LOSSES = [...Object.keys(REDIS_LOSSES), ...Object.keys(NATS_LOSSES)];
 
 interface BrokerKind {
   readonly skip: string | false;
   readonly losses: Readonly<Record<string, StoreLoss>>;
   /**
-   * A restart may begin all histories anew: on a busy machine the leases of all nodes may be over, and then none of them can say whether
+   * A restart may begin all histories again: on a busy machine the leases of all nodes may be over, and then none of them can say whether
    * the broker has lost anything.
    */
   readonly mayEndHistories?: true;
@@ -79,23 +79,23 @@ const BROKERS: Record<string, BrokerKind> = {
   },
 };
 
-/** What goes wrong, one after the other. */
+/** The faults, which happen one after the other. */
 class Faults {
   readonly counts: Record<string, number> = {};
-  /** Histories that may have begun anew by what was lost. */
+  /** The number of histories that may have begun again after a loss. */
   lostHistories = 0;
-  /** What happened when. */
+  /** The faults with their times. */
   readonly history: string[] = [];
-  /** What was answered to who went beyond a limit. */
+  /** Unexpected answers to clients that exceeded a limit. */
   readonly problems: string[] = [];
   readonly #random: Random;
   readonly #store: Store;
   readonly #seconds: () => number;
   readonly #nodes: readonly NodeProcess[];
-  /** Where clients were when somebody attacked last. */
+  /** The positions of clients at the last attack. */
   readonly #positions = new Map<string, { epoch: string; offset: number }>();
   readonly #clients: readonly WanderingClient[];
-  /** Histories that a restart of the broker may begin anew. */
+  /** The number of histories that a restart of the broker may begin again. */
   readonly #endedByRestart: number;
   readonly #kinds: Record<string, () => Promise<void>> = {
     "nodes killed": async () => {
@@ -165,7 +165,7 @@ class Faults {
     for (const kind of Object.keys(this.#kinds)) this.counts[kind] = 0;
   }
 
-  /** Goes on until the time has come. */
+  /** Injects faults until the run is over. */
   async happen(isOver: () => boolean): Promise<void> {
     const without = FAULTS?.filter((name) => name.startsWith("-")).map((name) => name.slice(1)) ?? LOSSES;
     const only = FAULTS?.filter((name) => !name.startsWith("-") && name !== "all") ?? [];
@@ -177,7 +177,7 @@ class Faults {
     while (!isOver()) {
       await pause(200 + this.#random.below(1_500));
       if (kinds.length === 0) continue;
-      // A broker that ends by itself, as over a backup that was copied while it wrote, is one more fault.
+      // A broker may exit by itself, as over a backup that was copied during a write. That is one more fault.
       if (!this.#store.broker.isRunning) {
         this.counts["broker ended by itself"] = (this.counts["broker ended by itself"] ?? 0) + 1;
         await this.#store.broker.start();
@@ -195,7 +195,7 @@ class Faults {
     }
   }
 
-  /** Their connections are black holes. */
+  /** Turns the connections of these clients into black holes. */
   cutOff(clients: readonly WanderingClient[]): void {
     const ports = new Set(clients.flatMap(({ port }) => port ?? []));
     for (const { front } of this.#nodes) front.blackHole(ports);
@@ -210,14 +210,14 @@ describe("Nodes", { concurrency: true }, () => {
   for (const [name, kind] of Object.entries(BROKERS)) {
     const { skip, start } = kind;
     if (ONLY !== undefined && name !== ONLY) continue;
-    it(`lose, double and reorder nothing, and tell of no ghosts, over faults of theirs, of clients and of ${name}`, {
+    it(`lose, repeat and reorder nothing, and list no member that left, under faults of nodes, clients and ${name}`, {
       skip,
       timeout: SECONDS * 1_000 + EXTENSION + TOO_LATE + 60_000,
     }, async () => {
       const random = new Random();
       const checker = new Checker();
       const nodes: NodeProcess[] = [];
-      // Its own random, for how often the clients draw depends on the time.
+      // A random source of its own, because the clients draw a number of values that depends on timing.
       const store: Store = { broker: await start(), nodes, channels: CHANNELS, random: new Random(random.seed) };
       const isSigned = (process.env["FAULT_SIGNED"] ?? `${random.seed % 2 === 1}`) === "true";
       const skew = 1_000 * Number(process.env["FAULT_SKEW"] ?? (isSigned ? 20 : 7_200));
@@ -234,7 +234,7 @@ describe("Nodes", { concurrency: true }, () => {
         const clients = Array.from({ length: CLIENTS }, (_, index) => {
           const channels = [0, 1, 2].map((third) => CHANNELS[third * 8 + random.below(8)]!); // There are 24.
           const options = { ports, channels, random, checker, slowness: CLIENTS / 3, room: "room" };
-          // Every other one is nobody, and a member by its connection.
+          // Every second client is anonymous, and a member by its connection.
           const who = { watches: index % 10 === 0, ...(index % 2 === 0 && { user: `user${index}` }) };
           return new WanderingClient(`c${index}`, options, who);
         });
@@ -242,10 +242,10 @@ describe("Nodes", { concurrency: true }, () => {
         const hasTriedEnough = () =>
           checker.counts.published > ENOUGH.published && checker.counts.recovered > ENOUGH.recovered &&
           (faults.history.length >= ENOUGH.faults || FAULTS?.includes("none") === true);
-        // A busy machine does less in the same time, and goes on for longer.
+        // A busy machine does less in the same time, so the run continues for longer.
         const end = performance.now() + SECONDS * 1_000;
         const isOver = () => performance.now() >= end && (hasTriedEnough() || performance.now() >= end + EXTENSION);
-        // Some are gone without a word at the end.
+        // Some clients vanish without a close at the end.
         const staying = clients.slice(CLIENTS / 10);
         const gone = clients.slice(0, CLIENTS / 10);
         const wandering = Promise.all(staying.map((client) => client.wander(() => performance.now() >= last + BACK)));
@@ -256,7 +256,7 @@ describe("Nodes", { concurrency: true }, () => {
         last = performance.now();
         await wandering;
         const isTooLate = () => performance.now() >= last + TOO_LATE;
-        // Who was given up once more, by a machine that was busy for seconds, comes back once more.
+        // A client that was closed again, because the machine was busy for seconds, reconnects again.
         for (let away = staying; away.length > 0; away = staying.filter(({ isConnected }) => !isConnected)) {
           await Promise.all(away.map((client) => client.settle(isTooLate)));
           await pause(Math.max(QUIET, last + SETTLED - performance.now()));
@@ -284,7 +284,7 @@ describe("Nodes", { concurrency: true }, () => {
         const problems = [...checker.problems(), ...faults.problems];
         if (problems.length > 0) console.log(`${name}: ${faults.history.join(", ")}`);
         assert.deepEqual(problems, [], `SEED=${random.seed}`);
-        // What the broker has kept goes on, and of what it has lost each begins once more.
+        // Histories that the broker has kept continue, and each that it has lost begins again.
         assert.ok(histories >= CHANNELS.length, "a history was never begun");
         assert.ok(histories <= CHANNELS.length + 2 * lostHistories, `${histories} histories for ${lostHistories} that were lost`);
         for (const { runtime, first, last } of memory) {

@@ -1,4 +1,4 @@
-/** A Durable Object that is called by RPC, from wherever an application does it, and whose class has methods of its own. */
+/** A Durable Object that is called by RPC from everywhere an application may call it, and whose class has methods of its own. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -40,7 +40,7 @@ describe("An object", () => {
     await worker.miniflare.dispose();
   });
 
-  it("publishes, broadcasts, disconnects and counts when a Worker calls it", async () => {
+  it("publishes, broadcasts, disconnects and returns stats when a Worker calls it", async () => {
     const wire = await open("called");
     await wire.ask({ type: "auth", access_token: "ann" });
     await begin(wire, "room:1");
@@ -68,7 +68,7 @@ describe("An object", () => {
     assert.deepEqual(await wire.closed, { code: 4000, reason: "moved" });
   });
 
-  it("publishes once for an id, after an eviction too", async () => {
+  it("publishes once for an id, also after an eviction", async () => {
     const said = ["room:1", "said", { text: "once" }, { id: "1" }];
     const position = await call("once", "publish", ...said);
     assert.deepEqual(await call("once", "publish", ...said), position);
@@ -88,7 +88,7 @@ describe("An object", () => {
   it("starts a subscription that was waiting for authorize when it hibernated", async () => {
     const wire = await open("waiting");
     wire.send({ type: "subscribe", channel: "closed:1", uid: 1 });
-    // Each answer is of a later event, and is sent once everything before it is stored.
+    // Each answer belongs to a later event, and is sent after everything before it is stored.
     for (const uid of [2, 3]) assert.equal((await wire.ask({ type: "ping", uid })).type, "pong");
     await call("waiting", "openDoors");
     await evict("waiting");
@@ -114,7 +114,7 @@ describe("An object", () => {
     assert.deepEqual((await wire.next()).data, { text: "from another object" });
   });
 
-  it("refuses wrong arguments with an error that says what to pass", async () => {
+  it("refuses wrong arguments with an error that names what to pass", async () => {
     const wrong: [method: string, args: unknown[], message: RegExp][] = [
       ["publish", [], /^Cannot publish to "undefined": no such channel is declared/],
       ["publish", ["elsewhere", "said", {}], /no such channel is declared/],
@@ -157,14 +157,14 @@ describe("An object", () => {
     assert.equal((await call("extended", "stats")).closed, 1);
   });
 
-  it("gives a subclass an alarm of its own beside its timers, which survives an eviction", async () => {
+  it("gives a subclass its own alarm beside the controller's timers, which survives an eviction", async () => {
     await call("alarmed", "setAlarm", 600_000);
     assert.equal(await call("alarmed", "hasAlarm"), true);
     await call("alarmed", "deleteAlarm");
     assert.equal(await call("alarmed", "hasAlarm"), false);
-    // The controller's own deadline, of the history, is an alarm too.
+    // The controller's deadline for the history uses the alarm, too.
     await call("alarmed", "publish", "room:1", "said", { text: "a deadline" });
-    // Where a busy machine takes longer than that, it has rung before the eviction: then with a longer one.
+    // On a busy machine the alarm may ring before the eviction. Then the test tries again with a longer delay.
     for (let delay = 250, begin = -Infinity; performance.now() - begin >= delay;) {
       delay *= 2;
       begin = performance.now();
@@ -175,7 +175,7 @@ describe("An object", () => {
     assert.equal(await call("alarmed", "hasAlarm"), false);
   });
 
-  it("repeats an alarm that fails, and one that an eviction has ended", async () => {
+  it("retries an alarm that fails, and one that an eviction has ended", async () => {
     await call("failing", "setAlarm", 0, 1);
     assert.deepEqual(await call("failing", "wait", "alarm 1"), ["constructor", "alarm 0", "alarm 1"]);
     await call("stalled", "setAlarm", 0, 0, true);
@@ -184,7 +184,7 @@ describe("An object", () => {
     assert.deepEqual(await call("stalled", "wait", "alarm 1"), ["constructor", "alarm 1"]);
   });
 
-  it("starts anew when it deletes all and ends itself", async () => {
+  it("starts empty after it has deleted everything and aborted itself", async () => {
     const wire = await open("erased");
     await begin(wire, "room:1");
     await call("erased", "publish", "room:1", "said", { text: "before" });
@@ -207,7 +207,7 @@ describe("An object", () => {
     assert.deepEqual((await again.next()).data, { text: "scheduled 1" });
   });
 
-  it("calls what is scheduled, after an eviction too, repeats what fails, and keeps dead letters", async () => {
+  it("runs scheduled calls, also after an eviction, retries failed ones, and keeps dead letters", async () => {
     const wire = await open("scheduling");
     await begin(wire, "room:1");
     await call("scheduling", "schedule", 300, "say", { text: "later" });
@@ -219,7 +219,7 @@ describe("An object", () => {
     const id = await call("scheduling", "schedule", 0, "say", { text: "never", failures: 2 });
     await call("scheduling", "schedule", 100, "say", { text: "after that" });
     assert.deepEqual((await wire.next()).data, { text: "after that 1" });
-    // On a busy machine what is repeated comes after what was due later.
+    // On a busy machine the retry may come after the call that was due later.
     let letters: Record<string, unknown>[] = [];
     await until(async () => (letters = await call("scheduling", "deadLetters")).length > 0);
     const [{ due: _, ...letter }] = letters as [Record<string, unknown>]; // As awaited.

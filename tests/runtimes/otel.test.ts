@@ -1,4 +1,4 @@
-/** The metrics of `noroshi/otel` on each runtime: read by the real Prometheus, they add up after clients came and went in every way. */
+/** The metrics of `noroshi/otel` on each runtime, read by a real Prometheus, add up after connections with every kind of close. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -19,7 +19,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const fixture = join(here, "fixture/observed-serve.ts");
 const example = join(here, "../../examples/observability");
 
-/** The ways of a client, with the cause that its close has; `undefined`: it stays. */
+/** The ways a client ends, with the cause of the close; `undefined` if it stays. */
 const WAYS: readonly [cause: string | undefined, way: (socket: WebSocket) => unknown][] = [
   ["client", (socket) => socket.close(1000)],
   ["error", (socket) => socket.terminate()],
@@ -33,16 +33,16 @@ const WAYS: readonly [cause: string | undefined, way: (socket: WebSocket) => unk
   }],
 ];
 
-/** Runs the cycles, some at a time. Every tenth client stays open. */
+/** Runs the cycles, several at a time. Every tenth client stays open. */
 async function runCycles(port: number, staying: WebSocket[]): Promise<Record<string, number>> {
   const closes: Record<string, number> = {};
   const cycle = async (number: number) => {
     const socket = new WebSocket(`ws://127.0.0.1:${port}/websocket`);
-    socket.on("error", () => {}); // A server that closes may reset.
+    socket.on("error", () => {}); // The server may reset the connection when it closes.
     await once(socket, "open");
     if (number % 10 === 9) {
       staying.push(socket);
-      socket.send('{"type":"auth","access_token":"good"}'); // Who does not is closed after 10 s.
+      socket.send('{"type":"auth","access_token":"good"}'); // Without this message it is closed after 10 s.
       socket.send('{"type":"subscribe","channel":"room:1","recover":{"epoch":"lost","offset":1}}');
       for await (const [data] of on(socket, "message")) if (String(data).includes('"recovered":false')) return;
     }
@@ -58,7 +58,7 @@ async function runCycles(port: number, staying: WebSocket[]): Promise<Record<str
   return closes;
 }
 
-/** A test of the rules: so many calls a minute fail with this `error.type`, and the alert fires or not. */
+/** A test of the rules: this many calls per minute fail with this `error.type`, and the alert fires or not. */
 const alertTest = (calls: number, errorType: string, isFired: boolean): string => `
 rule_files: [${JSON.stringify(join(example, "alerts.yaml"))}]
 tests:
@@ -98,7 +98,7 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
   const staying: WebSocket[] = [];
   let prometheus: BrokerProcess;
 
-  /** The value of a query for each series by one of its labels, from the first time that it has a result which passes. */
+  /** The values of a query by one label of each series, once `isReady` accepts them. */
   async function query(
     text: string,
     label: string,
@@ -128,12 +128,12 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
   });
 
   for (const runtime of runtimes) {
-    it(`add up on ${runtime}: opened − closed = active, by every cause`, { timeout: 300_000 }, async () => {
+    it(`add up on ${runtime}: opened − closed = active, for every cause`, { timeout: 300_000 }, async () => {
       const of = (metric: string) => `${metric}{runtime="${runtime}"}`;
       const expected = closes[runtime]!;
       const total = Object.values(expected).reduce((sum, count) => sum + count, 0);
       assert.equal(total, CYCLES - Math.floor(CYCLES / 10));
-      // The server may notice the last end after its client has.
+      // The server may notice the last close after its client.
       const opened = await query(of("noroshi_server_connections_opened_total"), "runtime", (found) => found[runtime] === CYCLES);
       const active = await query(
         of("noroshi_server_active_connections"),
@@ -161,7 +161,7 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
     });
   }
 
-  it("have rules and a dashboard that name nothing else", { timeout: 300_000 }, async () => {
+  it("include every name that the rules and the dashboard use", { timeout: 300_000 }, async () => {
     const response = await fetch(`http://127.0.0.1:${servers.node!.port}/metrics`);
     const metrics = await response.text();
     assert.match(await promtool(`check config ${join(example, "prometheus.yaml")}`), /SUCCESS: \d+ rules found/);
@@ -182,7 +182,7 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
   });
 });
 
-it("The alert of handlers fires for crashes, and not for answers of the application", { skip: lacks("promtool") }, async (t) => {
+it("The handler alert fires for crashes, and not for answers of the application", { skip: lacks("promtool") }, async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "noroshi-alerts-"));
   t.after(() => rm(folder, { recursive: true, force: true }));
   const file = join(folder, "alerts.test.yaml");

@@ -1,4 +1,4 @@
-/** A client that has more to send than its server takes at once: nothing closes it, and nothing is lost. */
+/** A client with more to send than its server accepts at once stays connected and loses nothing. */
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -15,7 +15,7 @@ const file = join(dirname(fileURLToPath(import.meta.url)), "fixture/paced-serve.
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, n) => n);
 
 for (const runtime of ["node", "bun", "deno"] as const) {
-  describe(`A client with more than a server on ${runtime} takes at once`, () => {
+  describe(`A client that sends more than a server on ${runtime} accepts at once`, () => {
     let server: TestServer;
     before(async () => void (server = await startServer(runtime, file)));
     after(() => server.stop());
@@ -27,14 +27,14 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       return await response.json();
     }
 
-    /** A controller with these limits, and a client behind a network that is down until the test says otherwise. */
+    /** A controller with these limits, and a client behind a proxy that the test can take down. */
     async function pace(pacing: Pacing, options: ClientOptions = {}) {
       const id = await post("/make", pacing) as number;
       const proxy = await Proxy.open(server.port);
       const client = createClient(`ws://127.0.0.1:${proxy.port}/${id}`, {
         WebSocket: Ws as unknown as WebSocketConstructor, // It has all that is needed.
         backoff: { base: 10, cap: 20 },
-        // A machine that stands still for seconds would look like one that slept, after which the client is impatient.
+        // A stall of the machine would look like sleep, after which the client waits less for the server.
         heartbeat: 0,
         ...options,
       });
@@ -45,7 +45,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
         proxy,
         errors,
         id,
-        /** What the server says once the client has been answered: what was sent before has been handled. */
+        /** The report of the server. Everything sent before an answered request has been handled. */
         async read() {
           return await post(`/read/${id}`) as { handled: number[]; closes: number[]; limited: number };
         },
@@ -56,7 +56,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       };
     }
 
-    it("has all of a full outbox handled after it was offline", { timeout: 300_000 }, async () => {
+    it("sends its full outbox after it was offline", { timeout: 300_000 }, async () => {
       await using paced = await pace({});
       const { client, proxy, errors, read } = paced;
       await client.ready;
@@ -72,7 +72,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       assert.deepEqual(errors.filter((error) => (error as { code: string }).code !== "NOT_CONNECTED"), []);
     });
 
-    it("has a hundred subscriptions again after it was offline", { timeout: 300_000 }, async () => {
+    it("restores a hundred subscriptions after each reconnect", { timeout: 300_000 }, async () => {
       await using paced = await pace({});
       const { client, proxy, read } = paced;
       const counts = new Map<string, number>();
@@ -96,7 +96,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       assert.ok([...counts.values()].every((count) => count <= 4), "asked for more than once a connection");
     });
 
-    it("has seventy idempotent requests answered that were cut off", { timeout: 300_000 }, async () => {
+    it("receives the answers to seventy idempotent requests that a disconnect interrupted", { timeout: 300_000 }, async () => {
       await using paced = await pace({ hold: 2 });
       const { client, proxy, read } = paced;
       await client.ready;
@@ -107,7 +107,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       assert.deepEqual((await read()).closes.filter((code) => code !== 1006), []);
     });
 
-    it("has a hundred parallel requests answered, and a thousand", { timeout: 300_000 }, async () => {
+    it("receives the answers to a hundred and to a thousand parallel requests", { timeout: 300_000 }, async () => {
       await using paced = await pace({ hold: 1 });
       const { client, read } = paced;
       for (const count of [100, 1_000]) {
@@ -117,7 +117,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
     });
 
     it(
-      "is refused a message, a request and a subscription that are too big, at once, and goes on",
+      "rejects a message, a request and a subscription that are too big at once, and stays connected",
       { timeout: 300_000 },
       async () => {
         await using paced = await pace({ maxPayload: 500 });
@@ -135,7 +135,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
           client.subscribe("room:1", { query: { text: "é".repeat(240) }, onError: resolve })
         );
         assert.equal((told as { code: string }).code, code);
-        // 35 bytes beside them.
+        // The rest of the message takes 35 bytes.
         const text = "é".repeat(220);
         assert.equal(await client.request("n", { n: 2, text }), 2);
         const { handled, closes } = await read();
@@ -143,7 +143,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       },
     );
 
-    it("loses nothing without a word, whatever the limits and however long it was offline", { timeout: 300_000 }, async (t) => {
+    it("loses nothing without an error, whatever the limits and the outages", { timeout: 300_000 }, async (t) => {
       const random = new Random();
       t.diagnostic(`SEED=${random.seed}`);
       for (let run = 0; run < 8; run++) {
@@ -185,7 +185,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
           }
           await new Promise((resolve) => setTimeout(resolve, random.pick([0, 30, 100])));
           proxy.isDown = false;
-          // Before the next cut: what is handed to a connection may be lost with it.
+          // Waits before the next disconnect, which may lose what has been handed to the connection.
           await Promise.all(work);
           await client.request("n", { n: -1 }, { timeout: 60_000 });
         }
@@ -202,7 +202,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       }
     });
 
-    it("has all handled, once, though another client uses up the limit that they share", { timeout: 300_000 }, async () => {
+    it("has all its requests handled once when another client uses up their shared limit", { timeout: 300_000 }, async () => {
       await using paced = await pace({ hold: 0, rateLimit: { burst: 20, messages: 5 } });
       const { client, errors, read, id } = paced;
       // The answer announces how much of the limit is left. The other client uses that up next.
@@ -222,7 +222,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       assert.equal(client.status, "open");
     });
 
-    it("holds back what a client sends that takes no notice, or closes it with 4529", { timeout: 300_000 }, async () => {
+    it("is held back when it ignores the limits, or closed with 4529", { timeout: 300_000 }, async () => {
       const id = await post("/make", { hold: 1, maxPipelined: 4, maxPayload: 1_000 }) as number;
       const wire = await Wire.open(server.port, `/${id}`);
       for (const n of numbers(2_000)) wire.send({ type: "n", n, uid: n, text: "x".repeat(200) });

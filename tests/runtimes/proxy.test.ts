@@ -19,7 +19,7 @@ type RuntimeName = typeof RUNTIMES[number];
 const fixture = fileURLToPath(new URL("fixture/proxied-serve.ts", import.meta.url));
 const hasIPv6 = Object.values(networkInterfaces()).flat().some((address) => address?.address === "::1");
 
-/** What nginx says of a page that asks it under a name. */
+/** The handshake headers of a page of `origin` that connects to `host`. */
 const page = (host: string, origin: string, headers: HandshakeOptions["headers"] = {}): HandshakeOptions => ({
   headers: { Host: host, Origin: origin, ...headers },
 });
@@ -36,7 +36,7 @@ interface Ports {
   second: number;
 }
 
-/** What stands in a location, by its name; `UPGRADE` is added unless it says otherwise. */
+/** The directives of each location, by its name. `UPGRADE` is added unless `upgrade` is `false`. */
 const LOCATIONS: Record<string, { directives?: string; upstream?: string; upgrade?: false }> = {
   // nginx's own default: the name of the upstream.
   "default-host": {},
@@ -52,7 +52,7 @@ const LOCATIONS: Record<string, { directives?: string; upstream?: string; upgrad
   },
   "ported": { directives: 'proxy_set_header X-Forwarded-For "$remote_addr:$remote_port";' },
   "ported-ipv6": { directives: 'proxy_set_header X-Forwarded-For "[$remote_addr]:$remote_port";' },
-  // In place of a proxy that clients of many addresses come to.
+  // Stands in for a proxy with clients of many addresses.
   "from": { directives: "proxy_set_header X-Forwarded-For $http_x_address;" },
   "impatient": { directives: "proxy_read_timeout 1s;" },
   "patient": { directives: "proxy_read_timeout 5s;" },
@@ -143,7 +143,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
 
   for (const runtime of RUNTIMES) {
     describe(`on ${runtime}`, () => {
-      /** Asks nginx for a path of the server, in one of the ways. */
+      /** Requests a path of the server through a location of nginx. */
       const ask = (location: string, path: string, options?: HandshakeOptions) =>
         Wire.request(ports.http, `/${runtime}/${location}/${path}`, options);
       const status = async (location: string, path: string, options?: HandshakeOptions): Promise<number> => {
@@ -156,25 +156,25 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
       const ipOf = async (wire: Wire): Promise<string | null> => (await wire.ask({ type: "who" })).data.ip;
       const logOf = async (subject: string): Promise<string> => (await servers.get(runtime)!.control(subject, "log")).join("\n");
 
-      it("a connection passes under a sub-path that the proxy takes away", async () => {
+      it("connects under a sub-path that the proxy strips", async () => {
         const wire = await open("http-host", "plain?room=1");
         const { data: { url } } = await wire.ask({ type: "who" });
         assert.equal(new URL(url).pathname + new URL(url).search, "/plain?room=1");
         assert.deepEqual(await wire.close(1000), { code: 1000, reason: "" });
       });
 
-      it("what is sent with the request, before its answer, is answered", async () => {
+      it("answers messages that are sent with the request, before its response", async () => {
         const wire = await open("http-host", "plain", { follow: frames({ type: "echo", n: 1 }, { type: "echo", n: 2 }) });
         assert.deepEqual([(await wire.next()).data.n, (await wire.next()).data.n], [1, 2]);
       });
 
-      it("messages larger than the proxy's buffers pass in both directions", async () => {
+      it("passes messages larger than the proxy's buffers in both directions", async () => {
         const wire = await open("http-host", "plain");
         const text = "é".repeat(30_000);
         assert.equal((await wire.ask({ type: "echo", text })).data.text, text);
       });
 
-      it("a close of the server's, and a reset of the client's, reach the other end", async () => {
+      it("passes on a close by the server and a reset by the client", async () => {
         const asked = await open("http-host", "plain.ends");
         asked.send({ type: "close" });
         assert.deepEqual(await asked.closed, { code: 4001, reason: "Asked for" });
@@ -186,7 +186,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         assert.deepEqual([active, reserved], [0, 0]);
       });
 
-      it("a page of the same host is let in when Host passes, with a port or without", async () => {
+      it("accepts a page of the same host when the proxy passes Host, with or without a port", async () => {
         const front = ports.http;
         for (
           const [location, host, origin] of [
@@ -199,14 +199,14 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         ) assert.equal(await status(location, "plain", page(host, origin)), 101, `${host} and ${origin} at ${location}`);
       });
 
-      it("a page of the same host is let in when the proxy writes the scheme's own port into Host", async () => {
+      it("accepts a page of the same host when the proxy adds the scheme's default port to Host", async () => {
         assert.equal(await status("port-443", "plain", page("example.com", "https://example.com")), 101);
         assert.equal(await status("port-443", "plain", page("Example.com", "https://example.com")), 101);
         assert.equal(await status("port-80", "plain", page("example.com", "http://example.com")), 101);
         assert.equal(await status("port-443", "plain", page("[2001:db8::1]", "https://[2001:db8::1]")), 101);
       });
 
-      it("a page of another port or host is refused, whatever port the proxy writes into Host", async () => {
+      it("refuses a page of another port or host, whatever port the proxy writes into Host", async () => {
         for (
           const [location, origin] of [
             ["port-8443", "https://example.com"],
@@ -221,45 +221,45 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         ) assert.equal(await status(location, "plain", page("example.com", origin)), 403, `${origin} at ${location}`);
       });
 
-      it("a page is refused when the proxy names another host, and the log says both and the remedies", async () => {
+      it("refuses a page when the proxy sends another Host, and logs the origin, the host and the remedies", async () => {
         assert.equal(await status("named-host", "plain.named", page("localhost:8088", "http://localhost:8088")), 403);
         const line = await logOf("plain.named");
         for (const part of [/http:\/\/localhost:8088/, /"chat"/, /origins/, /pass Host/]) assert.match(line, part);
       });
 
-      it("a page is refused when the proxy keeps its own default Host, and the log says both", async () => {
+      it("refuses a page when the proxy sends its own default Host, and logs the origin and the host", async () => {
         assert.equal(await status("default-host", "plain.default", page("example.com", "https://example.com")), 403);
         const line = await logOf("plain.default");
         for (const part of [/https:\/\/example\.com/, new RegExp(`"${runtime}"`), /origins/]) assert.match(line, part);
       });
 
-      it("a page is refused when the proxy cuts the port off Host, and the log says both", async () => {
+      it("refuses a page when the proxy removes the port from Host, and logs the origin and the host", async () => {
         assert.equal(await status("host", "plain.cut", page("example.com:8088", "http://example.com:8088")), 403);
         const line = await logOf("plain.cut");
         for (const part of [/http:\/\/example\.com:8088/, /"example\.com"/, /origins/]) assert.match(line, part);
       });
 
-      it("a listed origin, and a client without one, are let in whatever the proxy writes into Host", async () => {
+      it("accepts a listed origin, or a client without an origin, whatever the proxy writes into Host", async () => {
         assert.equal(await status("default-host", "listed", page("example.com", "https://example.com")), 101);
         assert.equal(await status("named-host", "listed", page("example.com:8088", "http://example.com:8088")), 101);
         assert.equal(await status("host", "listed", page("example.com:8088", "http://example.com:8088")), 101);
         assert.equal(await status("default-host", "plain"), 101);
       });
 
-      it("the address is the one that the proxy saw, whatever the client says of itself", async () => {
+      it("uses the address that the proxy saw, whatever X-Forwarded-For the client sends", async () => {
         assert.equal(await ipOf(await open("forwarded", "perip.spoof")), "127.0.0.1");
         const spoof = await open("forwarded", "perip.spoof", { headers: { "X-Forwarded-For": "203.0.113.66, 203.0.113.67" } });
         assert.equal(await ipOf(spoof), "127.0.0.1");
         assert.equal(await status("forwarded", "perip.spoof", { headers: { "X-Forwarded-For": "203.0.113.68" } }), 429);
       });
 
-      it("a port beside the address is no other address", async () => {
+      it("ignores the port beside an address", async () => {
         const wires = [await open("ported", "perip.ported"), await open("ported", "perip.ported")];
         assert.deepEqual(await Promise.all(wires.map(ipOf)), ["127.0.0.1", "127.0.0.1"]);
         assert.equal(await status("ported", "perip.ported"), 429);
       });
 
-      it("the spellings of one address, and the addresses of one IPv6 network, count together", async () => {
+      it("counts all spellings of an address, and all addresses of an IPv6 network, together", async () => {
         const one = [
           ["203.0.113.7:4711", "203.0.113.7:4712", "203.0.113.7"],
           ["2001:db8::1", "[2001:db8::1]:443", "2001:DB8:0:0::1"],
@@ -275,7 +275,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         }
       });
 
-      it("different addresses, and different IPv6 networks, count apart", async () => {
+      it("counts different addresses and different IPv6 networks separately", async () => {
         for (const address of ["203.0.113.7", "203.0.113.8", "2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:1:1::1"]) {
           for (const expected of [101, 101, 429]) {
             assert.equal(await status("from", "perip.apart", { headers: { "X-Address": address } }), expected, address);
@@ -283,7 +283,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         }
       });
 
-      it("with two proxies in a chain the address is the one that the first saw", async () => {
+      it("uses the address that the first of two chained proxies saw", async () => {
         const headers = { "X-Forwarded-For": "192.0.2.1, 192.0.2.2", "X-Address": "198.51.100.9:5000" };
         const wire = await open("chain", "perip2.chain", { headers });
         assert.equal(await ipOf(wire), "198.51.100.9");
@@ -292,7 +292,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         assert.equal(await status("chain", "perip2.chain", { headers: { ...headers, "X-Address": "198.51.100.10:5000" } }), 101);
       });
 
-      it("clients that come to the proxy over IPv6 are let in, and counted", needsIPv6, async () => {
+      it("accepts and counts clients that reach the proxy over IPv6", needsIPv6, async () => {
         const path = `/${runtime}/ported-ipv6/perip.ipv6`;
         const options = { hostname: "::1", ...page(`[::1]:${ports.ipv6}`, "http://[::1]:1") };
         const wire = await Wire.open(ports.ipv6, path, { hostname: "::1" });
@@ -306,11 +306,11 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         assert.equal(await ipOf(forwarded), "::1");
       });
 
-      it("a server that listens on IPv6 is reached", needsIPv6, async () => {
+      it("reaches a server that listens on IPv6", needsIPv6, async () => {
         assert.equal(await ipOf(await open("to-ipv6", "plain")), "::1");
       });
 
-      it("a page that came over TLS is let in though the server knows none", needsTls, async () => {
+      it("accepts a page over TLS when the server itself has no TLS", needsTls, async () => {
         for (
           const [host, origin] of [["example.com", "https://example.com"], [
             "example.com:8443",
@@ -327,7 +327,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         assert.equal((await Wire.request(ports.https, `/${runtime}/http-host/plain`, refused)).answer.status, 403);
       });
 
-      it("a page comes over HTTP/2 and its socket over HTTP/1.1, on one port", needsTls, async () => {
+      it("serves a page over HTTP/2 and its WebSocket over HTTP/1.1 on one port", needsTls, async () => {
         const session = connectHttp2(`https://127.0.0.1:${ports.https}`, { rejectUnauthorized: false });
         const get = async (path: string) => {
           const stream = session.request({ ":path": path });
@@ -350,7 +350,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         }
       });
 
-      it("a client that the proxy cuts for its silence sees 1006 and comes back", { timeout: 300_000 }, async () => {
+      it("reconnects a client that the proxy closes with 1006 for its silence", { timeout: 300_000 }, async () => {
         const client = createClient(`ws://127.0.0.1:${ports.http}/${runtime}/impatient/mute`, {
           WebSocket,
           heartbeat: 0,
@@ -359,14 +359,14 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         await client.ready;
         const closed = new Promise<number>((resolve) => client.on("close", ({ code }) => resolve(code)));
         assert.equal(await closed, 1006);
-        // On a busy machine the proxy may cut it again before the answer.
+        // On a busy machine the proxy may close it again before the answer.
         const answer = await client.request("echo", { n: 1 }, { idempotent: true, timeout: 120_000 }) as { n: number }; // As the server echoes.
         assert.equal(answer.n, 1);
         await client.close();
       });
 
-      it("a heartbeat shorter than the proxy's timeout keeps a silent connection", { timeout: 300_000 }, async () => {
-        // nginx cuts it too, or answers 504, when the machine stands still for as long: then once more.
+      it("keeps a silent connection open with a heartbeat shorter than the proxy's timeout", { timeout: 300_000 }, async () => {
+        // When the machine stalls for that long, nginx closes the connection or answers 504, and the test tries again.
         for (let tries = 1;; tries++) {
           const wire = await ask("patient", "beating");
           const isOpen = wire.answer.status === 101;
@@ -378,14 +378,14 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         }
       });
 
-      it("an extension that is offered is not taken up", async () => {
+      it("declines an offered extension", async () => {
         const headers = { "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits" };
         const wire = await open("http-host", "plain", { headers });
         assert.equal(wire.answer.headers["sec-websocket-extensions"], undefined);
         assert.equal((await wire.ask({ type: "echo", n: 1 })).data.n, 1);
       });
 
-      it("a proxy that does not pass the upgrade on is answered 426, and one that closes 400", async () => {
+      it("answers 426 when the proxy drops the Upgrade header, and 400 when it sends Connection: close", async () => {
         const downgraded = await ask("downgraded", "plain");
         assert.equal(downgraded.answer.status, 426);
         assert.match(downgraded.answer.body, /INVALID_REQUEST/);
@@ -394,7 +394,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         assert.match(closing.answer.body, /Connection header/);
       });
 
-      it("upgrades and refusals pass over a connection that the proxy kept from plain requests", async () => {
+      it("upgrades and refuses over a connection that the proxy has kept from plain requests", async () => {
         const same = page("example.com", "https://example.com");
         const plain = (options: HandshakeOptions = {}) => ({
           ...options,
@@ -417,7 +417,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         }
       });
 
-      it("a site behind Basic authentication lets in who shows a token beside it", async () => {
+      it("accepts a token beside Basic authentication of the site", async () => {
         const basic = { Authorization: `Basic ${Buffer.from("ann:secret").toString("base64")}` };
         assert.equal(await status("basic", "strict.basic?access_token=good", { headers: basic }), 101);
         assert.equal(
@@ -429,7 +429,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         assert.equal(await status("basic", "plain", { headers: basic }), 101);
       });
 
-      it("over a Unix socket there is no address, and failed tokens are limited or the log says that they are not", async () => {
+      it("has no address over a Unix socket, and limits failed tokens or logs that it does not", async () => {
         assert.equal(await ipOf(await open("unix", "plain")), null);
         let last = 401;
         for (let attempt = 0; attempt < 60 && last === 401; attempt++) {
@@ -438,7 +438,7 @@ describe("behind nginx", { concurrency: true, skip: lacks("nginx") }, () => {
         if (last !== 429) assert.match(await logOf("strict.unix"), /clientIp/);
       });
 
-      it("over a Unix socket the proxy tells the address", async () => {
+      it("uses the address that the proxy sends over a Unix socket", async () => {
         const headers = { "X-Address": "203.0.113.7:4711" };
         assert.equal(await ipOf(await open("unix-forwarded", "perip.unix", { headers })), "203.0.113.7");
         const statuses = new Set<number>();

@@ -1,7 +1,7 @@
 /**
- * Three nodes, on Bun, Deno and Node, share a real broker. 300 clients read resumable streams, and other clients of theirs attach to these.
+ * Three nodes, on Bun, Deno and Node, share a real broker. 300 clients read resumable streams, and others attach to them.
  * Meanwhile nodes are killed and cut off from the broker, connections are cut, and the broker restarts. Each stream has to come whole and
- * in order, or to end with `STREAM_LOST` after a part in order: no gap, no item twice, no reader that waits for ever.
+ * in order, or to end with `STREAM_LOST` after a part in order: no gap, no repeated item, no reader that waits for ever.
  *
  * `FAULT_SECONDS`, `FAULT_CLIENTS`, `FAULT_BROKER` and `SEED` are as in `nodes.test.ts`.
  */
@@ -20,14 +20,14 @@ import { REDIS_FLAGS } from "./store-losses.ts";
 const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 30);
 const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
 const ONLY = process.env["FAULT_BROKER"];
-/** Of each stream: how many items, and the time between two, in ms. */
+/** The number of items of each stream, and the time between two, in ms. */
 const [STEPS, PAUSE] = [25, 150];
 /** A stream that has not ended this long after the last fault hangs, in ms. */
 const TOO_LATE = 120_000;
 
-/** What a run tries at least. */
+/** The least that a run must have tried. */
 const ENOUGH = { whole: 50, attached: 10 };
-/** A run that has not tried enough goes on for at most this much longer, in ms. */
+/** The longest extension of a run that has not tried enough, in ms. */
 const EXTENSION = 90_000;
 
 const BROKERS = {
@@ -35,7 +35,7 @@ const BROKERS = {
   nats: { skip: lacks("nats-server"), start: () => BrokerProcess.nats() },
 };
 
-/** What readers have seen. */
+/** The results of all readers. */
 class Reading {
   readonly counts = { whole: 0, lost: 0, refused: 0, resumed: 0, attached: 0 };
   /** By code. */
@@ -45,7 +45,7 @@ class Reading {
   readonly open = new Set<string>();
   #last = 0;
 
-  /** @param after the item that the reader has already. */
+  /** @param after the item that the reader already has. */
   async read(who: string, stream: ClientStream<number, number>, after = 0): Promise<void> {
     const name = `${who}, ${++this.#last}`;
     this.open.add(name);
@@ -61,9 +61,9 @@ class Reading {
       this.counts.whole++;
     } catch (error) {
       const { code } = error as { code: string };
-      // A node that is without the broker for longer than `ttl`, as on a busy machine, gives up with the second code.
+      // The second code is for a node that is disconnected from the broker for longer than `ttl`, as on a busy machine.
       if (code === "STREAM_LOST" || (code === "ENGINE_UNAVAILABLE" && at > after)) this.counts.lost++;
-      // A stream that was not named cannot be resumed, and one that has not begun is asked for again.
+      // A stream without an id cannot be resumed, and one that has not begun is requested again.
       else if (at === after && (await stream.id === undefined || code === "ENGINE_UNAVAILABLE")) {
         this.counts.refused++;
         this.refusals[code] = (this.refusals[code] ?? 0) + 1;
@@ -77,7 +77,7 @@ class Reading {
 describe("Resumable streams over nodes", () => {
   for (const [name, { skip, start }] of Object.entries(BROKERS)) {
     if (ONLY !== undefined && name !== ONLY) continue;
-    it(`come whole and in order, or end with STREAM_LOST, over faults of nodes, of connections and of ${name}`, {
+    it(`arrive complete and in order, or end with STREAM_LOST, under faults of nodes, connections and ${name}`, {
       skip,
       timeout: SECONDS * 1_000 + EXTENSION + TOO_LATE + 60_000,
     }, async () => {
@@ -96,7 +96,7 @@ describe("Resumable streams over nodes", () => {
             ),
           ),
         );
-        /** Each connection is to another node. */
+        /** Connects to a random node each time. */
         class Roaming extends WebSocket {
           constructor(url: string, protocols: string[]) {
             super(url.replace("//any", `//127.0.0.1:${random.pick(nodes).front.port}`), protocols);
@@ -117,7 +117,7 @@ describe("Resumable streams over nodes", () => {
         };
         const end = performance.now() + SECONDS * 1_000;
         const hasTriedEnough = () => reading.counts.whole >= ENOUGH.whole && reading.counts.attached >= ENOUGH.attached;
-        // A busy machine does less in the same time, and goes on for longer.
+        // A busy machine does less in the same time, so the run continues for longer.
         const isOver = () => performance.now() >= end && (hasTriedEnough() || performance.now() >= end + EXTENSION);
         const users = Array.from({ length: CLIENTS }, async (_, index) => {
           const client = connect(`user${index}`);

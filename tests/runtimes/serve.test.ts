@@ -12,15 +12,15 @@ import { COMMANDS, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 describe("serve on deno", () => {
-  it("listens again after it ran out of file descriptors", { timeout: 300_000 }, async () => {
+  it("accepts connections again after it ran out of file descriptors", { timeout: 300_000 }, async () => {
     const server = await startServer("deno", undefined, 60);
     const wires: Wire[] = [];
-    // As many as there are descriptors, and some: they are accepted or not.
+    // More connections than descriptors, so some are not accepted.
     for (let i = 0; i < 100; i++) wires.push(Wire.begin(server.port, "/public"));
     await Promise.all(wires.slice(0, 20).map((wire) => wire.answered));
     for (const wire of wires) wire.reset();
     await Promise.all(wires.map((wire) => wire.closed));
-    // Not accepted until it listens again: each try is a connection of its own, and its answer is what is waited for.
+    // Each try is a new connection, and waits for its answer.
     for (let status = 0; status !== 101;) {
       const wire = Wire.begin(server.port, "/public");
       await wire.answered;
@@ -32,7 +32,7 @@ describe("serve on deno", () => {
 
 for (const runtime of ["bun", "deno", "node"] as const) {
   it(
-    `a history that is kept for an hour and a BroadcastChannel keep no process on ${runtime} from ending`,
+    `a history that is kept for an hour and a BroadcastChannel let the process on ${runtime} exit`,
     { timeout: 300_000 },
     async () => {
       const [command = "", ...args] = COMMANDS[runtime]!; // One of these.
@@ -44,7 +44,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   );
 
   describe(`serve on ${runtime}`, () => {
-    it("closes clients with 1012 and exits with 0 when told to terminate", { timeout: 300_000 }, async () => {
+    it("closes clients with 1012 and exits with 0 at SIGTERM", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime);
       const admitted = await Wire.open(server.port, "/public");
       const pending = await Wire.open(server.port, "/handshake");
@@ -70,15 +70,15 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       return await servers.port("FIRST");
     }
 
-    it("ends connections that have no request under way at once", { timeout: 300_000 }, async () => {
+    it("closes connections without a request in progress at once", { timeout: 300_000 }, async () => {
       const port = await start();
-      // Bun does not accept it before its first byte, so it hears of nothing.
+      // Bun does not accept a connection before its first byte, so it cannot close this one.
       const silent = await connected(port);
       const half = await connected(port, "GET / HTTP/1.1\r\nHo");
       const idle = await idleConnection(port);
       const again = await idleConnection(port);
       again.write("GET / HTTP/1.1\r\nHo");
-      // What it wrote to the others was there before this request.
+      // The bytes above have arrived when this request is answered.
       await response(port, "/");
       servers.signal("SIGTERM");
       await Promise.all([half, idle, again].map(closed));
@@ -86,7 +86,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       silent.destroy();
     });
 
-    it("answers the request under way with Connection: close, and ends", { timeout: 300_000 }, async () => {
+    it("answers the request in progress with Connection: close, and exits", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const agent = new Agent({ keepAlive: true });
@@ -101,7 +101,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("sends the rest of a response that has begun, and ends", { timeout: 300_000 }, async () => {
+    it("sends the rest of a response that has begun, and exits", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const answer = response(port, "/stream/a", new Agent({ keepAlive: true }));
@@ -113,24 +113,24 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       assert.equal(await servers.exited, 0);
     });
 
-    it("takes no other request on a connection that sends one after the other", { timeout: 300_000 }, async () => {
+    it("accepts no further request on a keep-alive connection", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const agent = new Agent({ keepAlive: true, maxSockets: 1 });
       assert.equal((await response(port, "/", agent)).body, "plain page");
       const answer = response(port, "/held/a", agent);
-      const next = response(port, "/", agent); // Sent when that is answered.
+      const next = response(port, "/", agent); // Sent after the answer to the first one.
       await servers.held("a");
       servers.signal("SIGTERM");
       await closed(idle); // It is closing.
       servers.release("a");
       assert.equal((await answer).body, "released");
-      // Not ECONNRESET: the client knew that it needs another connection.
+      // Not ECONNRESET: the client was told to open another connection.
       await assert.rejects(next, { code: "ECONNREFUSED" });
       assert.equal(await servers.exited, 0);
     });
 
-    it("refuses an upgrade that was under way", { timeout: 300_000 }, async () => {
+    it("refuses an upgrade in progress", { timeout: 300_000 }, async () => {
       const port = await start();
       const idle = await idleConnection(port);
       const wire = Wire.begin(port, "/upgrade/a");
@@ -144,7 +144,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
     });
 
     it(
-      "closes clients without a request first, still answers, and lets the engine leave last",
+      "closes idle clients first, answers requests in progress, and closes the engine last",
       { timeout: 300_000 },
       async () => {
         const port = await start({ window: 1_000, timeout: 600_000, retryAfter: 1_500 });
@@ -156,7 +156,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
         servers.signal("SIGTERM");
         await closed(kept);
         assert.deepEqual(await idle.closed, { code: 1012, reason: "drained retry=1500" });
-        // The other client keeps the server up.
+        // The busy client keeps the server running.
         const refused = await Wire.request(port, "/websocket");
         assert.deepEqual([refused.answer.status, refused.answer.headers["retry-after"]], [503, "2"]);
         const [page, live, ready] = await Promise.all(["/", "/live", "/ready"].map((path) => response(port, path)));
@@ -174,7 +174,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       },
     );
 
-    it("exits with 0 though a client never answers the close handshake", { timeout: 300_000 }, async () => {
+    it("exits with 0 when a client never answers the close handshake", { timeout: 300_000 }, async () => {
       const wire = await Wire.open(await start(), "/websocket");
       wire.answersClose = false;
       servers.signal("SIGTERM");
@@ -182,7 +182,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       wire.reset();
     });
 
-    it("exits with 1 when a request had to be cut, of a client or of HTTP", { timeout: 300_000 }, async () => {
+    it("exits with 1 when the timeout ends a request over WebSocket or HTTP", { timeout: 300_000 }, async () => {
       const wire = await Wire.open(await start({ timeout: 500 }), "/websocket");
       wire.send({ type: "work", name: "a" });
       await servers.held("a");
@@ -198,7 +198,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
     });
 
     for (const [name, whose] of [["SECOND", "of another copy of the package"], ["THIRD", "that handles no signals"]] as const) {
-      it(`exits when the last server of the process has closed, one ${whose} included`, { timeout: 300_000 }, async () => {
+      it(`exits when the last server of the process has closed, including one ${whose}`, { timeout: 300_000 }, async () => {
         const idle = await idleConnection(await start());
         const answer = response(await servers.port(name), "/held/a");
         await servers.held("a");
@@ -224,7 +224,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   });
 }
 
-/** What each runtime's own helper says of the client behind `serve`. */
+/** The helpers of each runtime that return the client's address behind `serve`. */
 const LIBRARIES = {
   bun: ["hono/bun"],
   deno: ["hono/deno", "@hono/node-server/conninfo"],
@@ -254,10 +254,10 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       });
     }
 
-    it("takes messages as large as each controller allows, and no larger", { timeout: 300_000 }, async () => {
+    it("limits messages to the maxPayload of each controller", { timeout: 300_000 }, async () => {
       const measure = (length: number) => ({ type: "measure", text: "x".repeat(length) });
       const usual = await Wire.open(server.port, "/usual");
-      // The first larger limit comes while that one is open.
+      // A controller with a larger limit follows while this connection is open.
       for (const [name, length] of [["large", 1_000_000], ["huge", 18_000_000], ["large", 900_000], ["usual", 65_000]] as const) {
         const wire = await Wire.open(server.port, `/${name}`);
         const { data } = await wire.ask(measure(length));
@@ -273,8 +273,8 @@ for (const runtime of ["bun", "deno", "node"] as const) {
   });
 }
 
-// Each waits for more than ten seconds.
-describe("serve ends half a request, and lets a response be quiet for longer", { concurrency: true }, () => {
+// Each test waits for more than ten seconds.
+describe("serve times out an incomplete request, but not a response that pauses for longer", { concurrency: true }, () => {
   for (const runtime of ["bun", "deno", "node"] as const) {
     it(`on ${runtime}`, { timeout: 300_000 }, async () => {
       const servers = new HeldServers(runtime);
@@ -288,7 +288,7 @@ describe("serve ends half a request, and lets a response be quiet for longer", {
       const again = await idleConnection(port);
       again.write("GET / HTTP/1.1\r\nHo");
       await Promise.all([silent, half].map(closed));
-      // Bun has it wait as long as a response, of which it had one.
+      // Bun lets it wait as long as a response, because the connection has had one.
       if (runtime !== "bun") await closed(again);
       for (const name of ["a", "b", "c"]) servers.release(name);
       const bodies = (await Promise.all([...answers, posted])).map(({ body }) => body);
@@ -297,7 +297,7 @@ describe("serve ends half a request, and lets a response be quiet for longer", {
   }
 });
 
-describe("serve, told to terminate, ends a request whose body does not come after ten seconds", { concurrency: true }, () => {
+describe("serve at SIGTERM ends a request whose body does not arrive within ten seconds", { concurrency: true }, () => {
   for (const runtime of ["bun", "deno", "node"] as const) {
     it(`on ${runtime}`, { timeout: 300_000 }, async () => {
       const servers = new HeldServers(runtime);
@@ -306,7 +306,7 @@ describe("serve, told to terminate, ends a request whose body does not come afte
       const head = (name: string) => `POST /body/${name} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n`;
       const half = await connected(port, `${head("a")}\r\nx`);
       const upgrade = await connected(port, `${head("b")}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nx`);
-      // Its body has come, and it is under way for longer than the others.
+      // The body of this request has arrived, and the request takes longer than the others.
       const posted = response(port, "/held/c", undefined, "a body");
       await Promise.all(["a", "b", "c"].map((name) => servers.held(name)));
       servers.signal("SIGTERM");

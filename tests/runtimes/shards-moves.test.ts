@@ -1,4 +1,4 @@
-/** Clients of a sharded room that move from one relay to another, from outside: none is lost, and none misses a publication. */
+/** Clients of a sharded room that move between relays: none loses its connection for good or misses a publication. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { WebSocket } from "ws";
@@ -14,7 +14,7 @@ let worker: ShardedWorker;
 const pathOf = (home: string, shards: number, user: string, key = "") =>
   `/websocket?home=${home}&shards=${shards}&access_token=${user}${key && `&key=${key}`}`;
 
-/** Connects, and tries again while the room is away, as any client does. */
+/** Connects, and retries while the room is unavailable, as any client does. */
 async function connect(path: string): Promise<Wire> {
   for (;;) {
     const wire = await Wire.request(worker.port, path);
@@ -32,7 +32,7 @@ async function usersOf(home: string): Promise<Map<string, string[]>> {
   return users;
 }
 
-/** A client that knows nothing of moves: it connects again and recovers by its position. */
+/** A client without special handling of moves: it reconnects and recovers by its position. */
 class Follower {
   readonly seen: unknown[] = [];
   readonly closes: Closed[] = [];
@@ -70,7 +70,7 @@ class Follower {
   }
 }
 
-/** A client of `noroshi/client`, and what it has seen. */
+/** A client of `noroshi/client`, with what it has received. */
 class Ours {
   readonly seen: unknown[] = [];
   readonly closes: number[] = [];
@@ -78,7 +78,7 @@ class Ours {
 
   constructor(path: string) {
     const url = `ws://127.0.0.1:${worker.port}${path}`;
-    // Without a heartbeat: a machine that stands still for seconds would look like one that slept.
+    // Without a heartbeat: a stall of the machine would look like sleep.
     this.#client = createClient(url, { WebSocket: WebSocket as never, heartbeat: 0 }); // As the client uses it.
     this.#client.on("close", ({ code, isFinal }) => isFinal || this.closes.push(code));
   }
@@ -104,7 +104,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
   });
   after(() => worker.stop());
 
-  it("spread them over more relays, and each publication reaches each client once", async () => {
+  it("spread clients over more relays, and deliver each publication to each client once", async () => {
     const home = worker.newHome();
     const followers = range(10).map((n) => new Follower(pathOf(home, 2, `bare-${n}`)));
     const ours = range(6).map((n) => new Ours(pathOf(home, 2, `ours-${n}`)));
@@ -121,7 +121,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
       await until(() => ours.every(({ seen }) => seen.length >= count));
       for (const { seen } of [...followers, ...ours]) assert.deepEqual(seen, range(count));
       assert.deepEqual(result!.missing, []);
-      // A share is two of the 16, which had two relays.
+      // The 16 clients were on two relays, and an even share is two for each.
       const moved = Object.values(result!.moving).reduce((sum, each) => sum + each, 0);
       assert.ok(moved >= 12, `${moved}`);
       const users = await usersOf(home);
@@ -139,7 +139,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
     }
   });
 
-  it("send one that was closed to another relay, though its key belongs to the crowded one", async () => {
+  it("route a client that was moved to another relay, although its key belongs to the crowded one", async () => {
     const home = worker.newHome();
     const path = pathOf(home, 4, "ann", "crowd");
     const wires: Wire[] = [];
@@ -157,20 +157,20 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
     assert.equal([...users.values()].flat().length, 7);
   });
 
-  it("leave no client on relays that are no longer used", async () => {
+  it("move all clients away from relays that are no longer used", async () => {
     const home = worker.newHome();
     const wires = [];
     for (const relay of [0, 1, 2, 3, 3]) wires.push(await worker.open(`${home}#${relay}`, `user-${relay}`));
     assert.deepEqual((await worker.rebalance(home, 2, 0)).moving, { [`${home}#2`]: 1, [`${home}#3`]: 2 });
     for (const wire of wires.slice(2)) assert.equal((await wire.closed).code, 1013);
     assert.deepEqual([...(await usersOf(home)).keys()].sort(), [`${home}#0`, `${home}#1`]);
-    // A relay that moves its clients takes none, unless no other one is asked.
+    // A relay that moves its clients accepts a new one only at the last try.
     const path = worker.pathTo(`${home}#3`);
     assert.equal((await Wire.request(worker.port, path)).answer.status, 503);
     assert.equal((await Wire.request(worker.port, path, { headers: { "noroshi-last-try": "1" } })).answer.status, 101);
   });
 
-  it("keep a client that waits for an answer", async () => {
+  it("keep a client until its request is answered", async () => {
     const home = worker.newHome();
     const [busy, idle] = [await worker.open(`${home}#1`), await worker.open(`${home}#1`)];
     busy.send({ type: "wait", uid: 1 });
@@ -181,7 +181,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
     assert.deepEqual(await busy.next(), { type: "wait", status: "ok", uid: 1 });
   });
 
-  it("are all closed in the end, when their relay is evicted in the midst of it", async () => {
+  it("close all clients of a relay that is evicted while it moves them", async () => {
     const home = worker.newHome();
     const wires = [];
     for (const _ of range(6)) wires.push(await worker.open(`${home}#1`));
@@ -190,7 +190,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
     for (const wire of wires) assert.equal((await wire.closed).code, 1013);
   });
 
-  it("are closed beyond a maxConnections that is lower when the relay wakes", async () => {
+  it("close clients beyond maxConnections when a relay wakes with a lower limit", async () => {
     const home = worker.newHome();
     const wires: Wire[] = [];
     for (const _ of range(5)) wires.push(await worker.open(`${home}#0`));
@@ -207,7 +207,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
     assert.equal((await Wire.request(worker.port, worker.pathTo(`${home}#0`))).answer.status, 503);
   });
 
-  it("list them page by page", async () => {
+  it("list clients page by page", async () => {
     const home = worker.newHome();
     for (const n of range(7)) await worker.open(`${home}#${n % 3}`, `user-${n}`);
     const users: string[] = [];
@@ -220,7 +220,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
       after = next;
     }
     assert.deepEqual([users.sort(), sizes], [range(7).map((n) => `user-${n}`), [3, 3, 1]]);
-    // A relay asks its home object.
+    // A relay forwards the query to its home object.
     const { clients } = await worker.call(`${home}#0`, "clients", { user: "user-4" }, { timeout: 60_000 });
     assert.deepEqual(clients.map(({ node, user }: { node: string; user: string }) => [node, user]), [[`${home}#1`, "user-4"]]);
     const wrong: [query: object, message: RegExp][] = [

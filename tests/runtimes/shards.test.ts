@@ -1,4 +1,4 @@
-/** One room over a home object and relays, from outside: what workerd does to its objects costs no client anything. */
+/** One room over a home object and relays: evictions and restarts by workerd cost clients nothing. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { begin, range, take } from "./channel-client.ts";
@@ -16,7 +16,7 @@ const evict = (name: string) => worker.evict(name);
 
 const publish = (home: string, n: number, channel = "room:1") => call(home, "publish", channel, "said", n, { id: `${n}` });
 
-/** Publishes until it is certain: an object that is evicted meanwhile may or may not have done it. */
+/** Publishes until it is confirmed: an object that is evicted during the call may or may not have published. */
 async function publishSurely(home: string, n: number): Promise<void> {
   for (;;) if ("result" in await outcome(home, "publish", "room:1", "said", n, { id: `${n}` })) return;
 }
@@ -41,7 +41,7 @@ describe("Shards", { timeout: 300_000 }, () => {
   });
   after(() => worker.stop());
 
-  it("publish from the home object and from each relay to the clients of all, in one order", async () => {
+  it("deliver publications of the home object and of each relay to all clients in one order", async () => {
     const home = newHome();
     const wires = await Promise.all(range(3).map((relay) => open(`${home}#${relay}`)));
     for (const wire of wires) await begin(wire, "room:1");
@@ -55,7 +55,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     for (const wire of wires) assert.equal((await wire.next()).data, 9);
   });
 
-  it("let a client recover at another relay by its position", async () => {
+  it("recover a client at another relay by its position", async () => {
     const home = newHome();
     const wire = await open(`${home}#0`);
     const { epoch } = await begin(wire, "room:1");
@@ -71,7 +71,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     assert.equal((await again.next()).data, 4);
   });
 
-  it("reach clients that hibernate, which wake nobody else", async () => {
+  it("deliver to clients whose relays hibernate, and from one of them to the others", async () => {
     const home = newHome();
     const relays = range(3).map((relay) => `${home}#${relay}`);
     const wires = await Promise.all(relays.map((relay) => open(relay)));
@@ -86,7 +86,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     for (const wire of [wires[0]!, wires[2]!]) assert.equal((await wire.next()).data, 4);
   });
 
-  it("lose nothing and double nothing when any object is evicted at any time under publications", async () => {
+  it("neither lose nor repeat a publication when any object is evicted at any time", async () => {
     const home = newHome();
     const relays = range(8).map((relay) => `${home}#${relay}`);
     const wires = await Promise.all(relays.map((relay) => open(relay)));
@@ -94,7 +94,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     const objects = [home, ...relays];
     const count = 90;
     for (const n of range(count)) {
-      // In the midst of it, or before.
+      // Evicted during the publication, or before it.
       const evicting = evict(objects[n % objects.length]!);
       if (n % 2) await evicting;
       await Promise.all([evicting, publishSurely(home, n)]);
@@ -102,7 +102,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     for (const wire of wires) assert.deepEqual(await next(wire, count), range(count));
   });
 
-  it("have the members of all relays, which stay while these hibernate and leave when these are restarted without them", async () => {
+  it("list the members of all relays, which stay during hibernation and leave after a restart without them", async () => {
     const home = newHome();
     const [ann, ben] = [await open(`${home}#0`, "ann"), await open(`${home}#1`, "ben")];
     await begin(ann, "room:1", { presence: true });
@@ -117,9 +117,9 @@ describe("Shards", { timeout: 300_000 }, () => {
     assert.deepEqual(await names(), ["ann", "ben"]);
     await outcome(`${home}#1`, "crash");
     await ben.closed;
-    // The relay finds out when it is called, and its members have the time of a reconnect.
+    // The relay notices at its next call, and its members have the time of a reconnect before they leave.
     await publish(home, 0);
-    // The home object has stopped in the midst of telling of the joins, and tells of them again.
+    // The home object was evicted while it reported the joins, and may report them again.
     let message = await ann.next();
     while (message.event === "join") message = await ann.next();
     assert.equal(message.data, 0);
@@ -128,7 +128,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     assert.deepEqual(await names(), ["ann"]);
   });
 
-  it("broadcast to, list, count and disconnect the clients of all relays, of sleeping ones too", async () => {
+  it("broadcast to, list, count and disconnect the clients of all relays, including hibernating ones", async () => {
     const home = newHome();
     const wires = await Promise.all(range(3).map((relay) => open(`${home}#${relay}`, `user-${relay}`)));
     for (const wire of wires) await wire.ask({ type: "ping" });
@@ -169,7 +169,7 @@ describe("Shards", { timeout: 300_000 }, () => {
     await reader.cancel();
   });
 
-  it("refuse an upgrade while the home object cannot be reached, which would not list the relay", async () => {
+  it("refuse an upgrade while the home object is unreachable, because it could not list the relay", async () => {
     for (const home of ["away", "hung"]) {
       const { answer } = await Wire.request(worker.port, `/websocket?object=${home}%230&access_token=ann`);
       assert.equal(answer.status, 503, home);

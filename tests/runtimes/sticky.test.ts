@@ -18,7 +18,7 @@ const guide = readFileSync(new URL("../../docs/guides/without-websockets.md", im
 const NAMES = ["a", "b"] as const;
 const TIMEOUT = { timeout: 60_000 };
 
-/** Clients that ask at once. */
+/** The number of concurrent clients. */
 const CLIENTS = 4;
 
 interface Node {
@@ -45,7 +45,7 @@ describe("The fallback over two nodes", () => {
     }
   });
 
-  /** The snippet of the guide with the addresses of the nodes. */
+  /** The guide's snippet in a language, with the addresses of the nodes. */
   function snippet(language: string): string {
     const [, text] = new RegExp(`\`\`\`${language}\n([^]*?)\`\`\``).exec(guide) ?? [];
     assert.ok(text, `the guide has a snippet of ${language}`);
@@ -54,9 +54,9 @@ describe("The fallback over two nodes", () => {
 
   const misrouted = () => nodes.map(({ controller }) => controller.stats().refused.node);
 
-  /** Resolves once clients were answered by both nodes, several times each by the same one. */
+  /** Resolves when both nodes have answered clients, each client always by the same node. */
   async function askBoth(port: number): Promise<void> {
-    // nginx gives clients to the nodes by turns, and Caddy at random.
+    // nginx distributes clients to the nodes in turn, and Caddy at random.
     for (const seen = new Set<string>(); seen.size < NAMES.length;) for (const node of await ask(port)) seen.add(node);
   }
 
@@ -89,7 +89,7 @@ describe("The fallback over two nodes", () => {
     const [port, other] = [await freePort(), await freePort()];
     const before = misrouted();
     try {
-      // It is ready when it has the certificate of a site.
+      // Caddy is ready when it has the certificate of a site.
       await caddy.start(`localhost:${other} {\n}\n${snippet("caddyfile").replace("example.com", `http://127.0.0.1:${port}`)}`);
       await askBoth(port);
       assert.deepEqual(misrouted(), before);
@@ -98,7 +98,7 @@ describe("The fallback over two nodes", () => {
     }
   });
 
-  it("is counted where a proxy gives each request to the next node", { skip: lacks("nginx"), ...TIMEOUT }, async () => {
+  it("counts a misrouted request behind a round-robin proxy", { skip: lacks("nginx"), ...TIMEOUT }, async () => {
     const nginx = new Nginx();
     const port = await freePort();
     const before = misrouted();
@@ -110,7 +110,7 @@ describe("The fallback over two nodes", () => {
         await new Promise<void>((resolve) => socket.onopen = () => resolve());
         return socket;
       };
-      const [first, second] = [await open(), await open()]; // One on each node: the next request is for that of the first.
+      const [first, second] = [await open(), await open()]; // One on each node, so the next request reaches the node of the first.
       const closed = new Promise<void>((resolve) => second.onclose = () => resolve());
       second.send("{}");
       await closed;

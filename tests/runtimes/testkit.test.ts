@@ -24,7 +24,7 @@ import { createFixture } from "./fixture/app.ts";
 import { control, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
-/** Bytes that the bridge holds for a client before the kit sees it as stalled. */
+/** Bytes that the bridge buffers for a client before the kit treats it as stalled. */
 const MAX_HELD = 65_536;
 
 /** Passes a close frame on in its order. ws would answer it at once, by calling `close`, and reports it when the TCP connection has ended. */
@@ -71,7 +71,7 @@ class Bridge implements TestServer {
     return this;
   }
 
-  // Over the network, so that what a client did before is seen before.
+  // Over the network, so that earlier actions of a client are handled first.
   async control(subject: string, command: string, body: unknown = {}): Promise<never> {
     return await control(this.port, subject, command, body) as never; // A test reads what it expects.
   }
@@ -112,7 +112,7 @@ class Bridge implements TestServer {
       for (const [name, value] of headers) lines.push(`${name}: ${value}`);
       if (protocol !== null) lines.push(`sec-websocket-protocol: ${protocol}`);
     });
-    // It calls back before it returns, with the class given.
+    // ws calls back before it returns, with the given class.
     this.#sockets.handleUpgrade(incoming, socket, head, (ws) => link = this.#join(ws as BridgedSocket, socket));
     return link;
   }
@@ -156,7 +156,7 @@ function refuse(incoming: IncomingMessage, socket: Socket, { status, headers, bo
     "content-length": Buffer.byteLength(body),
   });
   response.end(body, () => socket.end());
-  socket.resume(); // Else its end is not seen.
+  socket.resume(); // Otherwise the end of the connection is not noticed.
 }
 
 conformance("The test kit", () => new Bridge().start(), {

@@ -1,4 +1,4 @@
-/** Streams that never end, to clients that never read, are bounded: the memory that they take, and what is left of them. */
+/** Endless streams to clients that never read use bounded memory, and release everything at their end. */
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -12,24 +12,24 @@ import { rssOfWorkerd } from "./workerd.ts";
 
 const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
 
-/** Of a client beside its window: its connection, its generator, and what a collector leaves. */
+/** Memory of a client beside its window: its connection, its generator and garbage that is not collected yet. */
 const CLIENT_BYTES = 65_536;
 
-/** Items ahead of a credit. */
+/** Items that are sent ahead of a credit. */
 const MAX_ITEMS = 64;
 
-/** Handshakes under way. */
+/** Concurrent handshakes. */
 const AT_ONCE = 50;
 
-/** Requests to the server while memory is looked at. */
+/** Requests to the server while memory is measured. */
 const LOOKS = 10;
 
 interface State {
-  /** Items that were asked for. */
+  /** Items that the generators have yielded. */
   yielded: number;
-  /** Generators that ran their `finally`. */
+  /** Generators that have run their `finally`. */
   finished: number;
-  /** Clients for whom a window of bytes waits. */
+  /** Clients with a full window of buffered bytes. */
   full: number;
   active: number;
   streams: number;
@@ -85,7 +85,7 @@ for (const runtime of ["node", "bun", "deno", "Deno.serve", "durable object"] as
       return wires;
     }
 
-    /** Has clients ask and not read, and then leave. Returns by how much memory grew at most. */
+    /** Runs clients that request a stream, do not read it and leave. Returns the largest growth of memory. */
     async function run(clients: number, protocol: string | undefined, size: number): Promise<number> {
       const before = { ...await state(), rss: await rss() };
       const wires = await open(clients, protocol);
@@ -100,10 +100,10 @@ for (const runtime of ["node", "bun", "deno", "Deno.serve", "durable object"] as
       for (let looks = 0; looks < LOOKS; looks++) {
         const now = await state();
         most = Math.max(most, await rss());
-        // What the kernel holds may grow for a while.
+        // The kernel's buffers may still grow for a while.
         if (protocol) assert.equal(now.yielded, filled.yielded, "a generator was asked for more");
       }
-      // Every second client cancels, and reads nothing now either. The others are cut.
+      // Every second client cancels, still without reading. The others reset their connections.
       for (const [at, wire] of wires.entries()) {
         if (at % 2) wire.socket.resetAndDestroy();
         else wire.send({ type: "stream.cancel", uid: 1 });
@@ -116,10 +116,10 @@ for (const runtime of ["node", "bun", "deno", "Deno.serve", "durable object"] as
     }
 
     for (const [name, { protocol, clients, size, max }] of Object.entries(KINDS)) {
-      // An object does not know what waits for such a client.
+      // An object cannot measure how much waits for such a client.
       if (isObject && !protocol) continue;
-      it(`take a bounded part of memory each, by ${name}, and leave nothing`, { timeout: 600_000 }, async () => {
-        // The heap grows to what the work needs, whoever it is for.
+      it(`use bounded memory per client and release everything, by ${name}`, { timeout: 600_000 }, async () => {
+        // Warms up: the heap grows to the size that the work needs.
         await run(clients / 5, protocol, size);
         const growth = await run(clients, protocol, size);
         assert.ok(growth <= max, `it has grown by ${Math.round(growth / 1e6)} MB`);

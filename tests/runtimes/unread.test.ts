@@ -1,4 +1,4 @@
-/** A client that asks for much and reads nothing costs no more memory than one that is slow, on every runtime and with every engine. */
+/** A client that requests much and reads nothing needs no more memory than a slow one, on every runtime and with every engine. */
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -12,12 +12,12 @@ import { rssOfWorkerd } from "./workerd.ts";
 
 const fixture = (name: string) => join(dirname(fileURLToPath(import.meta.url)), "fixture", name);
 
-/** Far below what was needed for one such client, which is from 310 to 640 MB. */
+/** Far below the 310 to 640 MB that one such client once needed. */
 const MAX_GROWTH = 120_000_000;
 
 const SUBSCRIPTIONS = 128;
 
-/** Requests to the server while memory is looked at. */
+/** Requests to the server while memory is measured. */
 const LOOKS = 10;
 
 const ENGINES: Record<string, { skip: string | false; start(): Promise<BrokerProcess> }> = {
@@ -59,7 +59,7 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
 
       const rss = async () => await asker.ask<number>("/rss") || rssOfWorkerd();
 
-      /** A client that reads gets all of it, in order. */
+      /** Checks that a client that reads receives everything in order. */
       async function recover(): Promise<void> {
         const wire = await Wire.open(server.port, "/websocket");
         wire.send({ type: "subscribe", channel: "big", recover: start });
@@ -70,17 +70,17 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
 
       for (const protocol of engine in ENGINES ? [undefined] : [undefined, "noroshi.v1"]) {
         for (const [title, messageOf] of Object.entries(KINDS)) {
-          it(`${title}: takes little of it${protocol ? `, by ${protocol}` : ""}`, { timeout: 300_000 }, async () => {
+          it(`uses little memory for ${title}${protocol ? `, by ${protocol}` : ""}`, { timeout: 300_000 }, async () => {
             const before = await rss();
             const messages = await asker.ask<number>("/messages");
             const wire = await Wire.open(server.port, "/websocket", { headers: { "Sec-WebSocket-Protocol": protocol } });
             wire.socket.pause();
             for (let uid = 0; uid < SUBSCRIPTIONS; uid++) {
               wire.send({ type: "subscribe", ...messageOf(start, uid) });
-              // One by one: what is asked for at once is read once.
+              // One by one, because concurrent subscriptions share one read.
               while (await asker.ask<number>("/messages") - messages <= uid);
             }
-            // By then what it has asked a broker for has been answered: what is asked after it comes after it.
+            // This recovery is answered after all reads above, because the engine answers in order.
             await recover();
             let most = 0;
             for (let looks = 0; looks < LOOKS; looks++) most = Math.max(most, await rss());

@@ -12,7 +12,7 @@ import { Wire } from "../wire.ts";
 import { turn } from "../../support/waiting.ts";
 
 describe("NodeTransport", { skip: "Bun" in globalThis }, () => {
-  it("writes each client's own frames whole, in order, while some clients do not read and others do", async () => {
+  it("writes the frames of each client complete and in order while some clients do not read", async () => {
     const { attachWebSocket } = await import("../../../src/runtimes/node.ts");
     const controller = new WebSocketController({ mode: "public" });
     const channels = new Channels(controller, { "open:*": { authorize: () => true } });

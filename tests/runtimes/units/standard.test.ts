@@ -34,7 +34,7 @@ function create() {
 }
 
 describe("attach", () => {
-  it("starts a connection when the socket opens, and abandons nothing when the socket closes", () => {
+  it("starts a connection when the socket opens, and does not abandon it when the socket closes", () => {
     const { log, dispatch } = create();
     dispatch("open");
     dispatch("message", { data: "a" });
