@@ -64,6 +64,22 @@ export async function keepsWhoReads(server: TestServer, options?: HandshakeOptio
 }
 
 /** Who receives what. */
+/** Receives numbered messages, of which those that are missing are counted before the next one. Returns how many were received. */
+async function receiveOrMiss(server: TestServer, app: string, wire: Wire, count: number): Promise<number> {
+  let [received, missed] = [0, 0];
+  const all = (async () => {
+    while (received + missed < count) {
+      const { n, error } = await wire.next();
+      if (error?.code === "MESSAGES_DROPPED") missed += error.count;
+      else assert.equal(n, missed + received++, "A message is missing that was not counted before the next one");
+    }
+    return true;
+  })();
+  // The server looks for room every 250 ms, and its clock stands still.
+  while (!await Promise.race([all, server.control(app, "advance", { ms: 250 })]));
+  return received;
+}
+
 export const delivery: Behaviour[] = [
   {
     title: "broadcast without a filter reaches everybody",
@@ -201,20 +217,7 @@ export const delivery: Behaviour[] = [
         assert.equal((await reader.next()).n, n);
       }
       slow.socket.resume();
-      // Room is looked for in time, and the test's stands still.
-      let received = 0;
-      let missed = 0;
-      while (received + missed < 60) {
-        const message = await slow.next();
-        if (message.type === "large") {
-          assert.equal(message.n, received++, "Nothing is missing before the first that was dropped");
-          // What was written has arrived, and perhaps the last of it only now.
-          await server.control("dropping", "advance", { ms: 250 });
-        } else {
-          assert.equal(message.error.code, "MESSAGES_DROPPED");
-          missed += message.error.count;
-        }
-      }
+      const received = await receiveOrMiss(server, "dropping", slow, 60);
       assert.ok(received < 60);
       await server.control("dropping", "broadcast", { message: { type: "news" } });
       assert.deepEqual(await slow.next(), { type: "news" });
@@ -277,17 +280,7 @@ export const delivery: Behaviour[] = [
         await server.control("generous", "turn", { steps });
       }
       wire.socket.resume();
-      // Room is looked for in time, and the test's stands still.
-      const told = (async () => {
-        let [received, missed] = [0, 0];
-        while (received + missed < 4_000) {
-          const { type, n, error } = await wire.next();
-          if (type === "news") assert.equal(n, missed + received++);
-          else missed += error.count;
-        }
-        return true;
-      })();
-      while (!await Promise.race([told, server.control("generous", "advance", { ms: 250 })]));
+      await receiveOrMiss(server, "generous", wire, 4_000);
       await server.control("generous", "broadcast", { message: { type: "end" } });
       assert.deepEqual(await wire.next(), { type: "end" });
     },
