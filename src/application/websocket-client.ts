@@ -91,8 +91,8 @@ export let questionsOf: (client: WebSocketClient) => Questions | undefined;
 export let askUnchecked: (client: WebSocketClient, ...question: Parameters<Questions["ask"]>) => Promise<unknown>;
 
 /**
- * Sends an answer. While `revalidate` renews expired credentials, of which the client knows nothing, the answer waits: internal, as
- * {@link connectionOf}.
+ * Sends an answer. While `revalidate` renews expired credentials, the answer waits, because the client does not know that they have
+ * expired. Internal, as {@link connectionOf}.
  *
  * @throws {TypeError} for a message that JSON cannot represent.
  */

@@ -87,7 +87,7 @@ export class EventSocket implements WebSocketLike {
       const response = await this.#request(url, { headers });
       if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
         this.#fail(`Unexpected server response: ${response.status}`);
-        // Aborted with the request, which rejects, unless a `fetch` of the application ignores the signal.
+        // Frees the body where a `fetch` of the application ignores the signal. Elsewhere `#fail` has aborted it, and this rejects.
         return void response.body?.cancel().catch(() => {});
       }
       const reader = response.body.getReader();

@@ -150,7 +150,7 @@ export class Inspection implements Timed {
     this.#measure(isOpen);
   }
 
-  /** Whether the clients have left in a drain. It then waits for the sockets of the server, of which the page has one. */
+  /** Whether a drain has closed all clients. It then waits for the connections of the server, and the page holds one of them. */
   get #isDrained(): boolean {
     if (this.#controller.status !== "draining") return false;
     const { active, reserved } = this.#controller.stats();

@@ -4,7 +4,7 @@ import { asText } from "../../src/application/log.ts";
 import * as v from "valibot";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { createWebSocketController, getWebSocketController } from "../../src/controller/default-controller.ts";
-import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { CountedEngine } from "../support/counted-engine.ts";
 import { HANDSHAKE, HibernatingTransport, open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { TestClock } from "../support/test-clock.ts";
@@ -238,14 +238,8 @@ describe("WebSocketController.close", () => {
   });
 
   it("closes the engine once, although a close listener closes too, and counts as closed in the listener", async () => {
-    let ended = 0;
-    class CountedEngine extends MemoryEngine {
-      override close(): void {
-        ended++;
-        super.close();
-      }
-    }
-    const { controller } = observe({ engine: new CountedEngine() });
+    const engine = new CountedEngine();
+    const { controller } = observe({ engine });
     assert.equal(controller.engine.status, "ready");
     for (const { connection, transport } of [open(controller), open(controller)]) {
       // As on Bun, where `close` has reported the end when it returns.
@@ -259,7 +253,7 @@ describe("WebSocketController.close", () => {
     });
     await controller.close();
     await Promise.all(closed);
-    assert.deepEqual([ended, statuses], [1, ["closed", "closed"]]);
+    assert.deepEqual([engine.closes, statuses], [1, ["closed", "closed"]]);
   });
 
   it("throws TypeError and closes nothing when the code may not be sent", () => {

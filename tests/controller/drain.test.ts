@@ -8,6 +8,7 @@ import { WebSocketController } from "../../src/controller/controller.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { testkit } from "../../src/testing/testkit.ts";
 import { createChat, received } from "../testing/chat.ts";
+import { CountedEngine } from "../support/counted-engine.ts";
 import { createRoute } from "../support/fake-runtime.ts";
 import { HANDSHAKE, HibernatingTransport, open } from "../support/fake-transport.ts";
 import { TestClock } from "../support/test-clock.ts";
@@ -56,23 +57,17 @@ describe("WebSocketController.drain", () => {
   });
 
   it("is one drain, although a close listener drains too: the engine stays until the servers have stopped", async () => {
-    let ended = 0;
-    class CountedEngine extends MemoryEngine {
-      override close(): void {
-        ended++;
-        super.close();
-      }
-    }
-    const { controller } = create(2, { engine: new CountedEngine() });
+    const engine = new CountedEngine();
+    const { controller } = create(2, { engine });
     assert.equal(controller.engine.status, "ready");
     const stopped = new Stall();
     controller.on("close", () => void controller.drain());
     const drained = controller.drain({ stop: () => stopped.promise });
     await turn();
-    assert.equal(ended, 0);
+    assert.equal(engine.closes, 0);
     stopped.resolve();
     assert.deepEqual(await drained, { closed: 2, cut: 0, isClean: true });
-    assert.equal(ended, 1);
+    assert.equal(engine.closes, 1);
   });
 
   it("counts clients that leave by themselves", async () => {

@@ -2,6 +2,7 @@ import type { Clock } from "../../src/base/clock.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
 import type { Awaitable } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
+import { until } from "../support/waiting.ts";
 import type { EngineFixture } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 
@@ -23,15 +24,16 @@ export async function startNode(engine: BrokerEngine, clock?: Clock): Promise<Br
  * publication needs an id.
  */
 export async function untilAnswered<Answer>(ask: () => Awaitable<Answer>): Promise<Answer> {
-  for (;;) {
+  let answered: { answer: Answer } | undefined;
+  await until(async () => {
     try {
-      return await ask();
+      answered = { answer: await ask() };
     } catch (error) {
       if (!(error instanceof WebSocketError)) throw error;
-      // An engine that is away rejects at once.
-      await new Promise((resolve) => setTimeout(resolve, 20));
     }
-  }
+    return answered !== undefined;
+  });
+  return answered!.answer; // `until` has waited for it.
 }
 
 export function brokerFixture(

@@ -4,7 +4,7 @@ import type { BrokerListener } from "../../src/engines/broker/broker.ts";
 import { KnownPositions } from "../../src/engines/broker/known-positions.ts";
 import type { PostgresConnection } from "../../src/engines/postgres/client.ts";
 import { PARTS, PostgresSession } from "../../src/engines/postgres/session.ts";
-import { Stall } from "../support/waiting.ts";
+import { Stall, turn } from "../support/waiting.ts";
 
 describe("A session of PostgreSQL", () => {
   it("removes all that has expired at the second heartbeat, and sweeps again only parts that may have more", async () => {
@@ -60,7 +60,7 @@ describe("A session of PostgreSQL", () => {
     });
     await session.start("noroshi", () => Promise.resolve(false));
     await session.heartbeat();
-    await new Promise((resolve) => setTimeout(resolve)); // The sweep of the first heartbeat has begun.
+    await turn(); // The sweep of the first heartbeat has begun.
     await session.heartbeat();
     await over.promise;
     session.close();

@@ -7,7 +7,7 @@ import { RelayChannel } from "../../src/engines/shards/relay-channel.ts";
 import type { RelayEngine } from "../../src/engines/shards/relay-engine.ts";
 import { RelayStore } from "../../src/engines/shards/relay-store.ts";
 import { Resync } from "../../src/engines/shards/resync.ts";
-import { callTree, type RelayAnswer, type RelayCall } from "../../src/engines/shards/shards.ts";
+import { callTree, type HomeAnswer, type RelayAnswer, type RelayCall } from "../../src/engines/shards/shards.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 import { range } from "./conformance.ts";
@@ -84,6 +84,23 @@ describe("RelayChannel", () => {
     isBroken = false;
     channel.recover();
     assert.equal(await channel.settle(), true);
+  });
+});
+
+describe("RelayStore", { skip: noSqlite }, () => {
+  it("shows once that the home object knows less than before, however many calls were under way", () => {
+    const sql = openSqlite();
+    try {
+      const store = new RelayStore(sql, "noroshi");
+      store.start();
+      const answer = (revision: number) => ({ home: "home", revision }) as HomeAnswer; // All that it reads.
+      assert.equal(store.applyAnswer(answer(5), store.state), false);
+      const calls = [store.state, store.state];
+      assert.deepEqual(calls.map((call) => store.applyAnswer(answer(4), call)), [true, false]);
+      assert.equal(store.applyAnswer(answer(3), store.state), true);
+    } finally {
+      sql.close();
+    }
   });
 });
 

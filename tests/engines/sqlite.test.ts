@@ -459,7 +459,7 @@ describe("SqliteEngine", { skip: noSqlite }, () => {
       );
       await count("read", () => engine.read(`${number}`, LONG, null, 10));
     }
-    // A call checks up to a hundred channels, each of which two statements empty.
+    // A call checks up to a hundred channels, and empties each with two statements.
     for (const [name, number] of Object.entries(most)) {
       assert.ok(number < 500, `${name}: ${number} rows`);
     }

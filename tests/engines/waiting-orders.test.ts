@@ -140,4 +140,21 @@ describe("Orders that were missed", () => {
     await orders.resume();
     assert.deepEqual(read, [0, -60_000]); // Both reads start at the same time; the second adds a minute of slack.
   });
+
+  it("are not counted as read by a later session when the read of an earlier one goes on", async () => {
+    const stall = new Stall();
+    const { orders, link, clock, read, answer } = create({ open: () => stall.promise });
+    link.status = "ready";
+    answer(() => ({ envelopes: ["an order"], isWhole: true }));
+    const resumed = orders.resume();
+    clock.time = 300_000;
+    orders.ended();
+    // The next session is ready, and ends before it has read anything.
+    stall.resolve();
+    await resumed;
+    clock.time = 600_000;
+    orders.ended();
+    await orders.resume();
+    assert.deepEqual(read, [0, -60_000]);
+  });
 });

@@ -58,6 +58,26 @@ function joinAs(controller: WebSocketController, user: string) {
   };
 }
 
+/** Collects the timers of a kind that are running from now on, until they are restored. */
+function watchTimers(kind: "Interval" | "Timeout") {
+  const [setName, clearName] = [`set${kind}`, `clear${kind}`] as const;
+  const { [setName]: set, [clearName]: clear } = globalThis;
+  const running = new Set<unknown>();
+  const watched = {
+    [setName](...timer: Parameters<typeof setTimeout>) {
+      const handle = set(...timer);
+      running.add(handle);
+      return handle;
+    },
+    [clearName](handle: Parameters<typeof clearTimeout>[0]) {
+      running.delete(handle);
+      clear(handle);
+    },
+  };
+  Object.assign(globalThis, watched);
+  return { running, restore: () => void Object.assign(globalThis, { [setName]: set, [clearName]: clear }) };
+}
+
 describe("A publisher", () => {
   it("publishes and broadcasts to nodes without being listed as a node", async () => {
     const namespace = "publisher";
@@ -172,17 +192,7 @@ describe("A publisher", () => {
   });
 
   it("lets the process end when the engine cannot be closed", async () => {
-    const { setInterval, clearInterval } = globalThis;
-    const running = new Set<unknown>();
-    globalThis.setInterval = ((...timer: Parameters<typeof setInterval>) => {
-      const handle = setInterval(...timer);
-      running.add(handle);
-      return handle;
-    }) as typeof setInterval; // Called without extras.
-    globalThis.clearInterval = (handle) => {
-      running.delete(handle);
-      clearInterval(handle);
-    };
+    const { running, restore } = watchTimers("Interval");
     const engine = { start() {}, send() {}, close: () => Promise.reject(new Error("Cannot close")) };
     try {
       const publisher = createPublisher({ engine: engine as never }); // It needs no more of an engine here.
@@ -191,22 +201,12 @@ describe("A publisher", () => {
       await assert.rejects(publisher.close(), { message: "Cannot close" });
       assert.equal(running.size, 0);
     } finally {
-      Object.assign(globalThis, { setInterval, clearInterval });
+      restore();
     }
   });
 
   it("clears the timers of its engine when it closes", async () => {
-    const { setTimeout, clearTimeout } = globalThis;
-    const running = new Set<unknown>();
-    globalThis.setTimeout = ((...timer: Parameters<typeof setTimeout>) => {
-      const handle = setTimeout(...timer);
-      running.add(handle);
-      return handle;
-    }) as typeof setTimeout; // Called without extras.
-    globalThis.clearTimeout = (handle) => {
-      running.delete(handle);
-      clearTimeout(handle);
-    };
+    const { running, restore } = watchTimers("Timeout");
     try {
       for (const close of [() => {}, () => Promise.reject(new Error("Cannot close"))]) {
         const host: { deadlines?: Deadlines } = {};
@@ -226,7 +226,7 @@ describe("A publisher", () => {
         assert.equal(running.size, 0);
       }
     } finally {
-      Object.assign(globalThis, { setTimeout, clearTimeout });
+      restore();
     }
   });
 

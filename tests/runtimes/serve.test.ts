@@ -125,7 +125,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
       await closed(idle); // It is closing.
       servers.release("a");
       assert.equal((await answer).body, "released");
-      // Not ECONNRESET: the client was told to open another connection.
+      // Not ECONNRESET: the server has asked the client to open another connection.
       await assert.rejects(next, { code: "ECONNREFUSED" });
       assert.equal(await servers.exited, 0);
     });

@@ -5,23 +5,17 @@ import { createServer } from "node:http";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { WebSocketController } from "../../src/controller/controller.ts";
-import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { serve } from "../../src/serve/serve.ts";
+import { CountedEngine } from "../support/counted-engine.ts";
 
 /** An engine that connects nodes, and counts its starts and ends. */
-class SharedEngine extends MemoryEngine {
+class SharedEngine extends CountedEngine {
   override readonly isAlone = false as never; // As one over a broker.
   starts = 0;
-  ends = 0;
 
-  override start(...args: Parameters<MemoryEngine["start"]>): void {
+  override start(...args: Parameters<CountedEngine["start"]>): void {
     this.starts++;
     super.start(...args);
-  }
-
-  override close(): void {
-    this.ends++;
-    super.close();
   }
 }
 
@@ -77,7 +71,7 @@ describe("The engine", () => {
       else for (let n = 0; n < turns; n++) await undefined;
       controller.start();
       await closed;
-      assert.deepEqual([engine.starts, engine.ends], [1, 1], `after ${turns} turns`);
+      assert.deepEqual([engine.starts, engine.closes], [1, 1], `after ${turns} turns`);
     }
   });
 

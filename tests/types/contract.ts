@@ -630,7 +630,7 @@ export class Clock {
   }
 }
 
-/** What is sent is JSON, or becomes JSON. What the server makes of it need not be. */
+/** The input of a schema is JSON, or becomes JSON. Its output need not be. */
 export function sent(): void {
   const Cents = v.pipe(v.string(), v.transform((text) => BigInt(text)));
   const Bytes = v.instance(Uint8Array);

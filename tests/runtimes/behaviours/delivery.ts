@@ -64,7 +64,7 @@ export async function keepsWhoReads(server: TestServer, options?: HandshakeOptio
 }
 
 /** Who receives what. */
-/** Receives numbered messages, of which those that are missing are counted before the next one. Returns how many were received. */
+/** Receives numbered messages, and checks that missing ones are counted before the next one. Returns how many were received. */
 async function receiveOrMiss(server: TestServer, app: string, wire: Wire, count: number): Promise<number> {
   let [received, missed] = [0, 0];
   const all = (async () => {
