@@ -47,6 +47,12 @@ export function publish(server: TestServer, channel: string, data: unknown, even
   return server.control("channels", "publish", { channel, event, data });
 }
 
+/** How often an event was recorded so far: an object that was evicted begins anew. */
+export async function recorded(server: TestServer, event: string, name?: string): Promise<number> {
+  const log: { event: string; name?: string }[] = await server.control("channels", "log");
+  return log.filter((each) => each.event === event && (name === undefined || each.name === name)).length;
+}
+
 /** Nothing has been sent to the client, and nothing is by the end of the turn. */
 export async function nothing(...wires: Wire[]): Promise<void> {
   for (const wire of wires) {

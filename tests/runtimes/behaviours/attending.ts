@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { begin, channelOf, codeOf, connect, ended, nothing, subscribe, take } from "../channel-client.ts";
+import { begin, channelOf, codeOf, connect, ended, nothing, recorded, subscribe, take } from "../channel-client.ts";
 import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
 import type { Wire } from "../wire.ts";
@@ -29,8 +29,12 @@ async function members(server: TestServer, channel: string): Promise<any> {
 
 const advance = (server: TestServer, ms: number) => server.control("channels", "advance", { ms });
 
-/** Resolves when the server has noticed so many connections to end. */
-const closed = (server: TestServer, count = 1) => server.control("channels", "wait", { event: "close", count });
+/** Ends a connection. Resolves when the server has noticed one more to end. */
+async function closed(server: TestServer, end: () => unknown): Promise<void> {
+  const before = await recorded(server, "close");
+  await end();
+  await server.control("channels", "wait", { event: "close", count: before + 1 });
+}
 
 /** PROTOCOL.md 4.10: who is in a channel. */
 export const attending: Behaviour[] = [
@@ -94,8 +98,7 @@ export const attending: Behaviour[] = [
       const ann = await connect(server, "ann");
       await attend(ann, channel);
       assert.equal((await watcher.next()).event, "join");
-      ann.reset();
-      await closed(server);
+      await closed(server, () => ann.reset());
       await server.pause();
       await advance(server, 4_000);
       assert.deepEqual(
@@ -107,8 +110,7 @@ export const attending: Behaviour[] = [
       await server.pause();
       await advance(server, 20_000);
       await nothing(watcher, again);
-      again.reset();
-      await closed(server);
+      await closed(server, () => again.reset());
       await server.pause();
       await nothing(watcher);
       // Five seconds; after an eviction it is not known any more when they began.
@@ -133,11 +135,12 @@ export const attending: Behaviour[] = [
         return wire;
       };
       for (const code of [1000, undefined]) {
-        await (await join("ann")).close(code);
+        const wire = await join("ann");
+        await closed(server, () => wire.close(code));
         assert.deepEqual(await watcher.next(), told("leave", channel, [{ user: "ann" }]));
       }
       await join("bob");
-      await server.control("channels", "disconnect", { filter: { user: "bob" } });
+      await closed(server, () => server.control("channels", "disconnect", { filter: { user: "bob" } }));
       assert.deepEqual(await watcher.next(), told("leave", channel, [{ user: "bob" }]));
       // As a browser does when it leaves the page, and a server that restarts.
       const close: ((wire: Wire) => void)[] = [
@@ -146,10 +149,7 @@ export const attending: Behaviour[] = [
       ];
       for (const each of close) {
         const wire = await join("cid");
-        const log: { event: string }[] = await server.control("channels", "log");
-        const before = log.filter(({ event }) => event === "close").length;
-        each(wire);
-        await closed(server, before + 1);
+        await closed(server, () => each(wire));
         await nothing(watcher);
         assert.equal((await members(server, channel)).length, 2);
         await server.pause();
@@ -301,8 +301,7 @@ export const attending: Behaviour[] = [
         await server.pause();
       }
       // Those before it stay as they are: nobody is told, and whoever asks is told the newest.
-      await tabs[1]!.close(1000);
-      await closed(server);
+      await closed(server, () => tabs[1]!.close(1000));
       await nothing(watcher);
       await server.pause();
       assert.deepEqual(await members(server, channel), [...data(3), { user: "eve" }]);

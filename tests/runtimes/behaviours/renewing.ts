@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { begin, channelOf, connect, ended, init, nothing, publish, range, said, take } from "../channel-client.ts";
+import { begin, channelOf, connect, ended, init, nothing, publish, range, recorded, said, take } from "../channel-client.ts";
 import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
 import type { Wire } from "../wire.ts";
@@ -136,8 +136,9 @@ export const renewing: Behaviour[] = [
       const wire = await connect(server);
       await begin(wire, channel, { uid: 1 });
       await server.pause();
+      const before = await recorded(server, "authorize", channel);
       await server.control("channels", "advance", { ms: 10_000 });
-      await server.control("channels", "wait", { event: "authorize", name: channel });
+      await server.control("channels", "wait", { event: "authorize", name: channel, count: before + 1 });
       await publish(server, channel, 1);
       assert.equal((await wire.next()).data, 1);
       await server.pause();
