@@ -188,10 +188,12 @@ export const closing: Behaviour[] = [
     title: "a peer that never answers the close handshake is gone after the close timeout",
     hibernates: true,
     async run(server) {
+      await server.control("public", "listen", { kind: "record" });
       const wire = await Wire.open(server.port, "/public");
       wire.answersClose = false;
       wire.send({ type: "close", code: 4000, reason: "bye" });
-      // Until then it is closing: not listed for deliveries, not yet reported.
+      await server.control("public", "wait", { event: "message" });
+      // Until the timeout it is closing: not listed for deliveries, not yet reported.
       await server.control("public", "broadcast", { message: { type: "news" } });
       await server.pause();
       await server.control("public", "advance", { ms: 5_000 });
