@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { startWorker, type Worker } from "../../scripts/worker.ts";
 import { createKey } from "../support/jwt-keys.ts";
+import { until } from "../support/waiting.ts";
 
 const FIXTURE = join(dirname(fileURLToPath(import.meta.url)), "fixture/jwks-worker.ts");
 
@@ -49,7 +50,8 @@ describe("RemoteKeys on workerd", () => {
   }
 
   async function begun(count: number): Promise<void> {
-    while (await get("/begun") !== count);
+    let last: unknown;
+    await until(async () => (last = await get("/begun")) === count, () => ({ begun: last }));
   }
 
   const answer = async (response: ServerResponse) => response.end(JSON.stringify({ keys: [(await key).publicJwk] }));

@@ -2,12 +2,14 @@
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
 import { OPENING, requestOf, Stubborn } from "../support/node-server.ts";
+import { until } from "../support/waiting.ts";
 import { startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 /** Resolves when no slot is reserved. The clock of the fixture stands still, so no deadline releases one. */
 async function untilEmpty(server: TestServer): Promise<void> {
-  while ((await server.control("public", "stats")).reserved > 0);
+  let reserved = 0;
+  await until(async () => (reserved = (await server.control("public", "stats")).reserved) === 0, () => ({ reserved }));
 }
 
 for (const runtime of ["node", "deno"] as const) {

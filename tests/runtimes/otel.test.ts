@@ -10,6 +10,7 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { BrokerProcess, findProgram, lacks } from "../support/brokers.ts";
+import { inTime } from "../support/waiting.ts";
 import { startServer, type TestServer } from "./server.ts";
 
 /** Connections in one run. */
@@ -104,15 +105,19 @@ describe("The metrics in Prometheus", { skip: lacks("prometheus") }, () => {
     label: string,
     isReady: (found: Record<string, number>) => boolean,
   ): Promise<Record<string, number>> {
-    for (;;) {
-      const response = await fetch(`http://127.0.0.1:${prometheus.port}/api/v1/query?query=${encodeURIComponent(text)}`);
-      const { data } = await response.json() as {
-        data: { result: { metric: Record<string, string>; value: [number, string] }[] };
-      };
-      const found = Object.fromEntries(data.result.map(({ metric, value: [, value] }) => [metric[label] ?? "", Number(value)]));
-      if (isReady(found)) return found;
-      await new Promise((resolve) => setTimeout(resolve, 100)); // Prometheus has no event for the end of a scrape.
-    }
+    let found: Record<string, number> = {};
+    const look = async () => {
+      for (;;) {
+        const response = await fetch(`http://127.0.0.1:${prometheus.port}/api/v1/query?query=${encodeURIComponent(text)}`);
+        const { data } = await response.json() as {
+          data: { result: { metric: Record<string, string>; value: [number, string] }[] };
+        };
+        found = Object.fromEntries(data.result.map(({ metric, value: [, value] }) => [metric[label] ?? "", Number(value)]));
+        if (isReady(found)) return found;
+        await new Promise((resolve) => setTimeout(resolve, 100)); // Prometheus has no event for the end of a scrape.
+      }
+    };
+    return await inTime(text, () => found, look());
   }
 
   before(async () => {

@@ -6,6 +6,7 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Position } from "../../src/engines/engine.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { until } from "../support/waiting.ts";
 import { Asker, startDurableObject, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 import { rssOfWorkerd } from "./workerd.ts";
@@ -78,7 +79,8 @@ for (const runtime of ["node", "bun", "deno", "durable object"] as const) {
             for (let uid = 0; uid < SUBSCRIPTIONS; uid++) {
               wire.send({ type: "subscribe", ...messageOf(start, uid) });
               // One by one, because concurrent subscriptions share one read.
-              while (await asker.ask<number>("/messages") - messages <= uid);
+              let read = 0;
+              await until(async () => (read = await asker.ask<number>("/messages") - messages) > uid, () => ({ uid, read }));
             }
             // This recovery is answered after all reads above, because the engine answers in order.
             await recover();

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import type { Server } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
 import { after } from "node:test";
+import { until } from "./waiting.ts";
 
 /** Listens, ends with the test, and resolves with the port. */
 export async function listen(server: Server): Promise<number> {
@@ -20,7 +21,8 @@ export async function listen(server: Server): Promise<number> {
 /** Resolves when the server has so many connections open. */
 export async function openConnections(server: Server, count: number): Promise<void> {
   const open = () => new Promise<number>((resolve) => server.getConnections((_error, open) => resolve(open)));
-  while (await open() !== count) await new Promise((resolve) => setTimeout(resolve, 10));
+  let last = 0;
+  await until(async () => (last = await open()) === count, () => ({ open: last }));
 }
 
 /** A TCP client that keeps its side open when the server ends its own. */

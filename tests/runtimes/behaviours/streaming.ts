@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { until } from "../../support/waiting.ts";
 import type { Behaviour } from "../conformance.ts";
 import type { TestServer } from "../server.ts";
 import { type HandshakeOptions, Wire } from "../wire.ts";
@@ -123,8 +124,12 @@ export async function losesTheStream(server: TestServer, options: HandshakeOptio
   const reader = await Reader.open(server, options);
   reader.wire.socket.pause();
   reader.run(1, [["texts", null, 100_000]]);
-  for (let n = 0; n < 200 && await reader.streams() === 0; n++);
-  for (let n = 0; n < 100 && await reader.streams() > 0; n++) await reader.control("advance", { ms: 20_000 });
+  await until(async () => await reader.streams() > 0);
+  let streams = 1;
+  await until(async () => {
+    await reader.control("advance", { ms: 20_000 });
+    return (streams = await reader.streams()) === 0;
+  }, () => ({ streams }));
   const [{ code }] = await reader.finished();
   assert.equal(code, "SLOW_CONSUMER");
   reader.wire.socket.resume();
@@ -439,11 +444,14 @@ export const streaming: Behaviour[] = [
       reader.run(1, [["texts", 300, 100_000]]);
       await reader.control("wait", { event: "connect" });
       // Some of it is in the buffers of the system. A while later the generator has gone no further.
-      for (let n = 0, last = -1; n < 50 && last !== await reader.yielded(); n++) {
-        last = await reader.yielded();
+      let yielded = -1;
+      await until(async () => {
+        const before = yielded;
         await reader.control("advance", { ms: 500 });
-      }
-      assert.ok(await reader.yielded() < 300);
+        yielded = await reader.yielded();
+        return yielded > 0 && yielded === before;
+      }, () => ({ yielded }));
+      assert.ok(yielded < 300, `${yielded}`);
       reader.wire.socket.resume();
       await readsEverything(reader);
     },
