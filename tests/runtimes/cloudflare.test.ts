@@ -329,7 +329,7 @@ describe("Durable Object, asleep", () => {
       await wire.ask({ type: "say", text: "nobody is pending any more" });
       await server.evict!();
       assert.deepEqual(await wire.ask('{"type":"ping"}'), { type: "pong" });
-      await assert.rejects(server.evict!(), /not currently running/);
+      assert.equal(await server.evict!(), false);
       // The object itself answers a ping with a uid, and the client is still the same.
       assert.deepEqual(await wire.ask({ type: "ping", uid: 1 }), { type: "pong", uid: 1 });
       assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");

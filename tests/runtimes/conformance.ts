@@ -93,7 +93,7 @@ export function conformance(runtime: string, start: () => Promise<TestServer>, o
     let server: TestServer;
     before(async () => {
       server = await start();
-      if (hibernating) server.pause = server.evict!;
+      if (hibernating) server.pause = async () => void await server.evict!();
     });
     after(() => server.stop());
     for (const [area, behaviours] of Object.entries(AREAS)) {

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { startWorker, type Worker } from "../../scripts/worker.ts";
 import { until } from "../support/waiting.ts";
 import { begin } from "./channel-client.ts";
+import { evict as evictFrom } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 const file = fileURLToPath(new URL("fixture/object-worker.ts", import.meta.url));
@@ -29,7 +30,7 @@ async function call(name: string, method: string, ...args: unknown[]): Promise<a
 
 const open = (name: string, path = "/websocket") => Wire.open(worker.port, `${path}?object=${name}`);
 
-const evict = (name: string) => worker.miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
+const evict = (name: string) => evictFrom(worker.miniflare, name);
 
 describe("An object", () => {
   before(async () => {

@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { Agent, type IncomingMessage, request } from "node:http";
@@ -6,6 +7,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { json, text as textOf } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
+import type { Worker } from "../../scripts/worker.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
 /** A server under test, in a process of its own. */
@@ -14,8 +16,11 @@ export interface TestServer {
   /** Has a command of the fixture run, and resolves with its result. */
   // deno-lint-ignore no-explicit-any -- a test reads what it expects and fails on the rest
   control(subject: string, command: string, body?: unknown): Promise<any>;
-  /** Throws the Durable Object out of memory, its sockets hibernating. Absent where nothing hibernates. */
-  evict?(): Promise<void>;
+  /**
+   * Throws the Durable Object out of memory, its sockets hibernating. Resolves with whether it was in memory: workerd evicts one by itself that
+   * is idle for some seconds. Absent where nothing hibernates.
+   */
+  evict?(): Promise<boolean>;
   /** Restarts the Durable Object as a deployment does, which cuts its sockets. Absent elsewhere. */
   restart?(): Promise<void>;
   /** The bytes of a Durable Object's heap. Absent where nothing inspects it. */
@@ -88,9 +93,7 @@ export async function startDurableObject(
   return {
     port,
     control: (subject, name, body = {}) => control(port, subject, name, body),
-    evict: async () => {
-      await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "hibernate" });
-    },
+    evict: () => evict(miniflare, "main"),
     restart: async () => {
       await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "close" });
     },
@@ -101,6 +104,17 @@ export async function startDurableObject(
       return 0;
     },
   };
+}
+
+/** Throws an object of the class `Fixture` out of memory, its sockets hibernating. Resolves with whether it was in memory. */
+export async function evict(miniflare: Worker["miniflare"], name: string): Promise<boolean> {
+  try {
+    await miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
+    return true;
+  } catch (error) {
+    assert.match(String(error), /not currently running/);
+    return false;
+  }
 }
 
 /** Asks over the protocol of Chromium's developer tools. */

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { startWorker, type Worker } from "../../scripts/worker.ts";
+import { evict } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 const file = fileURLToPath(new URL("fixture/shards-worker.ts", import.meta.url));
@@ -73,10 +74,6 @@ export class ShardedWorker {
 
   /** Evicts an object, if it is running. */
   async evict(name: string): Promise<void> {
-    try {
-      await this.#worker.miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
-    } catch (error) {
-      assert.match(String(error), /not currently running/);
-    }
+    await evict(this.#worker.miniflare, name);
   }
 }
