@@ -148,7 +148,7 @@ describe("An object", () => {
     assert.equal(await theirs.text(), "theirs: hello");
     await wire.close(1000);
     await theirs.close(1000);
-    assert.deepEqual(await call("extended", "wait", "close 1000"), [
+    assert.deepEqual(await call("extended", "wait", "close 1000", 2), [
       "constructor",
       'message {"type":"ping","uid":1}',
       "message hello",
