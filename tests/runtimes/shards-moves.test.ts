@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
+import { PATIENT } from "../support/patient.ts";
 import { until } from "../support/waiting.ts";
 import { begin, range } from "./channel-client.ts";
 import { ShardedWorker } from "./sharded-worker.ts";
@@ -78,8 +79,7 @@ class Ours {
 
   constructor(path: string) {
     const url = `ws://127.0.0.1:${worker.port}${path}`;
-    // Without a heartbeat: a stall of the machine would look like sleep.
-    this.#client = createClient(url, { WebSocket: WebSocket as never, heartbeat: 0 }); // As the client uses it.
+    this.#client = createClient(url, { WebSocket: WebSocket as never, ...PATIENT }); // As the client uses it.
     this.#client.on("close", ({ code, isFinal }) => isFinal || this.closes.push(code));
   }
 
@@ -112,24 +112,27 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
       for (const each of [...followers, ...ours]) await each.start();
       const count = 40;
       const reading = Promise.all(followers.map((each) => each.read(count)));
-      let result: { moving: Record<string, number>; missing: string[] } | undefined;
-      for (const n of range(count)) {
-        if (n === 10) result = await worker.rebalance(home, 8, 0);
-        await worker.call(home, "publish", "room:1", "said", n, { id: `${n}` });
-      }
-      await reading;
-      await until(() => ours.every(({ seen }) => seen.length >= count));
-      for (const { seen } of [...followers, ...ours]) assert.deepEqual(seen, range(count));
-      assert.deepEqual(result!.missing, []);
+      const say = (n: number) => worker.call(home, "publish", "room:1", "said", n, { id: `${n}` });
+      for (const n of range(10)) await say(n);
+      const { moving, missing } = await worker.rebalance(home, 8, 0);
+      assert.deepEqual(missing, []);
       // The 16 clients were on two relays, and an even share is two for each.
-      const moved = Object.values(result!.moving).reduce((sum, each) => sum + each, 0);
+      const moved = Object.values<number>(moving).reduce((sum, each) => sum + each, 0);
       assert.ok(moved >= 12, `${moved}`);
+      for (const n of range(count - 11, 10)) await say(n);
+      const closed = () => [...followers, ...ours].flatMap(({ closes }) => closes as unknown[]).length;
+      await until(() => closed() >= moved, () => ({ closed: closed(), moved }));
+      // Each client reads the last one where it is now.
+      await say(count - 1);
+      await reading;
+      await until(() => ours.every(({ seen }) => seen.length >= count), () => ours.map(({ seen }) => seen.length));
+      for (const { seen } of [...followers, ...ours]) assert.deepEqual(seen, range(count));
       const users = await usersOf(home);
       const elsewhere = [...users].filter(([relay]) => relay !== `${home}#0` && relay !== `${home}#1`).flatMap(([, some]) =>
         some
       );
       assert.equal(elsewhere.length, moved);
-      assert.equal([...followers, ...ours].flatMap(({ closes }) => closes as unknown[]).length, moved);
+      assert.equal(closed(), moved);
       for (const { closes } of followers) {
         for (const close of closes) assert.deepEqual(close, { code: 1013, reason: "drained retry=0" });
       }

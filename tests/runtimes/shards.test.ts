@@ -183,7 +183,9 @@ describe("Shards", { timeout: 300_000 }, () => {
     const refused = await Wire.request(worker.port, path);
     assert.equal(refused.answer.status, 503);
     await wires[0]!.close(1000);
-    const again = await Wire.open(worker.port, path);
+    // Its client is told of the close before the relay is.
+    let again = refused;
+    await until(async () => (again = await Wire.request(worker.port, path)).answer.status === 101, () => again.answer);
     assert.equal((await again.ask({ type: "ping" })).type, "pong");
   });
 });
