@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
+import { PATIENT } from "../support/patient.ts";
 import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./behaviours/delivery.ts";
 import { readLate } from "./behaviours/recovering.ts";
 import { losesTheStream, MUTE_READER, readsLate, SLOW_READER } from "./behaviours/streaming.ts";
@@ -394,8 +395,7 @@ describe("Durable Object, at a deployment", () => {
     // Connects them one by one: workerd does not evict an object for half a minute after it has accepted several at once.
     for (const { items, codes, delays } of seen) {
       const url = `ws://127.0.0.1:${server.port}/realtime`;
-      // Without a heartbeat: a stall of the machine would look like sleep, after which the client waits less for the server.
-      const options = { token: "ann", tokenIn: "query", heartbeat: 0 } as const;
+      const options = { token: "ann", tokenIn: "query", ...PATIENT } as const;
       const client = createClient(url, { WebSocket: WebSocket as never, ...options }); // As the client uses it.
       clients.push(client);
       client.on("close", ({ code, isFinal }) => isFinal || codes.push(code));

@@ -5,6 +5,7 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket as Ws } from "ws";
 import { type ClientOptions, createClient, type WebSocketConstructor } from "../../src/client/client.ts";
+import { PATIENT } from "../support/patient.ts";
 import { Proxy } from "../support/proxy.ts";
 import { Random } from "../support/random.ts";
 import type { Pacing } from "./fixture/paced-serve.ts";
@@ -34,8 +35,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       const client = createClient(`ws://127.0.0.1:${proxy.port}/${id}`, {
         WebSocket: Ws as unknown as WebSocketConstructor, // It has all that is needed.
         backoff: { base: 10, cap: 20 },
-        // A stall of the machine would look like sleep, after which the client waits less for the server.
-        heartbeat: 0,
+        ...PATIENT,
         ...options,
       });
       const errors: unknown[] = [];
@@ -177,7 +177,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
             const text = "x".repeat(random.pick([0, 10, 100, 400]));
             const promise = random.below(2) === 0
               ? client.send({ type: "n", n: id, text })
-              : client.request("n", { n: id, text }, { idempotent: true, timeout: 60_000 });
+              : client.request("n", { n: id, text }, { idempotent: true });
             work.push(promise.then(() => outcomes.set(id, "done"), ({ code }) => outcomes.set(id, code)));
           }
           for (let count = random.below(12); count > 0; count--) {
@@ -187,7 +187,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
           proxy.isDown = false;
           // Waits before the next disconnect, which may lose what has been handed to the connection.
           await Promise.all(work);
-          await client.request("n", { n: -1 }, { timeout: 60_000 });
+          await client.request("n", { n: -1 });
         }
         const { handled, closes, limited } = await read();
         const message = JSON.stringify({ seed: random.seed, run, pacing, closes, limited, errors: errors.map(String) });
@@ -212,7 +212,7 @@ for (const runtime of ["node", "bun", "deno"] as const) {
       for (let left = 30; left > 0; left--) await other.next();
       const init = new Promise((resolve) => client.subscribe("room:1", { onInit: ({ data }) => resolve(data) }));
       const ns = numbers(10).map((n) => n + 1);
-      assert.deepEqual(await Promise.all(ns.map((n) => client.request("n", { n }, { timeout: 120_000 }))), ns);
+      assert.deepEqual(await Promise.all(ns.map((n) => client.request("n", { n }))), ns);
       assert.equal(await init, "room:1");
       other.reset();
       const { handled, limited } = await read();
