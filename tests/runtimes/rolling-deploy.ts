@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { BrokerProcess, freePort } from "../support/brokers.ts";
+import { inTime } from "../support/waiting.ts";
 import { Nginx } from "./nginx.ts";
 import { COMMANDS } from "./server.ts";
 
@@ -244,11 +245,10 @@ export async function deployRolling(deploy: RollingDeploy): Promise<DeployReport
     await Promise.all([publishing, asking]);
     // The last publications are on their way. Whoever has not received them after this has lost them.
     const isComplete = ({ channel, received }: Listener) => new Set(received).size === published[channel];
-    let isLate = false;
-    const late = sleep(20_000, undefined, { ref: false }).then(() => void (isLate = true));
-    for (const listener of listeners) {
-      while (!isLate && !isComplete(listener)) await Promise.race([late, listener.next()]);
-    }
+    const receiving = Promise.all(listeners.map(async (listener) => {
+      while (!isComplete(listener)) await listener.next();
+    }));
+    await inTime("the last publications", () => ({}), receiving).catch((error) => report(String(error)));
     let [lost, doubled] = [0, 0];
     for (const { channel, received } of listeners) {
       lost += published[channel]! - new Set(received).size;
