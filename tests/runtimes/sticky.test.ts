@@ -16,7 +16,7 @@ import { Nginx } from "./nginx.ts";
 
 const guide = readFileSync(new URL("../../docs/guides/without-websockets.md", import.meta.url), "utf8");
 const NAMES = ["a", "b"] as const;
-const TIMEOUT = { timeout: 60_000 };
+const TIMEOUT = { timeout: 300_000 };
 
 /** The number of concurrent clients. */
 const CLIENTS = 4;
