@@ -1,6 +1,9 @@
 import * as latest from "@directus/sdk";
 import * as sdk18 from "directus-sdk-18";
 import assert from "node:assert/strict";
+import { Agent, type ClientRequestArgs } from "node:http";
+import { connect, type NetConnectOpts } from "node:net";
+import type { Duplex } from "node:stream";
 import { type ClientOptions, WebSocket } from "ws";
 import { inTime } from "../support/waiting.ts";
 
@@ -23,6 +26,25 @@ const VERSIONS = { 26: latest, 18: sdk18 as unknown as typeof latest };
 
 /** By its major version. */
 export type SdkVersion = keyof typeof VERSIONS;
+
+/** Opens connections, and holds those back that are asked for while it is shut. */
+export class Gate extends Agent {
+  #opened = Promise.resolve();
+  #open = (): void => {};
+
+  shut(): void {
+    this.#opened = new Promise((resolve) => this.#open = resolve);
+  }
+
+  open(): void {
+    this.#open();
+  }
+
+  override createConnection(options: ClientRequestArgs, callback?: (error: Error | null, stream: Duplex) => void): undefined {
+    // As of Agent, the target is a port.
+    void this.#opened.then(() => callback!(null, connect(options as NetConnectOpts)));
+  }
+}
 
 /** A Directus SDK, unmodified, on the only WebSocket it is given, and all that its sockets were sent and sent. */
 export class ConnectedSdk {

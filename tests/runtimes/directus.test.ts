@@ -8,9 +8,9 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { after, afterEach, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { WebSocket } from "ws";
+import { type ClientOptions, WebSocket } from "ws";
 import { TYPESCRIPT } from "../support/typescript.ts";
-import { ConnectedSdk, type Message, next, type SdkVersion } from "./directus-sdk.ts";
+import { ConnectedSdk, Gate, type Message, next, type SdkVersion } from "./directus-sdk.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const bin = (name: string): string => join(root, "node_modules/.bin", name);
@@ -132,8 +132,8 @@ function testItems(runtime: keyof typeof COMMANDS): void {
     assert.equal(await exited, 0);
   }
 
-  async function connect(version: SdkVersion, token = "editing"): Promise<ConnectedSdk> {
-    const connected = new ConnectedSdk(version, url, token);
+  async function connect(version: SdkVersion, token = "editing", options?: ClientOptions): Promise<ConnectedSdk> {
+    const connected = new ConnectedSdk(version, url, token, options);
     open.push(connected);
     await connected.sdk.connect();
     return connected;
@@ -485,13 +485,16 @@ function testItems(runtime: keyof typeof COMMANDS): void {
 
   it("addItems sends the Directus SDK after a reconnect what was written meanwhile", async () => {
     const writer = await editor("before");
-    const reader = await connect(26, "reading");
+    const agent = new Gate();
+    const reader = await connect(26, "reading", { agent });
     const { subscription } = await reader.sdk.subscribe("articles", { query: { fields: ["slug"] } as never });
     const slugs = async () => ((await next(subscription))["data"] as { slug: string }[]).map(({ slug }) => slug);
     assert.deepEqual(await slugs(), ["before"]);
     const again = slugs();
+    agent.shut();
     reader.cut();
     await data(writer, items("create", { data: { slug: "meanwhile", title: "Missed" } }));
+    agent.open();
     assert.deepEqual(await again, ["before", "meanwhile"]);
     // After a reconnect the SDK subscribes twice. The first answer may overtake the second `init`, which then comes before the next.
     for (let n = 0; n < 3; n++) await reader.ask({ type: "ping" });
