@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
 import { OPENING, requestOf, Stubborn } from "../support/node-server.ts";
 import { until } from "../support/waiting.ts";
-import { startServer, type TestServer } from "./server.ts";
+import { PATIENT_SERVE, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 /** Resolves when no slot is reserved. The clock of the fixture stands still, so no deadline releases one. */
@@ -17,7 +17,7 @@ for (const runtime of ["node", "deno"] as const) {
     afterEach(() => Wire.resetAll());
 
     it("stays reachable with 200 descriptors while refused clients keep their sides open", { timeout: 300_000 }, async () => {
-      const server = await startServer(runtime, undefined, 200);
+      const server = await startServer(runtime, PATIENT_SERVE, 200);
       const clients = Array.from({ length: 300 }, () => new Stubborn(server.port, requestOf("GET", "/guarded/public", OPENING)));
       // Without descriptors, a server drops connections unanswered. Each try below is a new connection.
       for (const client of clients.slice(0, 60)) assert.match(await client.until(/HTTP/), /^HTTP\/1.1 403 /);
@@ -31,7 +31,7 @@ for (const runtime of ["node", "deno"] as const) {
     });
 
     it("releases every slot when clients leave during the upgrade", { timeout: 300_000 }, async () => {
-      const server = await startServer(runtime);
+      const server = await startServer(runtime, PATIENT_SERVE);
       for (const headers of [{}, { "Sec-WebSocket-Protocol": "a," }, { Upgrade: "websocket, foo" }]) {
         for (
           const leave of [(wire: Wire) => wire.reset(), (wire: Wire) => wire.socket.destroy(), (wire: Wire) => wire.socket.end()]

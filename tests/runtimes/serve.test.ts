@@ -8,12 +8,12 @@ import { after, before, describe, it } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { copyPackage, type SecondCopy } from "../support/second-copy.ts";
 import { HeldServers } from "./held.ts";
-import { COMMANDS, startServer, type TestServer } from "./server.ts";
+import { COMMANDS, PATIENT_SERVE, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 describe("serve on deno", () => {
   it("accepts connections again after it ran out of file descriptors", { timeout: 300_000 }, async () => {
-    const server = await startServer("deno", undefined, 60);
+    const server = await startServer("deno", PATIENT_SERVE, 60);
     const wires: Wire[] = [];
     // More connections than descriptors, so some are not accepted.
     for (let i = 0; i < 100; i++) wires.push(Wire.begin(server.port, "/public"));
@@ -45,7 +45,7 @@ for (const runtime of ["bun", "deno", "node"] as const) {
 
   describe(`serve on ${runtime}`, () => {
     it("closes clients with 1012 and exits with 0 at SIGTERM", { timeout: 300_000 }, async () => {
-      const server = await startServer(runtime);
+      const server = await startServer(runtime, PATIENT_SERVE);
       const admitted = await Wire.open(server.port, "/public");
       const pending = await Wire.open(server.port, "/handshake");
       const stopped = server.stop();

@@ -38,6 +38,9 @@ const bin = (name: string): string => join(root, "node_modules/.bin", name);
 /** The fixture behind Deno's own server and upgrade, which `noroshi/serve` does not use. */
 export const NATIVE_DENO: string = join(here, "fixture/serve-deno.ts");
 
+/** The fixture with a drain that no busy machine exceeds, for tests of how a server exits. */
+export const PATIENT_SERVE: string = join(here, "fixture/serve-patient.ts");
+
 /** How a fixture is run on each runtime; the rest of the arguments is the file. */
 export const COMMANDS: Record<string, string[]> = {
   bun: [bin("bun"), "run"],
