@@ -43,7 +43,7 @@ async function runCycles(port: number, staying: WebSocket[]): Promise<Record<str
     await once(socket, "open");
     if (number % 10 === 9) {
       staying.push(socket);
-      socket.send('{"type":"auth","access_token":"good"}'); // Without this message it is closed after 10 s.
+      socket.send('{"type":"auth","access_token":"good"}'); // Without this message it would be closed.
       socket.send('{"type":"subscribe","channel":"room:1","recover":{"epoch":"lost","offset":1}}');
       for await (const [data] of on(socket, "message")) if (String(data).includes('"recovered":false')) return;
     }
