@@ -290,10 +290,13 @@ export class EventBridge implements TestServer {
     }
     if (socket.destroyed) return void asked.destroy();
     // The subprotocol that was agreed comes in the first event.
-    stream.once("data", (chunk: Buffer) => {
-      stream.pause();
-      stream.unshift(chunk);
-      const [, opening = "{}"] = /^event: open\ndata: (.*)\n/.exec(chunk.toString()) ?? [];
+    let begin = Buffer.alloc(0);
+    const read = (chunk: Buffer) => {
+      begin = Buffer.concat([begin, chunk]);
+      if (!begin.includes("\n\n")) return;
+      stream.off("data", read).pause();
+      stream.unshift(begin);
+      const [, opening = "{}"] = /^event: open\ndata: (.*)\n/.exec(begin.toString()) ?? [];
       const { protocol } = JSON.parse(opening) as { protocol?: string | null };
       this.#sockets.once("headers", (lines: string[]) => {
         for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -309,6 +312,7 @@ export class EventBridge implements TestServer {
           this.#poking = this.#poking.then(() => this.#poke());
         });
       });
-    });
+    };
+    stream.on("data", read);
   }
 }
