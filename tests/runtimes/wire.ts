@@ -72,6 +72,7 @@ export class Wire {
   #watchers: { condition: () => boolean; resolve: () => void }[] = [];
   #over = false;
   #closing = false;
+  #isAskedToClose = false;
   #onClose: () => void = () => {};
 
   static readonly #open = new Set<Wire>();
@@ -216,6 +217,11 @@ export class Wire {
     return this.#until(() => this.pongs.length >= count);
   }
 
+  /** Resolves when the server has sent a close frame, whether it is answered or not. */
+  askedToClose(): Promise<void> {
+    return this.#until(() => this.#isAskedToClose);
+  }
+
   #until(condition: () => boolean): Promise<void> {
     return new Promise((resolve) => {
       this.#watchers.push({ condition, resolve });
@@ -281,6 +287,8 @@ export class Wire {
       this.#close = payload.length >= 2
         ? { code: payload.readUInt16BE(0), reason: payload.subarray(2).toString() }
         : { code: 1005, reason: "" };
+      this.#isAskedToClose = true;
+      this.#tellControl();
       if (!this.answersClose) return;
       if (!this.#closing) this.write(frame(8, payload));
       // The server is to end the TCP connection next (RFC 6455 §7.1.1); whether it does is looked at through `ended`.
