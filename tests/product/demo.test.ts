@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { WebSocket } from "ws";
 import { findViolations } from "../support/axe.ts";
+import { freePort } from "../support/brokers.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
 
@@ -264,7 +265,8 @@ describe("the newsroom page", { skip: elsewhere || noBrowser }, () => {
   const faults: string[] = [];
 
   before(async () => {
-    [demo, browser] = await Promise.all([start("node"), launchBrowser()]);
+    // A port on which it can be started again.
+    [demo, browser] = await Promise.all([start("node", { port: await freePort() }), launchBrowser()]);
   });
   afterEach(async () => {
     await Promise.all(contexts.map((context) => context.close()));

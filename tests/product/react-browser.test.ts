@@ -11,6 +11,7 @@ import * as v from "valibot";
 import { WebSocketController } from "../../mod.ts";
 import { Channels, type ChannelsStats } from "../../src/channels/channels.ts";
 import { serve } from "../../src/serve/serve.ts";
+import { freePort } from "../support/brokers.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { Proxy } from "../support/proxy.ts";
 import { App, type Rooms, type RoomsPage } from "./react-page.ts";
@@ -31,7 +32,7 @@ else createRoot(element).render(app);
 `;
 
 /** A server whose channels begin with what was said, which outlives it. */
-async function startServer(script: string, said: unknown[], port = 0) {
+async function startServer(script: string, said: unknown[], port: number) {
   const controller = new WebSocketController({
     authenticate: (credentials) =>
       "access_token" in credentials ? { accountability: { user: credentials.access_token, role: null } } : null,
@@ -99,7 +100,7 @@ describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser }, (
 
   async function open(rooms: Rooms, hydrates = false): Promise<void> {
     said = ["a", "b"];
-    server = await startServer(script, said);
+    server = await startServer(script, said, await freePort());
     proxy = await Proxy.open(server.port);
     page = await browser.newPage();
     complaints = [];

@@ -6,6 +6,7 @@ import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { serve } from "../../src/serve/serve.ts";
+import { freePort } from "../support/brokers.ts";
 import { CountedEngine } from "../support/counted-engine.ts";
 
 /** An engine that connects nodes, and counts its starts and ends. */
@@ -44,9 +45,7 @@ describe("The engine", () => {
     controller.start();
     const app = new Hono();
     app.get("/", new WebSocketController({ engine, logger: false }).upgrade);
-    const free = await serve(new Hono(), { port: 0, hostname: "127.0.0.1", onListen: false });
-    await free.close();
-    const options = { port: free.port, hostname: "127.0.0.1", onListen: false } as const;
+    const options = { port: await freePort(), hostname: "127.0.0.1", onListen: false } as const;
     await assert.rejects(serve(app, options), /another controller's/);
     await (await serve(new Hono(), options)).close();
     await controller.close();

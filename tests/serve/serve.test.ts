@@ -7,6 +7,7 @@ import { WebSocket as Client } from "ws";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { health } from "../../src/controller/health.ts";
 import { serve, type ServeOptions } from "../../src/serve/serve.ts";
+import { freePort } from "../support/brokers.ts";
 import { FAILURES } from "../support/failures.ts";
 import { inspector } from "../../src/inspector/inspector.ts";
 import { Stall } from "../support/waiting.ts";
@@ -85,7 +86,7 @@ describe("serve", () => {
 
   it("rejects with the reason when the address is taken, and leaves no listener behind", async () => {
     const before = signalListeners();
-    const server = await serve(app, OPTIONS);
+    const server = await serve(app, { ...OPTIONS, port: await freePort() });
     const running = signalListeners();
     const abort = new AbortController();
     const watched = watch(abort.signal);
@@ -266,18 +267,17 @@ describe("serve", () => {
 
   it("rejects with the error that onListen throws, and leaves no listener behind", async () => {
     const before = signalListeners();
-    let port = 0;
+    const options = { ...OPTIONS, port: await freePort() };
     const thrown = new Error("thrown in onListen");
     const starting = serve(app, {
-      ...OPTIONS,
-      onListen: (server) => {
-        port = server.port;
+      ...options,
+      onListen: () => {
         throw thrown;
       },
     });
     await assert.rejects(starting, thrown);
     assert.deepEqual(signalListeners(), before);
-    await (await serve(app, { ...OPTIONS, port })).close();
+    await (await serve(app, options)).close();
   });
 });
 
