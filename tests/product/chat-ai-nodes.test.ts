@@ -49,8 +49,8 @@ describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis
     broker = await BrokerProcess.redis();
     nodes = spawn(process.execPath, ["--import", "tsx", "examples/chat-ai/nodes.ts"], {
       cwd: root,
-      // Slow: an answer outlives what happens to it.
-      env: { ...process.env, PORT: "0", NO_COLOR: "1", AI_DELAY: "1000", REDIS_URL: `redis://127.0.0.1:${broker.port}` },
+      // Slow: an answer outlives the steps of a browser on a busy machine.
+      env: { ...process.env, PORT: "0", NO_COLOR: "1", AI_DELAY: "3000", REDIS_URL: `redis://127.0.0.1:${broker.port}` },
       stdio: ["ignore", "pipe", "inherit"],
     });
     const lines = createInterface({ input: nodes.stdout! }); // Piped.
@@ -95,7 +95,7 @@ describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis
     const before = await wordsOf(second);
     process.kill(pids.get(served!)!, "SIGKILL");
     await second.locator(`main[data-node]:not([data-node="${served}"])`).waitFor();
-    await hasWords(second, before + 3);
+    await hasWords(second, before + 1);
     assert.deepEqual(await second.locator(".error").count(), 0);
 
     process.kill(pids.get(writer!)!, "SIGKILL");
@@ -104,7 +104,7 @@ describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis
       assert.match(await tab.locator(".error").textContent() ?? "", /^The stream is lost: its node has gone/);
       const text = await tab.locator(".assistant").textContent() ?? "";
       assert.match(text, /^I am a model for tests, /);
-      assert.ok(text.split(" ").length >= before + 3, text);
+      assert.ok(text.split(" ").length > before, text);
       await tab.getByRole("button", { name: "Send" }).waitFor();
     }
     assert.equal(await page.locator(".assistant").textContent(), await second.locator(".assistant").textContent());

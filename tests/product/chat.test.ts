@@ -19,7 +19,7 @@ import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { ChatNode, ChatProject, logIn, PASSWORD } from "../support/chat-project.ts";
 import { PATIENT } from "../support/patient.ts";
-import { inTime } from "../support/waiting.ts";
+import { inTime, until } from "../support/waiting.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -335,8 +335,12 @@ describe("examples/chat", { skip: elsewhere }, () => {
         response.resume();
         return response.statusCode as number; // Of an IncomingMessage.
       };
-      const statuses = await Promise.all(Array.from({ length: 12 }, guess));
-      assert.ok(statuses.includes(429), statuses.join());
+      const statuses: number[] = [];
+      // A machine that stands still may spread the guesses over minutes, in which some are allowed again.
+      await until(async () => {
+        statuses.push(...await Promise.all(Array.from({ length: 12 }, guess)));
+        return statuses.includes(429);
+      }, () => statuses);
       assert.ok(statuses.every((status) => status === 401 || status === 429), statuses.join());
     });
   });

@@ -8,7 +8,7 @@ import type { Browser, Page } from "playwright-core";
 import { WebSocket } from "ws";
 import { WebSocketController } from "../../mod.ts";
 import { Channels } from "../../src/channels/channels.ts";
-import { createClient, type WebSocketConstructor } from "../../src/client/client.ts";
+import { type Client, createClient, type WebSocketConstructor } from "../../src/client/client.ts";
 import { withFallback } from "../../src/client/sse.ts";
 import { channelsHttp, fallback } from "../../src/http/http.ts";
 import { serve } from "../../src/serve/serve.ts";
@@ -16,6 +16,7 @@ import { Nginx } from "../runtimes/nginx.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { freePort, lacks } from "../support/brokers.ts";
 import { Firefox, noFirefox } from "../support/firefox.ts";
+import { PATIENT } from "../support/patient.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -35,7 +36,10 @@ const watched = (url, init) => {
   seen.opened.push(init.method ?? "GET");
   return fetch(url, init);
 };
-const client = window.client = createClient("/websocket", { WebSocket: withFallback({ WebSocket: Watched, fetch: watched }) });
+const client = window.client = createClient("/websocket", {
+  ...${JSON.stringify(PATIENT)},
+  WebSocket: withFallback({ WebSocket: Watched, fetch: watched }),
+});
 client.on("error", ({ error }) => seen.errors.push(String(error)));
 client.subscribe("room:1", {
   onInit: () => seen.inits++,
@@ -123,11 +127,13 @@ describe("withFallback, behind an nginx that refuses upgrades", {
   const socket = WebSocket as unknown as WebSocketConstructor; // The class of ws has what the client uses.
 
   it("reaches the node of its stream by the name of the connection", async () => {
-    const clients = Array.from(
-      { length: 4 },
-      () => createClient(`ws://127.0.0.1:${port}/websocket`, { WebSocket: withFallback({ WebSocket: socket }) }),
-    );
-    await Promise.all(clients.map((client) => client.ready));
+    const clients: Client[] = [];
+    for (let count = 0; count < 4; count++) {
+      const WebSocket = withFallback({ WebSocket: socket });
+      const client = createClient(`ws://127.0.0.1:${port}/websocket`, { WebSocket, ...PATIENT });
+      clients.push(client);
+      await client.ready; // One after the other: nginx takes the nodes in turn.
+    }
     assert.equal(one.controller.clients().size + other.controller.clients().size, 4);
     assert.ok(one.controller.clients().size > 0 && other.controller.clients().size > 0);
     for (const { handshake } of [...one.controller.clients(), ...other.controller.clients()]) {
@@ -143,6 +149,7 @@ describe("withFallback, behind an nginx that refuses upgrades", {
     const client = createClient(`ws://127.0.0.1:${unrouted}/websocket`, {
       WebSocket: withFallback({ WebSocket: socket }),
       backoff: { base: 1, cap: 1 },
+      ...PATIENT,
     });
     const reason = await new Promise((resolve) =>
       client.on("reconnecting", ({ close }) => {
@@ -165,6 +172,7 @@ describe("withFallback, behind an nginx that refuses upgrades", {
         } as unknown as WebSocketConstructor, // As above.
       }),
       reconnect: false,
+      ...PATIENT,
     });
     await client.ready;
     const closed = new Promise((resolve) => client.on("close", ({ code, reason }) => resolve({ code, reason })));

@@ -186,9 +186,12 @@ describe("The hooks of React, in a browser", { skip: elsewhere || noBrowser }, (
     await shows("one", "open | a,b,c | ann | fine");
     assert.equal((await stats()).subscriptions, 2);
     // Changed and changed back before anything was answered.
-    await page.evaluate(() => {
-      const { show } = globalThis as unknown as RoomsPage;
-      for (const channel of ["room:2", "room:1", "room:2", "room:1"]) setTimeout(() => show({ one: channel }));
+    await page.evaluate(async () => {
+      const page = globalThis as unknown as RoomsPage;
+      const all: Rooms[] = ["room:2", "room:1", "room:2", "room:1"].map((channel) => ({ one: channel }));
+      for (const rooms of all) setTimeout(() => page.show(rooms));
+      // The page showed the last room before, too.
+      while (page.shown !== all.at(-1)) await new Promise((resolve) => setTimeout(resolve));
     });
     await server.say("d");
     await shows("one", "open | a,b,c,d | ann | fine");

@@ -15,6 +15,8 @@ const client = createClient("/websocket", { lazy: true, token: "ann", backoff: {
 export interface RoomsPage {
   client: BareClient;
   show(rooms: Rooms): void;
+  /** The rooms whose effects have run: their components have subscribed. */
+  shown?: Rooms;
   /** The answer that is shown. */
   answer?: { start(payload: { to?: number }): void; stop(): void };
 }
@@ -49,6 +51,10 @@ export function App({ first }: { first: Rooms }) {
   useEffect(() => {
     page.show = setRooms;
   }, []);
+  // Runs after the effects of the components below.
+  useEffect(() => {
+    page.shown = rooms;
+  }, [rooms]);
   return createElement(
     Fragment,
     null,
