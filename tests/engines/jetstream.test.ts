@@ -13,13 +13,20 @@ const kept = (sequence: number) => ({
 const STATUS = { reply: "", subject: "inbox", string: () => "" };
 const TOO_LARGE = { ...STATUS, headers: { code: 409 } };
 
+/** Of one request, in ms. */
+const TIMEOUT = 20_000;
+
 /** A stream of ten messages whose consumer answers each question as the test says: with so many, and then perhaps with a status. */
 function create(answers: [count: number, end: "status" | "silence" | "too large, twice"][]) {
   let delivered = 0;
   let deliver: (message: Msg) => void = () => {};
   const asked: number[] = [];
+  const created: { inactive_threshold: number }[] = [];
   const connection = {
-    request: () => Promise.resolve({ json: () => ({ name: "c", num_pending: 10 }) }),
+    request(_: string, text: string) {
+      created.push(JSON.parse(text).config);
+      return Promise.resolve({ json: () => ({ name: "c", num_pending: 10 }) });
+    },
     closed: () => new Promise(() => {}),
     isClosed: () => false,
     subscribe(_: string, { callback }: { callback(error: null, message: Msg): void }) {
@@ -39,8 +46,8 @@ function create(answers: [count: number, end: "status" | "silence" | "too large,
       });
     },
   } as unknown as NatsConnection; // All that `list` needs of it.
-  const list = (maxBytes?: number) => new JetStream(connection, 20_000, "_INBOX").list("S", "h.a", 1, 100, maxBytes);
-  return { asked, list };
+  const list = (maxBytes?: number) => new JetStream(connection, TIMEOUT, "_INBOX").list("S", "h.a", 1, 100, maxBytes);
+  return { asked, created, list };
 }
 
 describe("JetStream.list", () => {
@@ -63,6 +70,12 @@ describe("JetStream.list", () => {
     const { asked, list } = create([[0, "too large, twice"], [1, "silence"], [1, "silence"]]);
     const { messages } = await list(1);
     assert.deepEqual([messages.map(({ sequence }) => sequence), asked], [[1], [10, 1, 1]]);
+  });
+
+  it("keeps its consumer for as long as it waits for messages", { timeout: 300_000 }, async () => {
+    const { created, list } = create([[10, "silence"]]);
+    await list();
+    assert.deepEqual(created.map(({ inactive_threshold }) => inactive_threshold), [TIMEOUT * 1e6]);
   });
 
   it("returns one message although there is room for none", { timeout: 300_000 }, async () => {

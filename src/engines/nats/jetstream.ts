@@ -241,7 +241,7 @@ export class JetStream {
     const config = {
       filter_subject: subject,
       ack_policy: "none",
-      inactive_threshold: 10_000 * NANOSECONDS,
+      inactive_threshold: this.#timeout * NANOSECONDS, // A server that has deleted it does not answer.
       mem_storage: true,
       num_replicas: 1,
       headers_only,
