@@ -1,6 +1,6 @@
 /** Somebody who can read and write everything at a broker, and has no secret. */
 import { connect } from "@nats-io/transport-node";
-import { createClient } from "redis";
+import { connectToRedis } from "../support/redis.ts";
 
 /** A message as it went over the broker. */
 export interface Captured {
@@ -31,12 +31,8 @@ interface Entry {
 }
 
 export async function attackRedis(port: number): Promise<Attacker> {
-  const client = createClient({ url: `redis://127.0.0.1:${port}` });
-  const subscriber = client.duplicate();
-  for (const each of [client, subscriber]) {
-    each.on("error", () => {});
-    await each.connect();
-  }
+  const [client, subscriber] = [await connectToRedis(port), await connectToRedis(port)];
+  for (const each of [client, subscriber]) each.on("error", () => {});
   const captured: Captured[] = [];
   await subscriber.pSubscribe("noroshi:*", (text, subject) => {
     const again = async (rewrite = (subject: string) => subject) => void await client.publish(rewrite(subject), text);

@@ -7,6 +7,7 @@ import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { connectToRedis } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
 import { until } from "../support/waiting.ts";
@@ -53,8 +54,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
   after(() => broker?.close());
 
   const admin = async (...commands: string[][]) => {
-    const client = createClient({ url: `redis://127.0.0.1:${broker.port}` });
-    await client.connect();
+    const client = await connectToRedis(broker.port);
     for (const command of commands) await client.sendCommand(command);
     await client.close();
   };
@@ -336,8 +336,7 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
         await a.engine.join("room", { user: "mika" });
         await b.engine.subscribe("room", null);
         assert.deepEqual(await b.engine.members("room"), [{ user: "mika" }]);
-        const watcher = createClient({ url: `redis://127.0.0.1:${broker.port}` });
-        await watcher.connect();
+        const watcher = await connectToRedis(broker.port);
         for (const _ of Array.from({ length: 4 })) {
           await watcher.del(`given-up:m:${a.host.node}:room`);
           // A heartbeat joins the member again.

@@ -5,6 +5,7 @@ import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { LATEST_POSITIONS } from "../../src/engines/redis/scripts.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { connectToRedis } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
 
@@ -15,21 +16,19 @@ const MARGIN = 600_000;
 
 describe("Nodes over Redis that declare different ttls for a channel", { skip: lacks("redis-server") }, () => {
   let broker: BrokerProcess;
-  let client: ReturnType<typeof connectTo>;
+  let client: Awaited<ReturnType<typeof connectToRedis>>;
   const nodes: BrokerNode[] = [];
-  const connectTo = () => createClient({ url: `redis://127.0.0.1:${broker.port}` });
   const remaining = (...keys: string[]) => Promise.all(keys.map((key) => client.pTTL(key)));
 
   async function start() {
-    const node = await startNode(redisEngine({ client: connectTo() }));
+    const node = await startNode(redisEngine({ client: createClient({ url: `redis://127.0.0.1:${broker.port}` }) }));
     nodes.push(node);
     return node.engine;
   }
 
   before(async () => {
     broker = await BrokerProcess.redis();
-    client = connectTo();
-    await client.connect();
+    client = await connectToRedis(broker.port);
   });
   after(async () => {
     for (const { engine } of nodes) await engine.close();

@@ -6,6 +6,7 @@ import { createClient, RESP_TYPES } from "redis";
 import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { Proxy } from "../support/proxy.ts";
+import { connectToRedis } from "../support/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
@@ -54,10 +55,9 @@ async function ask<Answer>(
   server: BrokerProcess,
   run: (client: ReturnType<typeof createClient>) => Promise<Answer>,
 ): Promise<Answer> {
-  const client = createClient({ url: `redis://127.0.0.1:${server.port}` });
-  await client.connect();
+  const client = await connectToRedis(server.port);
   try {
-    return await run(client as ReturnType<typeof createClient>); // Its own modules are none of a test's business.
+    return await run(client);
   } finally {
     await client.close();
   }

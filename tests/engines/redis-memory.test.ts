@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { createClient } from "redis";
 import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { connectToRedis } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 
@@ -19,8 +19,7 @@ describe("The engine over a Redis that evicts keys", {
     TIMEOUT,
     async () => {
       const broker = await BrokerProcess.redis();
-      const client = createClient({ url: `redis://127.0.0.1:${broker.port}` });
-      await client.connect();
+      const client = await connectToRedis(broker.port);
       const { engine, host } = await startNode(
         redisEngine({ client, ...FAST }),
       );
@@ -50,8 +49,7 @@ describe("The engine over a Redis that is full", { skip: lacks("redis-server"), 
       const run = async (test: (start: () => Promise<BrokerNode>, evict: (key: string) => Promise<void>) => Promise<void>) => {
         const broker = await BrokerProcess.redis("--maxmemory", "4mb", "--maxmemory-policy", policy);
         const nodes: BrokerNode[] = [];
-        const client = createClient({ url: `redis://127.0.0.1:${broker.port}` });
-        await client.connect();
+        const client = await connectToRedis(broker.port);
         try {
           let written = 0;
           await test(async () => {

@@ -6,6 +6,7 @@ import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { connectToRedis } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 
 const HISTORY: HistoryOptions = { size: 10_000, ttl: 60_000 };
@@ -34,8 +35,7 @@ const CASES = {
     start: () => BrokerProcess.redis(),
     engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...OPTIONS }),
     async disturb(port: number) {
-      const client = createClient({ url: `redis://127.0.0.1:${port}` });
-      await client.connect();
+      const client = await connectToRedis(port);
       await client.scriptFlush();
       client.destroy();
     },
