@@ -137,7 +137,7 @@ export function nodes(name: string, { skip, start, engine }: NodesFixture): void
 
       it("disconnect a user whose authentication is under way on another one", { timeout: 300_000 }, async () => {
         const stall = new Stall<AuthenticationState>();
-        const { a, b, close } = await create({ authenticate: () => stall.promise });
+        const { a, b, close } = await create({ authenticate: () => stall.promise, timeout: 300_000 });
         const watcher = b.join("watcher");
         const { transport, connection } = openOn(new FakeTransport(), b.controller, { mode: "handshake" });
         connection.message(JSON.stringify({ type: "auth", access_token: "of ann" }));

@@ -5,7 +5,7 @@ import { PostgresProcess } from "../support/postgres.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 
 /** Quick to notice all but silence: a busy machine keeps a server or a node silent for a while. */
-export const FAST = { lease: 4_000, checkInterval: 300, linger: 300, timeout: 10_000 };
+export const FAST = { lease: 8_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 
 /** Limits are for what hangs. */
 export const TIMEOUT = { timeout: 300_000 };
