@@ -233,8 +233,16 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     const small = { size: 10, ttl: HISTORY.ttl };
     const channels = range(60).map((number) => `quiet:${number}`);
     const starts = await Promise.all(channels.map((channel) => node.engine.subscribe(channel, small)));
-    await publish(node.engine, channels[0]!, small, 400);
-    for (const channel of channels.slice(1)) await publish(node.engine, channel, small, 11);
+    // In the future, for as long as the test takes to look at them: the node of the suite sweeps, too.
+    await client.query(`
+      begin;
+      select noroshi_publish('quiet:0', 'say', to_jsonb(n)) from generate_series(0, 399) n;
+      select noroshi_publish('quiet:' || channel, 'say', to_jsonb(n)) from generate_series(1, 59) channel, generate_series(0, 10) n;
+      set constraints all immediate;
+      update noroshi_publications set at = at + 3600000
+        where channel in (select id from noroshi_channels where name like 'quiet:%');
+      commit;
+    `);
     const count = async (condition: string) => {
       const text = "select count(*)::int as count from noroshi_publications p join noroshi_channels c on c.id = p.channel";
       return (await client.query(`${text} where c.name like 'quiet:%' and ${condition}`)).rows[0].count;
@@ -243,9 +251,10 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     await sweep();
     // Nodes that were notified of them may still read them.
     assert.equal(await count("true"), 400 + 59 * 11);
-    const text =
-      "update noroshi_publications set at = at - 10001 where channel in (select id from noroshi_channels where name like 'quiet:%')";
-    await client.query(text);
+    await client.query(`
+      update noroshi_publications set at = at - 3600000 - 10001
+        where channel in (select id from noroshi_channels where name like 'quiet:%')
+    `);
     for (let sweeps = 0; await count("p.n <= c.n - c.size") > 0; sweeps++) {
       assert.ok(sweeps < 20, "each removes some");
       await sweep();
@@ -269,7 +278,7 @@ describe("The functions of PostgreSQL", { skip: lacksPostgres() }, () => {
     assert.deepEqual(rows, [{ node: "alive" }]);
   });
 
-  it("remove all expired mail within one heartbeat, however much there is", { timeout: 30_000 }, async () => {
+  it("remove all expired mail within one heartbeat, however much there is", TIMEOUT, async () => {
     const quiet = await PostgresProcess.postgres();
     const pool = new pg.Pool({ connectionString: quiet.url });
     for (const { sql } of postgresMigrations()) await pool.query(sql);
