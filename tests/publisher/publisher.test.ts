@@ -24,7 +24,7 @@ import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { TestHost } from "../engines/test-host.ts";
 import { FakeTransport, openOn } from "../support/fake-transport.ts";
-import { Stall, turn } from "../support/waiting.ts";
+import { Stall, turn, until } from "../support/waiting.ts";
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -322,6 +322,11 @@ for (const [name, { skip, imports, engineText, start, url, engine }] of Object.e
       const { epoch, offset } = await client.find(({ event, uid }) => event === "init" && uid === "k");
       await client.find(({ event, uid }) => event === "init" && uid === "r");
       const publisher: Publisher = createPublisher({ engine: engine(url(broker.port)), channels });
+      // The node drops what the publisher sends until that has answered its greeting, within a second or later.
+      await until(async () => {
+        await publisher.broadcast({ type: "known" });
+        return client.transport.sent.some((text) => text.includes("known"));
+      });
       assert.equal(await publisher.publish("room:1", "say", { text: "Hello" }), null);
       const position = await publisher.publish("kept", "say", 1, { id: "one" });
       assert.deepEqual(await publisher.publish("kept", "say", 1, { id: "one" }), position);
@@ -336,10 +341,15 @@ for (const [name, { skip, imports, engineText, start, url, engine }] of Object.e
     });
 
     it("disconnects clients, and resolves when the nodes have confirmed it", async () => {
-      const client = joinAs(controller, "mallory");
       const publisher: Publisher = createPublisher({ engine: engine(url(broker.port)) });
-      assert.deepEqual(await publisher.disconnect({ user: "mallory" }, 4403, "Out"), { missing: [], isSent: true });
-      assert.deepEqual(client.transport.closes, [{ code: 4403, reason: "Out" }]);
+      for (let isLate = true; isLate;) {
+        const { transport } = joinAs(controller, "mallory");
+        const { missing, isSent } = await publisher.disconnect({ user: "mallory" }, 4403, "Out");
+        // A node that a busy machine delays for two seconds is listed as missing, and still carries the order out.
+        isLate = missing.length > 0;
+        if (isLate) await until(() => transport.closes.length > 0);
+        assert.deepEqual([isSent, transport.closes], [true, [{ code: 4403, reason: "Out" }]]);
+      }
       await publisher.close();
     });
 
