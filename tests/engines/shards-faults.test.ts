@@ -268,6 +268,39 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       assert.equal(asked, 3);
     }));
 
+  it("end a read of the members when the relay is closed, and do not list the relay again", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.register();
+      const { membersAfter } = home.engine;
+      let asked = 0;
+      home.engine.membersAfter = async (...query) => {
+        asked++;
+        if (asked === 1) await relay.engine.close();
+        return { ...await membersAfter.apply(home.engine, query), hasMore: asked < 3 };
+      };
+      // The second call waits for the first one.
+      const lists = await Promise.allSettled(range(2).map(() => relay.engine.members("room")));
+      for (const list of lists) assert.equal(list.status === "rejected" && list.reason.code, "ENGINE_UNAVAILABLE");
+      assert.equal(asked, 1);
+      assert.deepEqual(home.engine.relays, []);
+    }));
+
+  it("do not repeat a failed call once the relay is closed", () =>
+    withObjects(async (objects, home) => {
+      const relay = relayOf(objects);
+      await relay.engine.register();
+      let [calls, closing]: [number, Promise<void> | undefined] = [0, undefined];
+      away(objects, HOME, () => {
+        closing ??= relay.engine.close();
+        return ++calls === 1;
+      });
+      await assert.rejects(relay.engine.nodes(), { code: "ENGINE_UNAVAILABLE" });
+      await closing;
+      assert.equal(calls, 2); // The second is the farewell.
+      assert.deepEqual(home.engine.relays, []);
+    }));
+
   it("send the newest items to a relay that was unreachable, in calls of a limited size", async () => {
     const host = new TestHost();
     const [received, lengths]: [string[], number[]] = [[], []];

@@ -65,8 +65,12 @@ export class HomeCalls {
     });
   }
 
-  /** Like {@link run}, in a call of its own: for what takes longer, because the home object asks the other relays. */
-  async runAlone(operation: Operation): Promise<unknown> {
+  /**
+   * Like {@link run}, in a call of its own: for what takes longer, because the home object asks the other relays.
+   *
+   * @param check called before the operation is repeated. It throws if the engine was closed meanwhile.
+   */
+  async runAlone(operation: Operation, check: () => void): Promise<unknown> {
     for (let attempt = 1;; attempt++) {
       try {
         const { outcomes: [outcome] } = await this.#call([operation]);
@@ -76,6 +80,7 @@ export class HomeCalls {
           throw WebSocketError.from(error) ?? away("go on", "away", error);
         }
         if (attempt > 1) await pause(RETRY_PAUSE);
+        check();
       }
     }
   }

@@ -157,8 +157,7 @@ export class RelayEngine implements Engine {
   }
 
   async nodes(): Promise<string[]> {
-    this.#check("name the nodes");
-    return await this.#calls.runAlone({ type: "nodes" }) as string[]; // As the home object answers it.
+    return await this.#runAlone("name the nodes", { type: "nodes" }) as string[]; // As the home object answers it.
   }
 
   subscribe(channel: string, history: HistoryOptions | null): Position | null | Promise<Position | null> {
@@ -227,7 +226,8 @@ export class RelayEngine implements Engine {
       let page: MembersPage;
       do {
         const after = members.at(-1)?.user;
-        page = await this.#calls.runAlone({ type: "members", channel, after }) as MembersPage; // As the home object answers it.
+        // As the home object answers it.
+        page = await this.#runAlone("name the members", { type: "members", channel, after }) as MembersPage;
         for (const member of page.members) members.push(member);
       } while (page.hasMore);
       this.#lastChanges.forget(channel);
@@ -383,6 +383,12 @@ export class RelayEngine implements Engine {
   async #run(action: string, operation: () => Operation, isRepeatable = true): Promise<unknown> {
     this.#check(action);
     return await this.#calls.run(operation, isRepeatable);
+  }
+
+  async #runAlone(action: string, operation: Operation): Promise<unknown> {
+    this.#check(action);
+    // Another call of a closed engine would list the relay again.
+    return await this.#calls.runAlone(operation, () => this.#check(action));
   }
 
   #check(action: string): void {
