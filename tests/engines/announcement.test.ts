@@ -155,10 +155,16 @@ describe("A node whose earlier session is received late", () => {
     const clock = new TestClock();
     const host = new TestHost(clock);
     const held = new Map<string, string>();
+    const opening = { opened() {} };
+    let listener: BrokerListener | undefined;
     const session = {
       join: (_channel: string, user: string, envelope: string) => Promise.resolve(void held.set(user, envelope)),
       leave: (_channel: string, user: string) => Promise.resolve(void held.delete(user)),
-      members: () => Promise.resolve([...held.values()]),
+      members: () =>
+        Promise.resolve((function* () {
+          yield* held.values();
+          opening.opened();
+        })()),
       listen: () => Promise.resolve(),
       unlisten: () => Promise.resolve(),
       heartbeat: () => Promise.resolve(true),
@@ -167,7 +173,13 @@ describe("A node whose earlier session is received late", () => {
       retire: () => Promise.resolve(),
       close() {},
     };
-    const broker: Broker = { name: "Fake", connect: () => Promise.resolve(session as unknown as BrokerSession) }; // As above.
+    const broker: Broker = {
+      name: "Fake",
+      connect(told) {
+        listener = told;
+        return Promise.resolve(session as unknown as BrokerSession); // As above.
+      },
+    };
     const engine = new BrokerEngine(broker, { lease: 3e6, checkInterval: 1e6 });
     engine.start(host);
     await host.until(() => engine.status === "ready");
@@ -180,7 +192,9 @@ describe("A node whose earlier session is received late", () => {
         await turn();
       }
     };
-    return { engine, host, held, look };
+    /** Ends the session while the members that are read next are opened. */
+    const endWhileOpening = () => opening.opened = () => listener!.ended(new Error("ended")); // There is one.
+    return { engine, host, held, look, endWhileOpening };
   }
 
   it("announces its members again when the broker has older data of them, or none", async () => {
@@ -206,6 +220,18 @@ describe("A node whose earlier session is received late", () => {
     held.set("mika", late);
     await look();
     assert.deepEqual([...held], []);
+    await engine.close();
+  });
+
+  it("corrects nothing by a list that it read in a session that has ended", async () => {
+    const { engine, host, held, endWhileOpening } = await create();
+    await engine.join("room", { user: "mika" });
+    held.set("noa", held.get("mika")!.replace("mika", "noa"));
+    endWhileOpening();
+    engine.unsubscribe("room"); // Its members are no longer tracked.
+    await assert.rejects(engine.members("room"), { code: "ENGINE_UNAVAILABLE" });
+    await turn();
+    assert.equal(host.errors.length, 1, String(host.errors.slice(1))); // The outage.
     await engine.close();
   });
 
