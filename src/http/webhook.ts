@@ -89,6 +89,7 @@ export function webhook(
     // Not shared: in a Worker a timer ends with the request that has set it.
     const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));
     const { bytes, end } = await readBytes(c.req.raw, maxBody, { deadlines, timeout });
+    deadlines.end();
     if (end === "late") return refuse(408, "The body took too long");
     if (end === "broken") return refuse(400, "The body is not whole");
     if (end === "large") return refuse(413, `The body has more than ${maxBody} bytes`);

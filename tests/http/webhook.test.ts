@@ -3,6 +3,7 @@ import { createHmac } from "node:crypto";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { type Webhook, webhook } from "../../src/http/http.ts";
+import { countTimers } from "../support/pending-timers.ts";
 
 const KEY = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NOW = 1_800_000_000_000;
@@ -31,6 +32,28 @@ describe("webhook", () => {
     assert.equal((await app.request("/", signed('{"type":"paid","data":1}'))).status, 204);
     assert.deepEqual(received, [{ id: "msg_1", sentAt: NOW, payload: { type: "paid", data: 1 } }]);
   });
+
+  it("leaves no timer after the answer", () =>
+    countTimers(async (pending) => {
+      const timeout = 1_234_567;
+      const counts: number[] = [];
+      const app = new Hono().post("/", webhook(`whsec_${KEY}`, () => void counts.push(pending(timeout)), { now: () => NOW, timeout }));
+      const { headers, ...request } = signed("{}");
+      let send!: () => void;
+      const body = new ReadableStream({
+        start(controller) {
+          send = () => {
+            controller.enqueue(new TextEncoder().encode("{}"));
+            controller.close();
+          };
+        },
+      });
+      const answered = app.request("/", { ...request, headers, body, duplex: "half" } as RequestInit);
+      assert.equal(pending(timeout), 1);
+      send();
+      assert.equal((await answered).status, 204);
+      assert.deepEqual([...counts, pending(timeout)], [0, 0]);
+    }));
 
   it("verifies the example of Standard Webhooks", async () => {
     // As the libraries of the specification test it.
