@@ -17,8 +17,10 @@ const TOO_LARGE = { ...STATUS, headers: { code: 409 } };
 const TIMEOUT = 20_000;
 
 /** A stream of ten messages whose consumer answers each question as the test says: with so many, and then perhaps with a status. */
-function create(answers: [count: number, end: "status" | "silence" | "too large, twice"][]) {
+function create(answers: [count: number, end: "status" | "silence" | "too large, twice" | "closed"][]) {
   let delivered = 0;
+  let waiting = 0;
+  let close = () => {};
   let deliver: (message: Msg) => void = () => {};
   const asked: number[] = [];
   const created: { inactive_threshold: number }[] = [];
@@ -27,11 +29,15 @@ function create(answers: [count: number, end: "status" | "silence" | "too large,
       created.push(JSON.parse(text).config);
       return Promise.resolve({ json: () => ({ name: "c", num_pending: 10 }) });
     },
-    closed: () => new Promise(() => {}),
+    closed() {
+      waiting++;
+      return new Promise(() => {});
+    },
     isClosed: () => false,
     subscribe(_: string, { callback }: { callback(error: null, message: Msg): void }) {
       deliver = (message) => callback(null, message);
-      return { unsubscribe() {} };
+      const closed = new Promise<void>((resolve) => close = resolve);
+      return { closed, unsubscribe: close };
     },
     publish(subject: string, text?: string) {
       if (!subject.includes("MSG.NEXT")) return;
@@ -43,11 +49,12 @@ function create(answers: [count: number, end: "status" | "silence" | "too large,
         }
         const statuses = end === "status" ? [STATUS] : end === "too large, twice" ? [TOO_LARGE, TOO_LARGE] : [];
         for (const status of statuses) deliver(status as unknown as Msg); // As above.
+        if (end === "closed") close();
       });
     },
   } as unknown as NatsConnection; // All that `list` needs of it.
   const list = (maxBytes?: number) => new JetStream(connection, TIMEOUT, "_INBOX").list("S", "h.a", 1, 100, maxBytes);
-  return { asked, created, list };
+  return { asked, created, list, waiting: () => waiting };
 }
 
 describe("JetStream.list", () => {
@@ -82,5 +89,12 @@ describe("JetStream.list", () => {
     const { list } = create([[4, "status"]]);
     const { messages } = await list(0);
     assert.deepEqual(messages.map(({ sequence }) => sequence), [1]);
+  });
+
+  it("ends with the connection, and leaves nothing that waits for its end", async () => {
+    const { list, waiting } = create([[10, "status"], [4, "closed"]]);
+    assert.equal((await list()).messages.length, 10);
+    assert.equal(waiting(), 0);
+    await assert.rejects(list(), { message: "Cannot go on: the connection was closed" });
   });
 });

@@ -312,8 +312,8 @@ export class JetStream {
         else if (messages.length - before === batch) request();
       },
     });
-    // A lost connection ends the read without waiting for the timeout.
-    this.#connection.closed().then(() => fail(new Error("Cannot go on: the connection was closed")), fail);
+    // A lost connection ends the read without waiting for the timeout. What waits for `connection.closed()` would stay until then.
+    void subscription.closed.then(() => fail(new Error("Cannot go on: the connection was closed")));
     const timer = setTimeout(() => fail(new Error("Cannot go on: the server is silent")), this.#timeout);
     // nats-server 2.9 sends no status when a request expires half-way, as happens on a busy server: request again.
     let seen = 0;
