@@ -84,15 +84,19 @@ export class RemoteKeys {
   }
 
   async #fetch(): Promise<VerificationKey[]> {
-    const signal = AbortSignal.timeout(this.#timeout);
+    const late = new AbortController();
+    // Not `AbortSignal.timeout`, which goes on after the answer: it keeps a process of Deno alive.
+    const timer = setTimeout(() => late.abort(), this.#timeout);
     let text: string;
     try {
       // A redirect could lead to any address. Workers do not support `redirect: "error"`.
-      const response = await fetch(this.#uri, { headers: { accept: "application/json" }, redirect: "manual", signal });
+      const response = await fetch(this.#uri, { headers: { accept: "application/json" }, redirect: "manual", signal: late.signal });
       text = await readText(response);
     } catch (cause) {
-      if (!signal.aborted) throw cause;
+      if (!late.signal.aborted) throw cause;
       throw new Error(`Cannot fetch the keys: no answer within ${this.#timeout} ms`, { cause });
+    } finally {
+      clearTimeout(timer);
     }
     const keys = parseKeys(text);
     if (!Array.isArray(keys)) throw new Error("Cannot fetch the keys: the answer has no array `keys`");

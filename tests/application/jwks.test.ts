@@ -10,6 +10,7 @@ import { RemoteKeys } from "../../src/application/jwks.ts";
 import { jwtAuthenticator, type JwtAuthenticatorOptions } from "../../src/application/jwt.ts";
 import { HANDSHAKE } from "../support/fake-transport.ts";
 import { createKey, encodePart } from "../support/jwt-keys.ts";
+import { countTimers } from "../support/pending-timers.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 /** A local key server, with a response to set and a record of its requests. */
@@ -69,6 +70,24 @@ function remoteKeys(options?: ConstructorParameters<typeof RemoteKeys>[2]) {
 }
 
 describe("RemoteKeys", () => {
+  it("leaves no timer after the answer", () =>
+    countTimers(async (pending) => {
+      const { timeout: platform } = AbortSignal;
+      let signals = 0;
+      AbortSignal.timeout = (ms) => (signals++, platform.call(AbortSignal, ms));
+      try {
+        const timeout = 1_234_567;
+        const remote = remoteKeys({ timeout });
+        server.keys = [key("a")];
+        const found = remote.ids("a");
+        assert.equal(pending(timeout), 1);
+        assert.deepEqual(await found, ["a"]);
+        assert.deepEqual([pending(timeout), signals], [0, 0]);
+      } finally {
+        AbortSignal.timeout = platform;
+      }
+    }));
+
   it("fetches nothing until a key is needed, then fetches JSON once", async () => {
     const remote = remoteKeys();
     server.keys = [key("a"), key("b")];
