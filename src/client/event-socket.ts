@@ -49,7 +49,8 @@ export class EventSocket implements WebSocketLike {
   #posts: Post[] = [];
   #sequence = 0;
   #isPosting = false;
-  #closeTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Until a POST is repeated, or the last event counts as lost. */
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** Connects. @throws {TypeError} for an invalid URL. */
   constructor(url: string, protocols: string[] = [], fetch: Fetch = (...request) => globalThis.fetch(...request)) {
@@ -163,14 +164,14 @@ export class EventSocket implements WebSocketLike {
       const status = answer?.status ?? 0;
       if (status === 404 || status === 429) {
         // Closed by the server, whose event `close` with the code may still arrive, or busy with other bodies (429).
-        this.#closeTimer = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), CLOSE_EVENT_TIMEOUT);
+        this.#timer = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), CLOSE_EVENT_TIMEOUT);
         return false;
       }
       if (status >= 400 && status < 500 && status !== 408 || repeats === MAX_REPEATS) {
         this.#end(status === 413 ? 1009 : 1006, status === 413 ? "Message too big" : `POST: HTTP ${status}`, false);
         return false;
       }
-      await new Promise((resolve) => setTimeout(resolve, REPEAT_AFTER * 2 ** repeats));
+      await new Promise((resolve) => this.#timer = setTimeout(resolve, REPEAT_AFTER * 2 ** repeats)); // Not resolved once it has ended.
     }
   }
 
@@ -183,7 +184,7 @@ export class EventSocket implements WebSocketLike {
   #end(code: number, reason: string, wasClean: boolean): void {
     if (this.readyState === 3) return;
     this.readyState = 3;
-    clearTimeout(this.#closeTimer);
+    clearTimeout(this.#timer);
     this.#abort.abort();
     this.#emit("close", { code, reason, wasClean });
   }

@@ -100,6 +100,8 @@ class FallbackSocket implements WebSocketLike {
   readonly #origin: string;
   #inner: WebSocketLike | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** The WebSocket that is tried beside the connection. */
+  #probe: WebSocketLike | undefined;
   #hasReceived = false;
   /** Whether the client sends a token in a message, as servers in mode `handshake` need it first. */
   #authenticates = false;
@@ -178,7 +180,7 @@ class FallbackSocket implements WebSocketLike {
       },
       failed: (event) => this.onerror?.((this.#failure?.message ? this.#failure : event) as never), // The client reads only `message`.
       ended: () => {
-        clearTimeout(this.#timer);
+        this.#stopTrying();
         if (!isOpen) remember(this.#origin, false);
         return true;
       },
@@ -187,10 +189,11 @@ class FallbackSocket implements WebSocketLike {
 
   #hasStopped = false;
 
-  /** The client has closed the connection: nothing else is tried. */
+  /** The client has closed the connection, or it has ended: nothing else is tried. */
   #stopTrying(): void {
     this.#hasStopped = true;
     clearTimeout(this.#timer);
+    this.#probe?.close();
   }
 
   /** @param own handles each event first; its `ended` returns whether the client is notified of the close. */
@@ -214,7 +217,7 @@ class FallbackSocket implements WebSocketLike {
     const WebSocket = this.#WebSocket;
     if (!delay || !WebSocket) return;
     this.#timer = setTimeout(() => {
-      const socket = new WebSocket(...this.#request);
+      const socket = this.#probe = new WebSocket(...this.#request);
       let works = false;
       const succeed = () => {
         works = true;
@@ -228,7 +231,8 @@ class FallbackSocket implements WebSocketLike {
       const unanswered = setTimeout(() => socket.close(), this.#options.openTimeout ?? OPEN_TIMEOUT);
       socket.onclose = () => {
         clearTimeout(unanswered);
-        if (!works && this.readyState === 1) this.#probeLater(Math.min(2 * delay, MAX_RETRY));
+        this.#probe = undefined;
+        if (!works && !this.#hasStopped) this.#probeLater(Math.min(2 * delay, MAX_RETRY));
       };
     }, delay);
   }

@@ -6,6 +6,7 @@ import { EventSocket, withFallback, type WithFallbackOptions } from "../../src/c
 import { WebSocketController } from "../../mod.ts";
 import { fallback } from "../../src/http/http.ts";
 import { Hono } from "hono";
+import { countTimers } from "../support/pending-timers.ts";
 import { unhandledIn } from "../support/unhandled.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
@@ -184,6 +185,25 @@ describe("withFallback", () => {
     socket.close();
   });
 
+  it("ends a probe with its connection, whoever closes it", () =>
+    countTimers(async (pending) => {
+      for (const closes of ["client", "server"]) {
+        const server = start();
+        const probed = new Stall();
+        const { Socket, opened } = socketThat((socket) => opened.length === 1 ? socket.fail() : probed.resolve());
+        const openTimeout = 1_234_567;
+        const socket = new (withFallback({ WebSocket: Socket, fetch: server.fetch, probeAfter: 1, openTimeout }))(server.url);
+        await new Promise((resolve) => socket.onopen = resolve as () => void);
+        await probed.promise;
+        assert.deepEqual([opened[1]!.readyState, pending(openTimeout)], [0, 1]);
+        const closed = new Promise((resolve) => socket.onclose = resolve as () => void);
+        if (closes === "client") socket.close();
+        else void server.controller.disconnect({ uid: [...server.controller.clients()][0]!.uid }, 4403);
+        await closed;
+        assert.deepEqual([opened[1]!.readyState, pending(openTimeout), opened.length], [3, 0, 2]);
+      }
+    }));
+
   it("reports why the WebSocket failed when neither works, and begins with it again", async () => {
     const { Socket, opened } = socketThat((socket) => socket.fail("Unexpected server response: 401"));
     const client = createClient(`ws://nowhere-${++lastHost}.example/`, {
@@ -240,6 +260,25 @@ describe("EventSocket", () => {
     assert.ok(posts >= 2);
     socket.terminate();
   });
+
+  it("does not repeat a POST once it has ended", () =>
+    countTimers(async (pending) => {
+      const server = start();
+      const failed = new Stall();
+      let posts = 0;
+      const fetch = (url: string, init: RequestInit) => {
+        if (init.method !== "POST") return server.fetch(url, init);
+        posts++;
+        return Promise.reject(new TypeError("Failed to fetch")).finally(() => failed.resolve());
+      };
+      const socket = new EventSocket(server.url, [], fetch);
+      socket.onopen = () => socket.send("{}");
+      await failed.promise;
+      await turn();
+      assert.deepEqual([posts, pending(250, 250)], [1, 1]);
+      socket.terminate();
+      assert.equal(pending(250, 250), 0);
+    }));
 
   it("sends what is sent meanwhile in one POST, in order", async () => {
     const server = start();

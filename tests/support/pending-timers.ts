@@ -1,5 +1,5 @@
-/** Runs a test with the number of timers of at least a delay that were set meanwhile, and have neither fired nor been cleared. */
-export async function countTimers(test: (pending: (delay: number) => number) => Promise<void>): Promise<void> {
+/** Runs a test with the number of timers whose delay is in a range, in ms: those set meanwhile that have neither fired nor been cleared. */
+export async function countTimers(test: (pending: (from: number, to?: number) => number) => Promise<void>): Promise<void> {
   const { setTimeout: set, clearTimeout: clear } = globalThis;
   const delays = new Map<unknown, number>();
   const counting = (callback: (...args: unknown[]) => void, delay = 0, ...args: unknown[]) => {
@@ -16,7 +16,7 @@ export async function countTimers(test: (pending: (delay: number) => number) => 
     clear(handle);
   };
   try {
-    await test((delay) => [...delays.values()].filter((each) => each >= delay).length);
+    await test((from, to = Infinity) => [...delays.values()].filter((each) => each >= from && each <= to).length);
   } finally {
     globalThis.setTimeout = set;
     globalThis.clearTimeout = clear;
