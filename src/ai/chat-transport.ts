@@ -91,6 +91,11 @@ export function createChatTransport<Message extends ChatMessage = ChatMessage, C
         if (latest.get(chatId) === own) stream.cancel();
       };
       abortSignal?.addEventListener("abort", end, { once: true });
+      const ended = () => {
+        abortSignal?.removeEventListener("abort", end);
+        if (latest.get(chatId) === own) latest.delete(chatId);
+      };
+      stream.result.then(ended, ended);
       return readableOf(stream, end);
     },
     close() {

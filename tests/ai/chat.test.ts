@@ -226,6 +226,32 @@ describe("createChatTransport", () => {
     await t.close();
   });
 
+  it("leaves nothing at the signal of an answer that has ended", async () => {
+    const { t, open, asked, end } = create();
+    const { client, chat } = await open();
+    const sent = chat.sendMessage({ text: "Is it raining?" });
+    await asked();
+    const { signal } = new AbortController();
+    let listeners = 0;
+    const counted = (method: "addEventListener" | "removeEventListener", count: number) => {
+      const original: (...args: unknown[]) => void = signal[method].bind(signal) as never; // Called as it was.
+      signal[method] = (...args: unknown[]) => {
+        listeners += count;
+        original(...args);
+      };
+    };
+    counted("addEventListener", 1);
+    counted("removeEventListener", -1);
+    const answer = await createChatTransport(client).reconnectToStream({ chatId: "garden", abortSignal: signal });
+    assert.equal(listeners, 1);
+    end();
+    for await (const _ of answer!);
+    await sent;
+    await t.advance(0);
+    assert.equal(listeners, 0);
+    await t.close();
+  });
+
   it("says what a client without streams needs", () => {
     const client = createClient("ws://localhost", { lazy: true, WebSocket: class {} as never });
     // @ts-expect-error -- it has no streams
