@@ -6,10 +6,12 @@ import { HOST, UPGRADED } from "../runtimes/runtime.ts";
 export class HttpConnections {
   /** The latest response of each connection; `null` before the first. */
   readonly #open = new Map<Socket, ServerResponse | typeof UPGRADING | null>();
+  readonly #server: Server;
   #isDraining = false;
   #isStopped = false;
 
   constructor(server: Server) {
+    this.#server = server;
     const open = this.#open;
     function forget(this: Socket) {
       open.delete(this);
@@ -50,11 +52,13 @@ export class HttpConnections {
   stop(bodyTimeout: number): void {
     this.#isStopped = true;
     this.drain();
-    setTimeout(() => {
+    const timer = setTimeout(() => {
       for (const [socket, response] of this.#open) {
         if (response && response !== UPGRADING && !response.req.complete) socket.destroy();
       }
-    }, bodyTimeout).unref();
+    }, bodyTimeout);
+    timer.unref();
+    this.#server.once("close", () => clearTimeout(timer));
   }
 
   /** Ends all connections at once. */

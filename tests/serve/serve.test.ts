@@ -9,6 +9,7 @@ import { health } from "../../src/controller/health.ts";
 import { serve, type ServeOptions } from "../../src/serve/serve.ts";
 import { freePort } from "../support/brokers.ts";
 import { FAILURES } from "../support/failures.ts";
+import { countTimers } from "../support/pending-timers.ts";
 import { inspector } from "../../src/inspector/inspector.ts";
 import { Stall } from "../support/waiting.ts";
 import { unhandledIn } from "../support/unhandled.ts";
@@ -50,6 +51,13 @@ describe("serve", () => {
     await server.close();
     await assert.rejects(fetch(server.url));
   });
+
+  it("leaves no timer once it is closed", () =>
+    countTimers(async (pending) => {
+      const server = await serve(app, { ...OPTIONS, drain: { timeout: 2_345_678 } });
+      await server.close();
+      assert.equal(pending(1_000), 0);
+    }));
 
   it("closes when its signal aborts, and removes its listener from the signal", async () => {
     const before = signalListeners();
