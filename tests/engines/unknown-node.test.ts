@@ -59,6 +59,47 @@ describe("An envelope of an unknown node", () => {
   });
 });
 
+describe("A node that signs", () => {
+  /** Nodes whose broker takes so many ms to deliver what they send to each other. */
+  function over(delay: number, timeout: number): VirtualNodes {
+    const nodes = new VirtualNodes({ secret: SECRET, lease: 360_000, checkInterval: 180_000, timeout });
+    const of = nodes.broker.of.bind(nodes.broker);
+    nodes.broker.of = (number) => {
+      const broker = of(number);
+      const connect = broker.connect.bind(broker);
+      broker.connect = async (...args) => {
+        const session = await connect(...args);
+        const send = session.send.bind(session);
+        session.send = (envelope) => nodes.after(delay).then(() => send(envelope));
+        return session;
+      };
+      return broker;
+    };
+    return nodes;
+  }
+
+  it("waits for the others as long as their answers take over a slow broker", async () => {
+    const nodes = over(4_000, 10_000);
+    const old = await nodes.start(0, 1);
+    await nodes.during(old.engine.join("room", { user: "ann" }), 1);
+    const young = await nodes.start(1, 8_001);
+    // The question and the answer take as long again.
+    assert.deepEqual(await nodes.during(young.engine.members("room"), 8_001), [{ user: "ann" }]);
+    await nodes.during(young.engine.send("hello"), 4_001);
+    await nodes.during(old.engine.send("hello"), 4_001);
+    assert.deepEqual([old, young].map(({ engine, host }) => [engine.dropped, host.messages]), [[{}, ["hello"]], [{}, ["hello"]]]);
+    await nodes.close();
+  });
+
+  it("waits a second for a dead one when the broker is not slow, whatever the timeout", async () => {
+    const nodes = over(0, 60_000);
+    (await nodes.start(0)).kill();
+    nodes.broker.kill(0);
+    await nodes.start(1, 1_100);
+    await nodes.close();
+  });
+});
+
 /** A session of somebody else with the broker, and an envelope of a node that starts, sends it and ends. */
 async function eavesdrop(nodes: VirtualNodes) {
   const sent: string[] = [];

@@ -23,12 +23,17 @@ export class VirtualNodes {
     this.broker = new MemoryBroker(turns, () => this.#time.now);
   }
 
-  /** Starts a node, which has two seconds to hear of the others. */
-  async start(number: number): Promise<BrokerNode> {
+  /** Starts a node, which has this time to hear of the others, in ms. */
+  async start(number: number, ms = 2_000): Promise<BrokerNode> {
     const engine = new BrokerEngine(this.broker.of(number), this.#options);
-    const node = await this.during(startNode(engine, new VirtualClock(this.#time, `node ${number}`)), 2_000);
+    const node = await this.during(startNode(engine, new VirtualClock(this.#time, `node ${number}`)), ms);
     this.#nodes.push(node);
     return node;
+  }
+
+  /** Resolves once so many ms have passed. */
+  after(ms: number): Promise<void> {
+    return new Promise((resolve) => new VirtualClock(this.#time, "the test").setTimeout(resolve, ms));
   }
 
   /** Lets so many ms pass. */

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { type Deadlines, within } from "../../base/clock.ts";
+import type { Deadlines, Timed } from "../../base/clock.ts";
 import { ENVELOPE_KINDS } from "./envelope-kind.ts";
 import { isJson, parse } from "./envelope.ts";
 import { fromWire, type RankedMember, toWire } from "./presence.ts";
@@ -10,7 +10,7 @@ export interface NeighboursHost {
   readonly node: string;
   readonly deadlines: Deadlines;
   readonly guard: ReplayGuard;
-  /** Maximum time to wait for answers of other nodes, in ms. */
+  /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
   /** Sends to all nodes, in the order of the calls. Reports failures itself. */
   send(body: string): void;
@@ -20,6 +20,9 @@ export interface NeighboursHost {
 
 /** Maximum number of members, and characters of their data, in one message of an answer. */
 const [MAX_MEMBERS, MAX_LENGTH] = [1_000, 300_000];
+
+/** Maximum time to wait for the answers of other nodes, in ms, on top of the time that the broker takes. */
+const ANSWER_TIME = 1_000;
 
 /** Minimum time between two greetings of unknown nodes, in ms. */
 const GREETING_PAUSE = 1_000;
@@ -55,6 +58,14 @@ interface MemberQuery {
   resolve(): void;
 }
 
+type Control = v.InferOutput<typeof ControlSchema>;
+
+/** A question that the broker has not returned to this node yet. */
+interface Asked {
+  readonly body: string;
+  returned(): void;
+}
+
 /**
  * The control messages between nodes that sign. A starting node greets the others, and each answers with its numbers: see
  * {@link ReplayGuard}. Nodes also confirm their own members, because a replayed copy of a stored member has a valid signature.
@@ -62,6 +73,7 @@ interface MemberQuery {
 export class Neighbours {
   readonly #host: NeighboursHost;
   readonly #queries = new Map<number, MemberQuery>();
+  readonly #asked = new Set<Asked>();
   #queryCount = 0;
   #lastGreeting = -Infinity;
   /** Called when another node has stated its numbers. */
@@ -71,16 +83,15 @@ export class Neighbours {
     this.#host = host;
   }
 
-  /** Greets all nodes. Resolves when these have stated their numbers, or after `timeout`. */
+  /** Greets all nodes. Resolves when these have stated their numbers, or have had the time to. */
   async greet(nodes: readonly string[]): Promise<void> {
-    const { deadlines, guard, timeout } = this.#host;
+    const { guard } = this.#host;
     const isKnown = () => nodes.every((node) => guard.knows(node));
-    this.#send({ type: "hello" });
-    if (isKnown()) return;
+    if (isKnown()) return this.#send({ type: "hello" });
     let check!: () => void;
     const known = new Promise<void>((resolve) => this.#listeners.add(check = () => isKnown() && resolve()));
     // A node that does not answer is dead, or greets on its reconnect.
-    await within(deadlines, timeout, () => known, () => new Error("Too late")).catch(() => {});
+    await this.#ask({ type: "hello" }, known);
     this.#listeners.delete(check);
   }
 
@@ -92,21 +103,13 @@ export class Neighbours {
     this.#send({ type: "hello", to: node });
   }
 
-  /** Queries the members of a channel. Nodes that do not answer within `timeout` are missing from the result. */
+  /** Queries the members of a channel. Nodes that do not answer in time are missing from the result. */
   async queryMembers(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly RankedMember[]>> {
-    const { deadlines, timeout } = this.#host;
     const question = ++this.#queryCount;
     const members = new Map<string, RankedMember[]>();
-    try {
-      await within(deadlines, timeout, () =>
-        new Promise<void>((resolve) => {
-          this.#queries.set(question, { waiting: new Set(nodes), members, resolve });
-          this.#send({ type: "who", question, channel, nodes: [...nodes] });
-        }), () => new Error("Too late"));
-    } catch {
-      // Timeout: nodes without a complete answer are removed below.
-    }
-    const { waiting } = this.#queries.get(question)!; // Set above.
+    const waiting = new Set(nodes);
+    const answered = new Promise<void>((resolve) => this.#queries.set(question, { waiting, members, resolve }));
+    await this.#ask({ type: "who", question, channel, nodes: [...nodes] }, answered);
     this.#queries.delete(question);
     for (const node of waiting) members.delete(node);
     return members;
@@ -117,6 +120,7 @@ export class Neighbours {
     const control = parse(ControlSchema, body);
     if (!control) return false;
     const { guard, node: own } = this.#host;
+    if (node === own) { for (const asked of this.#asked) if (asked.body === body) asked.returned(); }
     if (node === own || ("to" in control && control.to !== undefined && control.to !== own)) return true;
     switch (control.type) {
       case "hello":
@@ -166,7 +170,30 @@ export class Neighbours {
     if (isLast && query.waiting.delete(node) && query.waiting.size === 0) query.resolve();
   }
 
-  #send(control: v.InferOutput<typeof ControlSchema>): void {
+  /**
+   * Sends a question, and resolves when it is answered or the nodes have had the time to. That begins when the broker has returned the
+   * question to this node: if it is slow, the nodes have received the question no earlier, and their answers take as long again.
+   */
+  async #ask(question: Control, answered: Promise<void>): Promise<void> {
+    const { deadlines, timeout } = this.#host;
+    const body = JSON.stringify(question);
+    let asked!: Asked;
+    await new Promise<void>((resolve) => {
+      const timer: Timed = { deadline: 0, heapIndex: -1, due: resolve };
+      const start = deadlines.now();
+      asked = { body, returned: () => deadlines.set(timer, Math.min(timeout, ANSWER_TIME + deadlines.now() - start)) };
+      this.#asked.add(asked);
+      deadlines.set(timer, timeout);
+      void answered.then(() => {
+        deadlines.delete(timer);
+        resolve();
+      });
+      this.#host.send(body);
+    });
+    this.#asked.delete(asked);
+  }
+
+  #send(control: Control): void {
     this.#host.send(JSON.stringify(control));
   }
 }

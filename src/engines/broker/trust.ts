@@ -24,9 +24,6 @@ export interface TrustHost {
   dropped(reason: DropReason): void;
 }
 
-/** Maximum time to wait for answers of other nodes, in ms. */
-const MAX_ANSWER_TIME = 1_000;
-
 /** Protects nodes that sign against replayed envelopes, whose signatures are valid: asks the nodes for their numbers and members. */
 export class Trust {
   readonly orders: Orders;
@@ -42,7 +39,7 @@ export class Trust {
       node,
       deadlines,
       guard: envelopes.guard,
-      timeout: Math.min(MAX_ANSWER_TIME, timeout),
+      timeout,
       send: (body) => this.#send(body),
       members,
     });
