@@ -189,8 +189,11 @@ export class Cluster {
   /** @internal */
   listen(name: string, listener: (text: string) => void): () => void {
     if (this.#listeners.has(name)) throw new TypeError(`Cannot listen: "${name}" has a listener already, end that first`);
-    this.#listeners.set(name, listener);
-    return () => void this.#listeners.delete(name);
+    const own = (text: string) => listener(text);
+    this.#listeners.set(name, own);
+    return () => {
+      if (this.#listeners.get(name) === own) this.#listeners.delete(name);
+    };
   }
 
   /** Asks the other nodes to send the frame to their clients. */

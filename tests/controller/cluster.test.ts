@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { Cluster } from "../../src/controller/cluster.ts";
 import { open } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { createNodes } from "./wired-nodes.ts";
@@ -20,6 +21,24 @@ describe("A cluster", () => {
     assert.deepEqual(ann.transport.sent, ['{"type":"news","n":1}', '{"type":"hi"}']);
     for (const { transport } of [bob, cat]) assert.deepEqual(transport.sent, ['{"type":"news","n":1}', "plain text"]);
     assert.equal(wire.messages.length, 3);
+  });
+
+  it("ends a listener once, and not a later one of the same name", async () => {
+    const { a, b } = createNodes(2);
+    for (const { controller } of [a, b]) controller.start();
+    const [sender, receiver] = [a, b].map(({ controller }) => controller.cluster as Cluster) as [Cluster, Cluster]; // As the inspector has it.
+    const received: string[] = [];
+    const listener = (text: string) => void received.push(text);
+    const end = receiver.listen("inspector", listener);
+    end();
+    const endNext = receiver.listen("inspector", listener);
+    end();
+    sender.send("inspector", "first");
+    await turn();
+    endNext();
+    sender.send("inspector", "second");
+    await turn();
+    assert.deepEqual(received, ["first"]);
   });
 
   it("continues on its own node when nothing can be sent, and reports it", async () => {
