@@ -60,6 +60,8 @@ export interface ClientConnection extends Recipient, AskedConnection {
   refuseMessage(uid: MessageUid | undefined): void;
   /** Returns whether the frame was handed to the socket. */
   send(frame: Frame): boolean;
+  /** Sends the answer to a request that was accepted, also if the credentials have expired since. */
+  answer(frame: Frame): void;
   /** Starts sending frames one at a time if `stopAndWait` is `"collection"` and applies; returns whether that is new. */
   step(): boolean;
   /** Defers the heartbeat while sent data waits to be read, because reading has a deadline of its own. */
@@ -91,20 +93,12 @@ export let questionsOf: (client: WebSocketClient) => Questions | undefined;
 export let askUnchecked: (client: WebSocketClient, ...question: Parameters<Questions["ask"]>) => Promise<unknown>;
 
 /**
- * Sends an answer. While `revalidate` renews expired credentials, the answer waits, because the client does not know that they have
- * expired. Internal, as {@link connectionOf}.
+ * Sends the answer to a request of the client, even if its credentials have expired since. Internal, as {@link connectionOf}.
  *
  * @throws {TypeError} for a message that JSON cannot represent.
  */
 export function sendAnswer(client: WebSocketClient, message: string | WebSocketMessage): void {
-  const connection = connectionOf(client);
-  if (!connection.isSuspended || !connection.revalidating) return client.send(message);
-  const frame = Frame.of(message); // At once: it may throw.
-  const send = (): void => {
-    if (connection.isSuspended && connection.revalidating) void connection.revalidating.then(send);
-    else connection.send(frame);
-  };
-  send();
+  connectionOf(client).answer(Frame.of(message));
 }
 
 /** One connected client: the same object in every event from `connect` to `close`. `C` is the contract of its controller. */

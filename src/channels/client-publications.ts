@@ -8,7 +8,7 @@ import { answerOf, permit, shownError } from "./permission.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { FIRST_ISSUE, jsonOf, type PublishMessage, PublishMessageSchema, type WebSocketMessage } from "../protocol/protocol.ts";
 import { invalid, readPublished } from "./published-data.ts";
-import { exceeded, refuse, withUid } from "./refusal.ts";
+import { exceeded, messageOf, refuse, withUid } from "./refusal.ts";
 
 /** Shared by the publications of all clients of a controller. */
 export interface ClientPublicationsHost {
@@ -107,7 +107,12 @@ export class ClientPublications {
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
     // Anonymous clients have one scope in common: their address changes when they reconnect.
     const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
-    const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
-    sendAnswer(client, { type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
+    // From here on the outcome is answered, not `TOKEN_EXPIRED`, after which a client publishes again.
+    try {
+      const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
+      sendAnswer(client, { type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
+    } catch (error) {
+      sendAnswer(client, messageOf(request, shownError(error, "publish", { client, host })));
+    }
   }
 }

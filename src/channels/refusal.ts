@@ -2,21 +2,21 @@ import { connectionOf, type WebSocketClient } from "../application/websocket-cli
 import { type MessageUid, WebSocketError } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 
-/** Answers a request of the client with the error: once `revalidate` has answered, if it renews expired credentials. */
-export function refuse(
-  client: WebSocketClient,
-  { type, uid }: { type: string; uid?: MessageUid },
-  reason: WebSocketError,
-): void {
+/** What an answer has of its request. */
+type Request = { readonly type: string; readonly uid?: MessageUid };
+
+/** Answers a request that had no effect with the error: once `revalidate` has answered, if it renews expired credentials. */
+export function refuse(client: WebSocketClient, { type, uid }: Request, reason: WebSocketError): void {
   const connection = connectionOf(client);
-  const { code, message, details } = reason;
   const { isSuspended, revalidating } = connection;
   if (isSuspended && revalidating) return void revalidating.then(() => refuse(client, { type, ...withUid(uid) }, reason));
   if (connection.isSuspended) return connection.refuseMessage(uid);
-  const error = new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) });
-  // Encoded by `toMessage`, which leaves out details of the application that JSON cannot represent.
-  connection.send(new Frame(error.toMessage(), true));
+  connection.send(new Frame(messageOf({ type, ...withUid(uid) }, reason), true));
 }
+
+/** The error as the answer to the request. Details of the application that JSON cannot represent are left out. */
+export const messageOf = ({ type, uid }: Request, { code, message, details }: WebSocketError): string =>
+  new WebSocketError(type, code, message, { ...withUid(uid), ...(details && { details }) }).toMessage();
 
 /** The field `uid` of an answer, if its request has one. */
 export const withUid = (uid: MessageUid | undefined): { uid?: MessageUid } => uid === undefined ? {} : { uid };

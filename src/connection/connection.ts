@@ -246,6 +246,10 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     return false;
   }
 
+  answer(frame: Frame): void {
+    if (!this.isKnown || !this.host.sender.send(this, frame)) this.hasDropped = true;
+  }
+
   step(): boolean {
     const { host: { delivery }, indexedBy } = this;
     const stepped = steppedFor(this, "collection");

@@ -1,5 +1,5 @@
 import { type Call, requestOf } from "../application/call.ts";
-import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+import { connectionOf, sendAnswer, type WebSocketClient } from "../application/websocket-client.ts";
 import { OPEN, type Transport } from "../delivery/transport.ts";
 import type { Engine, SubscriptionKeeper } from "../engines/engine.ts";
 import { CloseCode } from "../protocol/close.ts";
@@ -69,7 +69,7 @@ export class StreamMarks {
     if (connectionOf(client).readyState !== OPEN) return;
     for (const mark of marks) {
       const { type, uid } = JSON.parse(mark); // Written by `add`.
-      client.send(new WebSocketError(type, "DISCONNECTED", "The server has lost the stream", { uid }).toMessage());
+      sendAnswer(client, new WebSocketError(type, "DISCONNECTED", "The server has lost the stream", { uid }).toMessage());
     }
   }
 

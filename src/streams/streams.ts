@@ -6,7 +6,7 @@ import type { CheckedSchema } from "../application/schema.ts";
 import type { JsonOf } from "../protocol/json-of.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { OPEN } from "../delivery/transport.ts";
-import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
+import { connectionOf, sendAnswer, type WebSocketClient } from "../application/websocket-client.ts";
 import { ClientCalls, gone, type StreamsHost } from "./client-calls.ts";
 import { Inputs } from "./inputs.ts";
 import type { ResumableOptions } from "./resumable-options.ts";
@@ -126,7 +126,7 @@ export class Streams implements CallHost {
     const path = uid === undefined ? "uid" : type === "stream.credit" && !isCredit(credit) ? "credit" : undefined;
     if (path) {
       const details = { details: { path }, ...(uid !== undefined && { uid }) };
-      client.send(new WebSocketError(type, "INVALID_PAYLOAD", `Invalid payload at "${path}"`, details).toMessage());
+      sendAnswer(client, new WebSocketError(type, "INVALID_PAYLOAD", `Invalid payload at "${path}"`, details).toMessage());
       return false;
     }
     const calls = this.#clients.get(client);

@@ -6,6 +6,7 @@ import type { AuthenticationState } from "../../src/application/authentication.t
 import { type ChannelDeclarations, Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import { WebSocketError } from "../../src/protocol/errors.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { createChannels, TestPeer } from "../support/channels-fixture.ts";
 import { FakeTransport, HANDSHAKE, open } from "../support/fake-transport.ts";
@@ -263,11 +264,12 @@ describe("While revalidate is asked about credentials that have run out", () => 
   }
 });
 
-describe("An answer that is made while revalidate is asked", () => {
-  for (const renewed of [true, false]) {
-    it(renewed ? "is sent once the credentials are renewed" : "is not sent if they are not", async () => {
+describe("An answer that is made after the credentials have expired", () => {
+  for (const plan of ["revalidate is asked and renews them", "revalidate is asked and refuses", "the client has to send auth"]) {
+    it(`is sent at once to a request that was accepted before, while ${plan}`, async () => {
       const stall = new Stall<AuthenticationState | null>();
-      const { peer, engine, controller, clock, ann, stalls } = create({ revalidate: () => stall.promise });
+      const isAsked = plan.startsWith("revalidate");
+      const { peer, engine, controller, clock, ann, stalls } = create(isAsked ? { revalidate: () => stall.promise } : {});
       const made = new Stall();
       controller.handle("good", v.object({}), () => made.promise);
       controller.handle("bad", v.object({}), async () => {
@@ -281,13 +283,65 @@ describe("An answer that is made while revalidate is asked", () => {
       await peer.take();
       clock.advance(60_000);
       made.resolve();
-      assert.deepEqual(await peer.take(), []);
-      stall.resolve(renewed ? ann() : null);
-      const answers = (await peer.take()).filter(({ uid }) => uid !== undefined);
-      const told = answers.map(({ uid, status, error }) => [uid, error?.code === "FORBIDDEN" ? error.code : status]);
-      assert.deepEqual(told.sort(), renewed ? [[1, "ok"], [2, "error"], [3, "ok"], [4, "FORBIDDEN"]] : [[4, "error"]]);
+      const answers = async () =>
+        (await peer.take()).filter(({ uid }) => uid !== undefined).map(({ uid, error }) => [uid, error?.code ?? "ok"]).sort();
+      // Whether the last is allowed was not known before.
+      const [outcomes, refused] = [[[1, "ok"], [2, "INTERNAL_ERROR"], [3, "ok"]], [[4, "TOKEN_EXPIRED"]]];
+      assert.deepEqual(await answers(), isAsked ? outcomes : [...outcomes, ...refused]);
+      if (!isAsked) return;
+      const isRenewed = plan.endsWith("renews them");
+      stall.resolve(isRenewed ? ann() : null);
+      assert.deepEqual(await answers(), isRenewed ? [[4, "FORBIDDEN"]] : refused);
     });
   }
+});
+
+describe("A publication that fails in the engine after the credentials have expired", () => {
+  it("is answered with its error, because a client sends a message again that is answered TOKEN_EXPIRED", async () => {
+    const { peer, engine, clock } = create();
+    const stall = new Stall();
+    engine.stalls.set("publish", stall);
+    peer.send(publish("a", { uid: 1, data: 1 }));
+    await peer.take();
+    clock.advance(60_000);
+    await peer.take();
+    stall.reject(new WebSocketError("engine", "ENGINE_UNAVAILABLE", "It may have been published", { details: { n: 1 } }));
+    assert.deepEqual(await peer.take(), [{
+      type: "publish",
+      status: "error",
+      error: { n: 1, code: "ENGINE_UNAVAILABLE", message: "It may have been published" },
+      uid: 1,
+    }]);
+  });
+});
+
+describe("A client whose credentials have expired", () => {
+  it("is sent answers only within maxBufferedBytes", async () => {
+    const { peer, controller, clock } = create({ maxBufferedBytes: 1_024 });
+    const made = new Stall();
+    controller.handle("x", v.object({}), () => made.promise);
+    peer.send({ type: "x", uid: 1 });
+    await peer.take();
+    clock.advance(60_000);
+    await peer.take();
+    peer.transport.bufferedAmount = 2_048;
+    made.resolve();
+    assert.deepEqual(await peer.take(), []);
+    assert.deepEqual(peer.transport.closes.map(({ code }) => code), [4508]);
+  });
+
+  it("is not sent the answer when it is closed because it did not authenticate in time", async () => {
+    const { peer, controller, clock } = create({ timeout: 1_000 });
+    const made = new Stall();
+    controller.handle("x", v.object({}), () => made.promise);
+    peer.send({ type: "x", uid: 1 });
+    await peer.take();
+    clock.advance(60_000);
+    clock.advance(1_000);
+    assert.deepEqual((await peer.take()).map(({ error }) => error?.code), ["TOKEN_EXPIRED", "AUTH_TIMEOUT"]);
+    made.resolve();
+    assert.deepEqual(await peer.take(), []);
+  });
 });
 
 describe("A subscription whose channel is being opened when its client authenticates again", () => {

@@ -265,4 +265,18 @@ describe("A stream whose client's credentials have expired", () => {
     await turn();
     assert.deepEqual(transport.take().slice(1).map(({ status, data }) => [status, data]), [["next", 1], ["ok", 2]]);
   });
+
+  it("is told that its credit is malformed", async () => {
+    const observed = observe({ heartbeat: false });
+    const transport = new SlowTransport();
+    transport.isReading = true;
+    const expires_at = observed.clock.now() / 1000 + 60;
+    const identity = { accountability: { user: "ann", role: null }, expires_at };
+    const connection = observed.controller.open(transport, { ...HANDSHAKE, mode: "handshake" }, identity);
+    observed.clock.advance(60_000);
+    await turn();
+    transport.take();
+    connection.message('{"type":"stream.credit","uid":1,"credit":"x"}');
+    assert.deepEqual(transport.take().map(({ uid, error }) => [uid, error.code, error.path]), [[1, "INVALID_PAYLOAD", "credit"]]);
+  });
 });

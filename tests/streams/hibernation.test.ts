@@ -90,4 +90,31 @@ describe("A stream whose Durable Object is evicted", { skip: noSqlite }, () => {
     assert.equal(await answered.result, 5);
     await t.close();
   });
+
+  it("ends with DISCONNECTED, although the credentials of its client have expired meanwhile", async () => {
+    const t = testkit(() => {
+      const controller = new WebSocketController({
+        logger: false,
+        authenticate: () => ({ accountability: { user: "ann", role: null }, expires_at: Date.now() / 1000 + 60 }),
+      });
+      controller.handle("plain", v.object({}), async function* () {
+        yield 1;
+        await new Promise(() => {});
+      });
+      return { app: new Hono().get("/websocket", controller.upgrade), controller };
+    }, { hibernates: true });
+    const socket = await t.socket({ path: "/websocket?access_token=ann" });
+    assert.equal((await socket.ask({ type: "plain", uid: 1 }))["data"], 1);
+    await t.advance(61_000);
+    assert.equal((await socket.next())["type"], "auth");
+    t.hibernate();
+    socket.send({ type: "wakes it", uid: 2 });
+    await t.advance(1_000);
+    const answers = await Promise.all([socket.next(), socket.next()]);
+    assert.deepEqual(answers.map(({ uid, ...rest }) => [uid, (rest["error"] as { code: string }).code]), [
+      [1, "DISCONNECTED"],
+      [2, "TOKEN_EXPIRED"],
+    ]);
+    await t.close();
+  });
 });

@@ -40,6 +40,10 @@ export class FakeConnection implements ClientConnection {
     return true;
   }
 
+  answer(frame: Frame): void {
+    this.send(frame);
+  }
+
   step(): boolean {
     return false;
   }

@@ -44,6 +44,36 @@ export const expiry: Behaviour[] = [
     },
   },
   {
+    title: "an expired client is sent the answer to a request that was handled before, and no broadcast",
+    async run(server) {
+      const wire = await openExpiring(server);
+      wire.send({ type: "stall", name: "answered late", uid: 1 });
+      await server.control("expiring", "wait", { event: "stalled" });
+      await advance(server, "expiring", 60_000);
+      assert.deepEqual(await wire.next(), expired());
+      await server.control("expiring", "broadcast", { message: { type: "secret" } });
+      await server.control("expiring", "release", { name: "answered late" });
+      assert.deepEqual(await wire.next(), { type: "stall", status: "ok", uid: 1, data: "answered late" });
+      assert.deepEqual(await wire.ask({ type: "auth", access_token: "ann", uid: 2 }), { type: "auth", status: "ok", uid: 2 });
+    },
+  },
+  {
+    title: "an answer does not wait while revalidate renews an expired client, but messages do",
+    async run(server) {
+      const wire = await openExpiring(server, "/renewing");
+      wire.send({ type: "stall", name: "answered meanwhile", uid: 1 });
+      await server.control("renewing", "wait", { event: "stalled" });
+      await server.control("renewing", "plan", { plan: "stall" });
+      await advance(server, "renewing", 60_000);
+      await server.control("renewing", "wait", { event: "stalled", count: 2 });
+      wire.send({ type: "say", text: "waits", uid: 2 });
+      await server.control("renewing", "release", { name: "answered meanwhile" });
+      assert.deepEqual(await wire.next(), { type: "stall", status: "ok", uid: 1, data: "answered meanwhile" });
+      await server.control("renewing", "release", { name: "revalidate" });
+      assert.deepEqual(await wire.next(), { type: "say", status: "ok", uid: 2, data: "waits" });
+    },
+  },
+  {
     title: "a valid auth in the grace restores the client in place",
     hibernates: true,
     async run(server) {
