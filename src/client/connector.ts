@@ -84,6 +84,8 @@ export function createConnector(
   let refusals: number;
   /** `renew` must run before the next attempt. */
   let mustRenew: boolean;
+  /** The running call of `renew`, which an attempt after one that timed out joins. Resolves with whether the session has ended. */
+  let renewal: Promise<boolean> | undefined;
   let isClosing = false;
   let stopListening: (() => void) | undefined;
 
@@ -121,11 +123,11 @@ export function createConnector(
   const forget = () => {
     attempts = refusals = 0;
     isProbing = wasRefused = mustRenew = false;
-    authUid =
-      reported =
-      credentialsError =
+    error =
       lastClose =
-      error =
+      credentialsError =
+      reported =
+      authUid =
         undefined;
   };
 
@@ -189,10 +191,10 @@ export function createConnector(
   const getToken = async (current: number): Promise<Token> => {
     try {
       if (renew && mustRenew) {
-        const isRenewed = await renew() !== false;
+        const begin = async () => mustRenew = await renew() === false;
+        const hasEnded = await (renewal ??= begin().finally(() => renewal = undefined));
         if (current !== generation) return;
-        mustRenew = false;
-        if (!isRenewed) {
+        if (hasEnded) {
           const reason = "The session has ended";
           reportCredentials(new ClientError("AUTH_FAILED", reason, {}, error));
           finish({ code: 4401, reason, wasClean: false }, credentialsError);
@@ -266,8 +268,8 @@ export function createConnector(
   const heed = (why: ClientError) => {
     const ms = retryAfter(why);
     if (!ms) return;
-    notBefore = Math.max(notBefore, now() + ms);
     pace.pause(ms);
+    notBefore = Math.max(notBefore, now() + ms);
     // What the server has received meanwhile was discarded, `subscribe` included.
     subscriptions.askAll();
   };
@@ -278,8 +280,8 @@ export function createConnector(
   };
 
   const lost = (close: CloseInfo, wasOpened = true) => {
-    const wasOpen = status === "open";
     const current = ++generation;
+    const wasOpen = status === "open";
     socket = authUid = undefined;
     pace.reset();
     isReady = isProbing = false;
@@ -344,8 +346,11 @@ export function createConnector(
   const interrupt = (close: ClientClose) => {
     const { code, reason } = close;
     streams?.lost();
-    const why = `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`;
-    const lost = new ClientError("DISCONNECTED", why, { close });
+    const lost = new ClientError(
+      "DISCONNECTED",
+      `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`,
+      { close },
+    );
     // After 1009 any of them may be the message that was too big, so none is sent again.
     requests.lost(lost, code !== 1009, /^drained\b/.test(reason), whyClosed());
     subscriptions.lost(isClosed() ? error : undefined);

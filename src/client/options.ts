@@ -42,7 +42,8 @@ export interface ClientOptions {
   /**
    * Renews a session that the client cannot read, such as one in a cookie. Runs when the server reports that the session has expired, and
    * when upgrades are refused (`maxRefusals`); the client then reconnects, since a cookie is read only at the upgrade. Resolve with
-   * `false` when the session has ended: the client closes with `AUTH_FAILED`. After a rejection it is called again, with backoff.
+   * `false` when the session has ended: the client closes with `AUTH_FAILED`. After a rejection it is called again, with backoff. It is
+   * never called while an earlier call runs, so give it a time limit of its own: the client waits for it.
    * @default none
    */
   renew?: () => boolean | void | Promise<boolean | void>;

@@ -446,6 +446,51 @@ describe("A client with renew", () => {
     assert.equal(fake.client.status, "waiting");
   });
 
+  it("calls it once at a time: the attempt after one that timed out waits for the same call", async () => {
+    const stalls: Stall<boolean>[] = [];
+    const fake = connectFake({
+      renew: () => {
+        stalls.push(new Stall());
+        return stalls.at(-1)!.promise;
+      },
+      timeout: 3_000,
+    });
+    await fail(fake, 3);
+    for (let n = 0; n < 3; n++) {
+      fake.retry();
+      await turn();
+      assert.deepEqual([stalls.length, fake.sockets.length], [1, 3]);
+      if (n < 2) fake.clock.advance(3_000);
+    }
+    stalls[0]!.resolve(true);
+    await fake.admit();
+    assert.deepEqual([stalls.length, fake.sockets.length, fake.client.status], [1, 4, "open"]);
+  });
+
+  it("uses the result of a call that ends between two attempts, and calls it again after one that throws", async () => {
+    const stall = new Stall<boolean>();
+    const answers = [() => stall.promise, () => {
+      throw new Error("offline");
+    }, () => true];
+    const fake = connectFake({ renew: () => answers.shift()!(), timeout: 3_000 });
+    await fail(fake, 3);
+    fake.retry();
+    await turn();
+    fake.clock.advance(3_000);
+    stall.resolve(true);
+    await turn();
+    fake.retry();
+    await turn();
+    assert.deepEqual([answers.length, fake.sockets.length], [2, 4]);
+    await fail(fake, 3);
+    for (let n = 0; n < 2; n++) {
+      fake.retry();
+      await turn();
+    }
+    assert.deepEqual([answers.length, fake.sockets.length], [0, 7]);
+    void fake.client.close();
+  });
+
   it("opens nothing when the client was closed meanwhile, and gives up on one that does not answer", async () => {
     const stall = new Stall<boolean>();
     const fake = connectFake({ renew: () => stall.promise, timeout: 3_000 });
