@@ -50,7 +50,7 @@ function takesControl({ client, host: { handlers, observed } }: Connection, text
   const { type, uid, credit } = message;
   // Checked here, because `control` would handle another type, which may follow in the text, and answer an invalid credit.
   const isControl = type === "stream.cancel" || type === "stream.credit" && isPositive(credit);
-  // By its `uid`: one with an `id` may concern clients of other nodes.
+  // By its `uid`: one with an `id` may concern clients of other nodes, and the rate gate lets one through in each wait.
   if (!isControl || uid === undefined) return false;
   const isAwaited = handlers.control(client, message, byteLength(text));
   if (isAwaited) observed.observer?.received?.(type, client, message);

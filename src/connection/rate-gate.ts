@@ -20,8 +20,11 @@ const TAIL = 200;
 /** A `uid` as the last field: an integer of at most 15 digits, or printable ASCII without escapes (PROTOCOL.md 3.3). */
 const LAST_UID = /^[,{ ]"uid": ?("[ !#-[\]-~]{1,64}"|0|-?[1-9]\d{0,14}) ?\}$/;
 
-/** Messages whose answer an admitted client waits for before it sends anything else (PROTOCOL.md 3.3). */
-const URGENT = /^\{ ?"type": ?"(auth|ping)"/;
+/**
+ * Messages whose effect an admitted client waits for before it sends anything else, and which it would not send again (PROTOCOL.md 3.3).
+ * A `stream.cancel` with an `id` reads the history of the stream: unlike one with a `uid`, it is not free.
+ */
+const URGENT = /^\{ ?"type": ?"(auth|ping|stream\.cancel(?=", ?"id":))"/;
 
 /** Messages of a client beyond the limit. */
 export interface Flood {
@@ -30,7 +33,7 @@ export interface Flood {
   /** The end of the wait that the client was last sent, in ms of the monotonic clock. */
   notifiedUntil: number;
   /** When the next {@link URGENT} message of each type may be read beyond the limit, in ms of the monotonic clock. */
-  readonly nextReadAt: { auth: number; ping: number };
+  readonly nextReadAt: Record<"auth" | "ping" | "stream.cancel", number>;
 }
 
 /** The connection whose message is limited. Only {@link RateGate} writes `flood`. */
@@ -144,7 +147,8 @@ function lastUid(text: string): string | undefined {
   return at < 1 || tail.includes('"stream.') ? undefined : LAST_UID.exec(tail.slice(at - 1))?.[1];
 }
 
-const floodOf = (owner: Limited): Flood => owner.flood ??= { excess: 0, notifiedUntil: 0, nextReadAt: { auth: 0, ping: 0 } };
+const floodOf = (owner: Limited): Flood =>
+  owner.flood ??= { excess: 0, notifiedUntil: 0, nextReadAt: { auth: 0, ping: 0, "stream.cancel": 0 } };
 
 /** Whether the message is read beyond the limit: one of each type in a wait. What it costs makes the next wait longer. */
 function isUrgent(nextReadAt: Flood["nextReadAt"], text: string, now: number, wait: number): boolean {

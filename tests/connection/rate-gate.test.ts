@@ -19,6 +19,7 @@ function exhausted() {
   } as Pick<Connection, "client" | "isPending" | "flood" | "close"> & { transmit(text: string): boolean };
   gate.lets(owner as Connection, 1, 0);
   return {
+    lets: (text: string, now = 0): boolean => gate.lets(owner as Connection, text.length, now, text),
     /** The answers to a message that is refused. */
     answers(text: string, now = 0): unknown[] {
       assert.equal(gate.lets(owner as Connection, text.length, now, text), false);
@@ -43,6 +44,21 @@ describe("RateGate.lets", () => {
         assert.deepEqual(answers(text), [{ ...refusal, uid }], text);
       }
     }
+  });
+
+  it("lets one stream.cancel with an id through in each wait, if it begins with its type and id", () => {
+    const cancel = JSON.stringify({ type: "stream.cancel", id: "x".repeat(1_000) });
+    const { lets } = exhausted();
+    assert.deepEqual([lets(cancel), lets(cancel), lets(cancel, 999)], [true, false, false]);
+    for (
+      const text of [
+        '{"id":"x","type":"stream.cancel"}',
+        '{"type":"stream.cancel","x":1,"id":"x"}',
+        '{"type":"stream.cancel","ids":["x"]}',
+        '{"type":"stream.cancelled","id":"x"}',
+      ]
+    ) assert.deepEqual(exhausted().answers(text), [refusal], text);
+    assert.equal(exhausted().lets('{ "type": "stream.cancel", "id": "x" }'), true);
   });
 
   it("reads no uid where another field, or another object, ends the message, and where it belongs to a running stream", () => {

@@ -180,6 +180,30 @@ export const resuming: Behaviour[] = [
     },
   })),
   {
+    title: "stream.cancel with an id is read once in a wait, when the client has used up its rate",
+    async run(server) {
+      const reader = await Reader.open(server, undefined, "/streamlimited");
+      const ids = [];
+      for (const uid of [1, 2]) {
+        reader.send({ type: "lasting", uid, steps: [["yield", 1], ["aborted"], ["return", "stopped"]] });
+        ids.push((await reader.take(2))[0].id);
+      }
+      for (let answer = { type: "pong" }; answer.type === "pong"; answer = await reader.next()) {
+        reader.send({ type: "ping", uid: 3 });
+      }
+      for (const id of ids) reader.send({ type: "stream.cancel", id });
+      assert.deepEqual(parts(await reader.take(1)), [["ok", "stopped", undefined]]);
+      // It has cost what others do.
+      await server.control("streamlimited", "advance", { ms: 1_000 });
+      reader.send({ type: "ping", uid: 4 });
+      assert.equal((await reader.next()).error.code, "REQUESTS_EXCEEDED");
+      assert.equal((await server.control("streamlimited", "stats")).streams, 1);
+      await server.control("streamlimited", "advance", { ms: 1_100 });
+      reader.send({ type: "stream.cancel", id: ids[1] });
+      assert.deepEqual(parts(await reader.take(1)), [["ok", "stopped", undefined]]);
+    },
+  },
+  {
     title: "a resumable stream that no client has read for ttl ends with STREAM_LOST, after what was kept",
     async run(server) {
       const reader = await Reader.open(server);
