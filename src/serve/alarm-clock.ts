@@ -1,7 +1,7 @@
 import type { Clock } from "../base/clock.ts";
 import { guard, type Report } from "../base/guard.ts";
 
-/** The end of the times that workerd accepts for an alarm, in ms since 1970. */
+/** workerd accepts alarms before this time only, in ms since 1970. */
 export const MAX_ALARM: number = Date.UTC(2189, 0, 1);
 
 /** The part of a Durable Object's storage that this file uses. */
@@ -14,12 +14,13 @@ export class AlarmClock implements Clock {
   readonly #setAlarm: (time: number) => Promise<void>;
   readonly #timers = new Map<number, { at: number; callback: () => void }>();
   readonly #report: Report;
-  #handles = 0;
-  #armed = Infinity;
+  #lastHandle = 0;
+  /** Time that the alarm is set to, in ms since 1970; Infinity: none. */
+  #alarmAt = Infinity;
 
   constructor({ storage }: { storage: AlarmStorage }, report: Report) {
     this.#report = report;
-    const { setAlarm } = storage; // `ApplicationAlarm` replaces it.
+    const { setAlarm } = storage; // Kept, because `ApplicationAlarm` replaces the method.
     this.#setAlarm = (time) => setAlarm.call(storage, time);
   }
 
@@ -27,25 +28,25 @@ export class AlarmClock implements Clock {
     return Date.now();
   }
 
-  /** workerd's clocks advance only on I/O, and an alarm follows the wall clock. */
+  /** The wall clock, because alarms follow it. workerd's clocks advance only on I/O anyway. */
   monotonic(): number {
     return Date.now();
   }
 
   setTimeout(callback: () => void, delay: number): number {
-    this.#timers.set(++this.#handles, { at: Date.now() + delay, callback });
+    this.#timers.set(++this.#lastHandle, { at: Date.now() + delay, callback });
     this.#arm();
-    return this.#handles;
+    return this.#lastHandle;
   }
 
   // The alarm stays set: one needless alarm costs less than a storage write for each cancelled timer.
   clearTimeout(handle: unknown): void {
-    this.#timers.delete(handle as number); // What setTimeout returned.
+    this.#timers.delete(handle as number); // Returned by `setTimeout`.
   }
 
-  /** Runs the due timers, also after one that throws. The object's `alarm` handler calls it. */
+  /** Runs the due timers, even if one of them throws. Called by the object's `alarm` handler. */
   ring(): void {
-    this.#armed = Infinity;
+    this.#alarmAt = Infinity;
     const now = Date.now();
     for (const [handle, { at, callback }] of [...this.#timers]) {
       if (at <= now && this.#timers.delete(handle)) guard(callback, this.#report);
@@ -55,8 +56,8 @@ export class AlarmClock implements Clock {
 
   #arm(): void {
     const first = Math.min(...Array.from(this.#timers.values(), ({ at }) => at));
-    if (first >= this.#armed) return;
-    this.#armed = first;
+    if (first >= this.#alarmAt) return;
+    this.#alarmAt = first;
     void this.#set(first);
   }
 
@@ -64,7 +65,7 @@ export class AlarmClock implements Clock {
     try {
       await this.#setAlarm(time);
     } catch (error) {
-      if (this.#armed === time) this.#armed = Infinity; // The next timer sets it again.
+      if (this.#alarmAt === time) this.#alarmAt = Infinity; // The next timer sets it again.
       this.#report(error);
     }
   }

@@ -6,33 +6,33 @@ import { storageDelay } from "./storage-delay.ts";
 
 /** What workerd passes to an `alarm()`. */
 export interface AlarmInfo {
-  /** How often it has failed before. */
+  /** Number of failed attempts so far. */
   readonly retryCount: number;
-  /** Whether it has failed before. */
+  /** Whether an earlier attempt has failed. */
   readonly isRetry: boolean;
-  /** When it was due, in ms since 1970. */
+  /** Time that the alarm was set to, in ms since 1970. */
   readonly scheduledTime: number;
 }
 
-/** What {@link ApplicationAlarm} needs of its object. */
+/** What {@link ApplicationAlarm} needs from its object. */
 export interface ApplicationAlarmHost {
   readonly sql: Sql;
   readonly clock: Clock;
   readonly report: Report;
-  /** The `alarm()` of the subclass. Absent: it has none, and its `setAlarm` rejects, as workerd's does. */
+  /** The `alarm()` of the subclass. Absent: the subclass has none, and `setAlarm` rejects, as workerd's does. */
   run?(info: AlarmInfo): unknown;
 }
 
-/** The first delay before a failed alarm is repeated, in ms; each further one is twice as long. As workerd's. */
+/** Delay before the first retry of a failed alarm, in ms. It doubles with each further retry, as in workerd. */
 const FIRST_DELAY = 2_000;
 
-/** How often a failed alarm is repeated. As workerd's. */
+/** Maximum number of retries of a failed alarm, as in workerd. */
 const MAX_RETRIES = 6;
 
 interface AlarmRow {
-  /** When it is due, in ms since 1970. */
+  /** Time that the alarm was set to, in ms since 1970. */
   due: number;
-  /** When it runs next, in ms since 1970. */
+  /** Time of the next attempt, in ms since 1970. */
   next: number;
   retries: number;
 }
@@ -40,17 +40,17 @@ interface AlarmRow {
 const TABLE = '"noroshi_alarm"';
 
 /**
- * The alarm of a subclass. An object has one alarm, and its timers use it: `setAlarm`, `getAlarm` and `deleteAlarm` of the storage are
- * replaced by those of a row in a table, whose time is one more timer.
+ * The alarm of a subclass. An object has a single alarm, which the controller's timers use. So this class replaces `setAlarm`,
+ * `getAlarm` and `deleteAlarm` of the storage: it stores the subclass's alarm in a table, and runs it by one of those timers.
  */
 export class ApplicationAlarm {
   readonly #host: ApplicationAlarmHost;
   #timer: unknown;
-  /** How often in a row the storage has failed. */
+  /** Number of consecutive failures of the storage. */
   #failures = 0;
-  /** Set while it runs. `isReplaced`: it has set or deleted its alarm meanwhile. */
+  /** Set while `alarm()` runs. `isReplaced`: the alarm was set or deleted meanwhile. */
   #running: { isReplaced: boolean } | undefined;
-  /** Whether it has ended, and the storage has not deleted it yet. */
+  /** Whether `alarm()` has ended for good, but its row is not deleted yet. */
   #isOver = false;
 
   constructor(host: ApplicationAlarmHost) {
@@ -62,7 +62,7 @@ export class ApplicationAlarm {
     this.#arm();
   }
 
-  /** Replaces the methods of the storage. */
+  /** Replaces the alarm methods of the storage. */
   attach(storage: object): void {
     const methods = {
       setAlarm: (time: Date | number) => this.#set(time),
@@ -75,7 +75,7 @@ export class ApplicationAlarm {
     for (const [name, value] of Object.entries(methods)) Object.defineProperty(storage, name, { value, configurable: true });
   }
 
-  // deno-lint-ignore require-await -- a wrong time rejects, as workerd's does
+  // deno-lint-ignore require-await -- an invalid time rejects, as in workerd
   async #set(time: Date | number): Promise<void> {
     const due = Number(time);
     if (!this.#host.run) throw new TypeError("Cannot set the alarm: the class has no alarm(), add one");
@@ -83,18 +83,18 @@ export class ApplicationAlarm {
       throw new TypeError("Cannot set the alarm: pass a Date before 2189, or its ms since 1970");
     }
     this.#write(Math.floor(due), Math.floor(due), 0);
-    this.#replace();
+    this.#markReplaced();
   }
 
   #delete(): Promise<void> {
     rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`);
-    this.#replace();
+    this.#markReplaced();
     this.#arm();
     return Promise.resolve();
   }
 
-  /** Notes that the stored alarm is a new one, which the end of the earlier one must not delete. Call it once it is stored. */
-  #replace(): void {
+  /** Keeps the end of the run in progress from deleting an alarm that was stored meanwhile. Call it after storing. */
+  #markReplaced(): void {
     this.#isOver = false;
     if (this.#running) this.#running.isReplaced = true;
   }
@@ -117,7 +117,7 @@ export class ApplicationAlarm {
     });
   }
 
-  /** Does something with the storage. If it fails, the alarm is armed again later. */
+  /** Uses the storage. If that fails, reports the error, schedules another `#arm`, and returns false. */
   #try(step: () => void): boolean {
     const { clock, report } = this.#host;
     try {
@@ -132,7 +132,7 @@ export class ApplicationAlarm {
   }
 
   #ring(row: AlarmRow): void {
-    // It runs once at a time, and is armed again when it has ended. Until then the alarm is for an eviction.
+    // Only one run at a time: its end arms the next one. Meanwhile this timer wakes the object again after an eviction.
     if (this.#running) this.#timer = this.#host.clock.setTimeout(() => this.#ring(row), FIRST_DELAY);
     else void this.#run(row);
   }
@@ -144,7 +144,7 @@ export class ApplicationAlarm {
       return this.#report(retries, new Error("The object was evicted during alarm()"));
     }
     const delay = FIRST_DELAY * 2 ** retries;
-    // Written first: after an eviction it runs again.
+    // Stored before the call, so that the alarm runs again after an eviction.
     if (!this.#try(() => this.#write(due, this.#host.clock.now() + delay, retries + 1))) return;
     this.#failures = 0;
     const running = this.#running = { isReplaced: false };
@@ -153,15 +153,15 @@ export class ApplicationAlarm {
       await this.#host.run?.({ retryCount: retries, isRetry: retries > 0, scheduledTime: due });
     } catch (cause) {
       isRepeated = retries < MAX_RETRIES;
-      this.#report(retries + 1, cause); // While it counts as running: a listener may replace it.
+      this.#report(retries + 1, cause); // Before `#running` is reset: an error listener may set a new alarm.
     }
     this.#running = undefined;
     if (running.isReplaced) this.#arm();
     else if (!isRepeated) this.#end();
-    else this.#try(() => this.#write(due, this.#host.clock.now() + delay, retries + 1)); // The delay begins now.
+    else this.#try(() => this.#write(due, this.#host.clock.now() + delay, retries + 1)); // The delay counts from the end of the attempt.
   }
 
-  /** Deletes it. If the storage fails, it is deleted later, and does not run again. */
+  /** Deletes the alarm. If the storage fails, the alarm is deleted later and does not run again. */
   #end(): void {
     this.#isOver = true;
     if (!this.#try(() => rowsOf(this.#host.sql, `DELETE FROM ${TABLE}`))) return;

@@ -74,13 +74,13 @@ export interface WebSocketObject<
 > extends DurableObjectBase<State, Env>, ObjectCalls<C, Schemas, Payloads> {
   /** Answers a request, or upgrades it. */
   fetch(request: Request): Promise<Response>;
-  /** A subclass may have its own, and set its time with `setAlarm` of the storage. */
+  /** A subclass may define its own, and set its time with `ctx.storage.setAlarm()`. */
   alarm(info?: AlarmInfo): void | Promise<void>;
-  /** A message arrived. A subclass may have its own, which is called after this. */
+  /** Handles a message. A subclass may define its own, which is called afterwards. */
   webSocketMessage(socket: HibernatingSocket, message: string | ArrayBuffer): void | Promise<void>;
-  /** A socket closed. A subclass may have its own, which is called after this. */
+  /** Handles the close of a socket. A subclass may define its own, which is called afterwards. */
   webSocketClose(socket: HibernatingSocket, code: number, reason: string, wasClean: boolean): void | Promise<void>;
-  /** A socket failed. A subclass may have its own, which is called after this. */
+  /** Handles the error of a socket. A subclass may define its own, which is called afterwards. */
   webSocketError(socket: HibernatingSocket, error: unknown): void | Promise<void>;
 }
 
@@ -96,8 +96,8 @@ export interface WebSocketObject<
  * with 1012 when the object wakes.
  *
  * The class extends `DurableObject` of `cloudflare:workers`: Workers and other objects call `publish`, `broadcast`, `disconnect`,
- * `presence`, `history` and `stats` on its stub. These are of the first controller, and of the channels that `build` returns. With
- * `Schedules` of `noroshi/schedules` they call `schedule`, `cancel`, `schedules` and `deadLetters`, too.
+ * `presence`, `history` and `stats` on its stub. These use the first controller, and the channels that `build` returns. If
+ * `build` returns `Schedules` of `noroshi/schedules`, the stub also has `schedule`, `cancel`, `schedules` and `deadLetters`.
  *
  * @param build creates the controller and the app with its route, once per object and again after each eviction.
  * @throws {TypeError} when the object starts: without a controller, with two of the same name, or, without SQLite storage, with
@@ -155,14 +155,15 @@ export function createWebSocketObject<
         const saved = savedOf(socket);
         if (!saved) continue; // A socket of another library.
         const owner = controllers.get(saved.controller);
-        if (owner) {
-          const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved), this.#queue), saved);
-          this.#connections.set(socket, connection);
-          // Resumes the close: otherwise a peer that never answers the close handshake stays forever.
-          if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
-          this.#autoResponse.add(connection);
-        } // A deployment has removed the controller.
-        else socket.close(CloseCode.SERVICE_RESTART, "No such service");
+        if (!owner) {
+          socket.close(CloseCode.SERVICE_RESTART, "No such service"); // A deployment has removed the controller.
+          continue;
+        }
+        const connection = owner.restore(new HibernatingTransport(socket, protocolOf(saved), this.#queue), saved);
+        this.#connections.set(socket, connection);
+        // Resumes the close: otherwise a peer that never answers the close handshake stays connected.
+        if (saved.closing) connection.close(saved.closing.code, saved.closing.reason);
+        this.#autoResponse.add(connection);
       }
       this.#autoResponse.update();
     }
@@ -192,10 +193,10 @@ export function createWebSocketObject<
     }
 
     async history(channel: string, query?: HistoryQuery): Promise<never> {
-      return await readFrom(this.#channels, channel, query) as never; // As it was published.
+      return await readFrom(this.#channels, channel, query) as never; // Typed by the contract.
     }
 
-    // deno-lint-ignore require-await -- a wrong message rejects, as over RPC
+    // deno-lint-ignore require-await -- an invalid message rejects, as over RPC
     async broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult> {
       return this.#controller.broadcast(message, filter);
     }
@@ -204,7 +205,7 @@ export function createWebSocketObject<
       checkFilterObject("disconnect", filter);
       const result = await this.#controller.disconnect(filter, code, reason);
       this.#autoResponse.update();
-      return { ...result }; // A copy: it may be frozen, and another caller's.
+      return { ...result }; // A copy: the result may be frozen, and shared with other callers.
     }
 
     stats(): Promise<WebSocketObjectStats> {
@@ -233,13 +234,13 @@ export function createWebSocketObject<
       return await schedulesOf("list the dead letters", this.#schedules).deadLetters();
     }
 
-    // The events are handled by `#handleEvents`, so that a subclass that does not call `super` breaks nothing.
+    // `#handleEvents` replaces these four, so that a subclass that does not call `super` breaks nothing.
     alarm(): void {}
     webSocketMessage(): void {}
     webSocketClose(): void {}
     webSocketError(): void {}
 
-    /** Defines what workerd calls: our handling first, then the method of the subclass. */
+    /** Defines the methods that workerd calls. Each runs our handling first, then the method of the subclass. */
     #handleEvents(): void {
       const handle = <Name extends "webSocketMessage" | "webSocketClose" | "webSocketError">(
         name: Name,
@@ -254,22 +255,22 @@ export function createWebSocketObject<
       };
       handle("webSocketMessage", (socket, message) => this.#connections.get(socket)?.message(message));
       handle("webSocketClose", (...event) => this.#closed(...event));
-      // A network or peer fault. No close event follows a protocol error.
+      // An error of the network or the peer. No close event follows a protocol error.
       handle("webSocketError", (socket) => this.#forget(socket)?.closed(ABNORMAL, "", false));
       const theirs = this.alarm as (info: AlarmInfo) => unknown; // As above.
       define(this, "alarm", () => {
         this.#clock.ring();
         this.#autoResponse.update();
       });
-      const isTheirs = theirs !== Served.prototype.alarm;
+      const hasOwnAlarm = theirs !== Served.prototype.alarm;
       if (this.#sql) {
         new ApplicationAlarm({
           sql: this.#sql,
           clock: this.#clock,
           report: this.#report,
-          ...(isTheirs && { run: (info) => theirs.call(this, info) }),
+          ...(hasOwnAlarm && { run: (info) => theirs.call(this, info) }),
         }).attach(this.ctx.storage);
-      } else if (isTheirs) {
+      } else if (hasOwnAlarm) {
         throw new TypeError(
           "Cannot build the object: an alarm() of its own needs SQLite storage, write new_sqlite_classes instead of new_classes",
         );
@@ -280,8 +281,8 @@ export function createWebSocketObject<
       // workerd passes on codes that must not be sent (RFC 6455 §7.4.1). Such a close is not clean.
       const clean = wasClean && (code === NO_STATUS || answerCloseCode(code) === code);
       this.#forget(socket)?.closed(clean ? code : ABNORMAL, clean ? reason : "", clean);
-      // Without this the peer waits for its answer forever. The reason is cut: invalid UTF-8 grew when decoded, and close() would
-      // throw.
+      // Answers the close, which the peer waits for. The reason is cut, because decoding invalid UTF-8 may have made it longer
+      // than close() accepts.
       socket.close(answerCloseCode(code), cutCloseReason(reason));
     }
 
@@ -298,10 +299,10 @@ export function createWebSocketObject<
       this.#autoResponse.add(connection);
     }
   }
-  return Served as unknown as new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, Payloads, State>; // The methods check what they are passed.
+  return Served as unknown as new (state: State, env: Env) => WebSocketObject<Env, C, Schemas, Payloads, State>; // The methods check their arguments.
 }
 
-/** Defines a method of one object. workerd calls it instead of that of the class. */
+/** Defines a method on one object. workerd calls it instead of the method of the class. */
 function define(object: object, name: string, value: unknown): void {
   Object.defineProperty(object, name, { value, configurable: true, writable: true });
 }

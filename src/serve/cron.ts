@@ -1,4 +1,4 @@
-/** The values of one field: its first and last. */
+/** Name, lowest and highest value of each field. */
 const FIELDS = [
   ["minute", 0, 59],
   ["hour", 0, 23],
@@ -7,7 +7,7 @@ const FIELDS = [
   ["day of the week", 0, 7],
 ] as const;
 
-/** Years within which every date occurs: 29 February on one day of the week, with 2100 between. */
+/** Every date occurs within so many years. The rarest is 29 February on a given day of the week, across 2100. */
 const MAX_YEARS = 40;
 
 /** Maximum characters of an expression. */
@@ -16,12 +16,12 @@ const MAX_LENGTH = 256;
 const PART = /^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:\/(\d{1,2}))?$/;
 
 /**
- * Reads a cron expression of five fields, in UTC: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday). A field has
- * `*`, numbers, ranges (`1-5`), steps (`0-59/15`), or a list of them (`0,30`). With both days given, either is enough, as in
- * POSIX `crontab`; if one of them begins with `*`, such as a step, both must match, as in Vixie cron.
+ * Reads a cron expression of five fields, in UTC: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday). A
+ * field is `*`, a number, a range (`1-5`), steps (`0-59/15`), or a list of them (`0,30`). If both day fields are restricted, a
+ * date that matches one of them is enough, as in POSIX `crontab`. If one begins with `*`, both must match, as in Vixie cron.
  *
- * @returns the first time after another, both in ms since 1970.
- * @throws {TypeError} for anything else, and for a date that never comes.
+ * @returns a function that returns the first matching time after another time, both in ms since 1970.
+ * @throws {TypeError} for an invalid expression, and for a date that never occurs.
  */
 export function parseCron(expression: string): (after: number) => number {
   if (expression.length > MAX_LENGTH) {
@@ -59,7 +59,7 @@ export function parseCron(expression: string): (after: number) => number {
       else if (!minutes.has(time.getUTCMinutes())) time.setUTCMinutes(time.getUTCMinutes() + 1);
       else return time.getTime();
     }
-    throw wrong(expression, "its date never comes");
+    throw wrong(expression, "no such date exists");
   };
   next(0);
   return next;
@@ -72,7 +72,7 @@ function valuesOf(expression: string, field: string, index: number): Set<number>
     const found = PART.exec(part);
     const [, from, to, step] = found ?? [];
     const start = from === undefined ? first : Number(from);
-    // `5/10` is from 5 on.
+    // `5/10` means every tenth value from 5 to the last.
     const end = to !== undefined ? Number(to) : from === undefined || step !== undefined ? last : start;
     if (!found || start < first || end > last || start > end || step !== undefined && Number(step) === 0) {
       throw wrong(expression, `the ${name} must be *, or numbers from ${first} to ${last}`);

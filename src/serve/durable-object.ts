@@ -30,17 +30,20 @@ export declare abstract class DurableObjectBase<State, Env> {
   constructor(ctx: State, env: Env);
 }
 
-/** `DurableObject` on workerd. Elsewhere a class like it: the module is imported for its types and by tests. */
+/**
+ * `DurableObject` on workerd. Elsewhere a class with the same fields: the module is also imported for its types, and by tests.
+ */
 export const DurableObject: typeof DurableObjectBase = await loadDurableObject();
 
 async function loadDurableObject(): Promise<typeof DurableObjectBase> {
   try {
-    // In a `try`, bundlers leave it to the runtime. Not a computed name, which Miniflare refuses in a script.
+    // Bundlers leave an import within `try` to the runtime. The name is a literal, because Miniflare refuses computed ones.
     // @ts-ignore: only the compiler of a Worker finds the module.
     const { DurableObject } = await import("cloudflare:workers") as { DurableObject: typeof DurableObjectBase }; // As workerd has it.
     return DurableObject;
   } catch {
-    // Only workerd has the module, and there the import cannot fail. This class has the same fields; the brand exists in types only.
+    // Only workerd has the module, and there the import cannot fail. This class has the same fields; the brand exists in types
+    // only.
     return class {
       ctx: unknown;
       env: unknown;

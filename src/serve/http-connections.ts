@@ -2,7 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { HOST, UPGRADED } from "../runtimes/runtime.ts";
 
-/** Tracks the TCP connections of a `node:http` server until they are WebSockets, so that it can end idle ones. */
+/** Tracks the TCP connections of a `node:http` server until they become WebSockets, so that idle ones can be ended. */
 export class HttpConnections {
   /** The latest response of each connection; `null` before the first. */
   readonly #open = new Map<Socket, ServerResponse | typeof UPGRADING | null>();
@@ -19,7 +19,7 @@ export class HttpConnections {
     server.on("connection", (socket: Socket) => {
       if (this.#isStopped) return void socket.destroy();
       open.set(socket, null);
-      socket.on("close", forget); // Not `once`, which would make an object for each socket.
+      socket.on("close", forget); // `once` would allocate a wrapper for each socket.
     });
     // Prepended: the app's listener may answer at once.
     server.prependListener("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
@@ -36,8 +36,8 @@ export class HttpConnections {
   }
 
   /**
-   * Ends idle connections at once, and the others after their response. `Server.close` of Node leaves two kinds open: those
-   * without a request so far, such as a browser's preconnects, and those that send one request after the other.
+   * Ends idle connections at once, and the others after their response. `Server.close` of Node leaves two kinds open: those that
+   * have not sent a request, such as a browser's preconnects, and those that keep sending requests.
    */
   drain(): void {
     this.#isDraining = true;
@@ -48,7 +48,10 @@ export class HttpConnections {
     }
   }
 
-  /** As {@link drain}, and new connections are ended at once, others once the body of their request has not come for `bodyTimeout` ms. */
+  /**
+   * As {@link drain}. Also ends each new connection at once, and after `bodyTimeout` ms those whose request has not arrived
+   * whole.
+   */
   stop(bodyTimeout: number): void {
     this.#isStopped = true;
     this.drain();

@@ -29,14 +29,14 @@ const MAX_IDLE_TIME = 255;
 /** Default `maxPayload` of a controller, in bytes. */
 const MAX_PAYLOAD = 65_536;
 
-/** How often open requests are counted, in ms: Bun has no event for the last one. */
+/** How often open requests are counted while the server stops, in ms: Bun emits no event when the last one ends. */
 const DRAIN_PERIOD = 20;
 
-/** The methods that read the body of a request. */
+/** Methods that read the body of a request. */
 const READS = ["arrayBuffer", "blob", "bytes", "formData", "json", "text"] as const;
 
-/** A prototype for requests. It keeps them in `receiving` while the app waits for their body, because Bun does not report that. */
-function receivedBy(receiving: Set<Request>): object {
+/** Creates a prototype for requests. It keeps a request in `receiving` while the app reads its body: Bun does not report that. */
+function trackBodies(receiving: Set<Request>): object {
   const reads = READS.map((name) => [name, {
     configurable: true,
     writable: true,
@@ -60,7 +60,7 @@ export function listenBun(app: ServableApp, port: number, hostname: string): Pro
   let maxPayloadLength = MAX_PAYLOAD;
   let isDraining = false;
   const receiving = new Set<Request>();
-  const received = receivedBy(receiving);
+  const tracked = trackBodies(receiving);
   // Raised on demand: Bun has one limit for all sockets of a server, and buffers that much of an unfinished message for each.
   const allowPayload = (bytes: number) => {
     if (bytes <= maxPayloadLength || isDraining) return;
@@ -69,7 +69,7 @@ export function listenBun(app: ServableApp, port: number, hostname: string): Pro
   };
   const host: Host = { connections, allowPayload };
   const finish = (response: Response) => {
-    // Bun ends the connection either way, but does not announce it.
+    // Bun ends the connection anyway, but does not send this header.
     if (isDraining) response.headers.set("connection", "close");
     return response;
   };
@@ -80,7 +80,7 @@ export function listenBun(app: ServableApp, port: number, hostname: string): Pro
     fetch(request, server) {
       // Bun ends a silent connection after 10 s by default. A response may stay silent for longer.
       server.timeout(request, MAX_IDLE_TIME);
-      if (request.method !== "GET") Object.setPrototypeOf(request, received);
+      if (request.method !== "GET") Object.setPrototypeOf(request, tracked);
       // hono/bun reads `server` too.
       const response = app.fetch(request, { server, request, [HOST]: host });
       return response instanceof Promise ? response.then(finish) : finish(response);

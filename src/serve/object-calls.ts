@@ -41,7 +41,9 @@ export type ObjectHistory<H> = Omit<HistoryRecord<H>, "publications"> & {
   publications: { [Event in EventOf<H>]: PublicationRecord<Event, ObjectJson<JsonItemOf<DataOf<H, Event>>>> }[EventOf<H>][];
 };
 
-/** `unknown` as the JSON that it is. A stub would make `never` of it, and give up on a type that names itself. */
+/**
+ * Replaces `unknown` by a flat type for JSON: workerd's stubs turn `unknown` into `never`, and cannot resolve recursive types.
+ */
 export type ObjectJson<Data> = unknown extends Data ? string | number | boolean | object | null : Data;
 
 /** @internal */
@@ -63,7 +65,9 @@ export interface WebSocketObjectStats extends ControllerStats {
   databaseBytes?: number;
 }
 
-/** What Workers and other objects call on an object, by its stub. Each argument is checked, because a stub passes anything. */
+/**
+ * The methods that Workers and other objects call on an object's stub. Arguments are checked, because a stub accepts anything.
+ */
 export interface ObjectCalls<C = Contract, Schemas = AnySchemas, Payloads = AnyPayloads> {
   /** Publishes to a channel, as `Channels.publish`. */
   publish(...publication: PublishArguments<ChannelsOf<C, Schemas>>): Promise<Position | null>;
@@ -84,13 +88,13 @@ export interface ObjectCalls<C = Contract, Schemas = AnySchemas, Payloads = AnyP
   schedule(...call: ScheduleArguments<Payloads>): Promise<string>;
   /** Deletes a schedule or a dead letter. Returns whether there was one. */
   cancel(id: string): Promise<boolean>;
-  /** Lists the schedules, the next one first. Not `scheduled`, which is what cron triggers call on a Worker. */
+  /** Lists the schedules, the next one first. Not to be confused with `scheduled`, which cron triggers call on a Worker. */
   schedules(): Promise<ScheduleRecord[]>;
-  /** Lists the calls that have failed for good, the latest first. */
+  /** Lists the calls whose attempts have all failed, the latest first. */
   deadLetters(): Promise<ScheduleRecord[]>;
 }
 
-/** The channels, as far as the calls use them: what they are passed is checked by the channels themselves. */
+/** The part of `Channels` that the calls use. `Channels` checks the arguments. */
 interface UntypedChannels {
   publish(channel: unknown, event: unknown, data: unknown, options?: PublishOptions): Promise<Position | null>;
   presence(channel: unknown): Promise<MemberRecord[]>;
@@ -113,13 +117,13 @@ export async function readFrom(channels: unknown, channel: unknown, query: unkno
   return await channelsOf("read the history", channels).history(channel, query);
 }
 
-/** The channels that the app has returned. @throws {TypeError} if it has returned none. */
+/** The channels that `build` returned. @throws {TypeError} if it returned none. */
 export function channelsOf(action: string, channels: unknown): UntypedChannels {
-  if (channels) return channels as UntypedChannels; // Channels check what they are passed.
+  if (channels) return channels as UntypedChannels; // `Channels` checks its arguments.
   throw new TypeError(`Cannot ${action}: the object has no channels, return them too: ({ app, controller, channels })`);
 }
 
-/** @throws {TypeError} for anything but an object with these fields, or `undefined`. */
+/** Accepts `undefined`, or an object with these fields only. @throws {TypeError} for anything else. */
 export function checkOptions(action: string, options: unknown, names: readonly string[]): asserts options is object | undefined {
   if (options === undefined) return;
   const isObject = typeof options === "object" && options !== null;
@@ -128,14 +132,14 @@ export function checkOptions(action: string, options: unknown, names: readonly s
   throw new TypeError(`Cannot ${action}: the options must be an object with ${names.join(" and ")}, or absent`);
 }
 
-/** @throws {TypeError} for anything but an object. */
+/** @throws {TypeError} if the filter is not an object. */
 export function checkFilterObject(action: string, filter: unknown): void {
   if (typeof filter !== "object" || filter === null) {
     throw new TypeError(`Cannot ${action}: the filter must be an object such as { role: "editor" }`);
   }
 }
 
-/** The schedules that the app has returned. @throws {TypeError} if it has returned none. */
+/** The schedules that `build` returned. @throws {TypeError} if it returned none. */
 export function schedulesOf<Payloads>(action: string, schedules: Schedules<Payloads> | undefined): Schedules<Payloads> {
   if (schedules) return schedules;
   throw new TypeError(`Cannot ${action}: the object has no schedules, return them too: ({ app, controller, schedules })`);

@@ -6,7 +6,7 @@ export type MakeEngine = (sql: Sql | undefined, controller: string) => Engine;
 
 const MAKE_ENGINE: unique symbol = Symbol("noroshi.object-engine");
 
-/** The app of an object, with engines of its own. */
+/** Returns the app with the function that makes its controllers' engines. */
 export function withEngine<App extends object>(app: App, make: MakeEngine): App {
   return { ...app, [MAKE_ENGINE]: make };
 }
@@ -15,5 +15,5 @@ export function engineOf(app: object): MakeEngine | undefined {
   return (app as { [MAKE_ENGINE]?: MakeEngine })[MAKE_ENGINE]; // Written by `withEngine`.
 }
 
-/** The prefix of a controller's tables. */
+/** Prefix of the names of a controller's tables. */
 export const prefixOf = (controller: string): string => `noroshi_${controller}`;

@@ -14,8 +14,9 @@ interface WorkerdGlobal {
 }
 
 /**
- * The upgrades accepted during one request. The one whose socket the app's response carries becomes a connection; the others are
- * abandoned, because no runtime event ends them. A timeout, an error handler or middleware may answer instead of the route.
+ * The upgrades accepted during one request. The one whose socket is in the app's response becomes a connection. The others are
+ * abandoned explicitly, because workerd emits no event for them: a timeout, error handler or middleware has answered in their
+ * place.
  */
 export class Upgrades implements Runtime {
   readonly #accepted: Upgrade[] = [];
@@ -26,7 +27,7 @@ export class Upgrades implements Runtime {
   }
 
   accept(request: Request, acceptance: Acceptance): Response | null {
-    // workerd treats the socket of a client that has gone as open, and never reports it closed. The signal aborts only with the
+    // For workerd the socket of a disconnected client is open, and never closes. The signal is aborted only with the
     // compatibility flag `enable_request_signal`.
     if (this.#ended || request.signal.aborted) return null;
     const { protocol, headers = new Headers() } = acceptance;
@@ -37,13 +38,13 @@ export class Upgrades implements Runtime {
     return new Response(null, { status: 101, headers, webSocket: client } as ResponseInit); // An extension of workerd.
   }
 
-  /** The upgrade whose socket the response carries. A copy of the response, which Hono may make, carries the same one. */
+  /** The upgrade whose socket is in the response. Hono may copy the response; the copy has the same socket. */
   carriedBy(response: Response): Upgrade | undefined {
     const { webSocket } = response as { webSocket?: WebSocket | null }; // An extension of workerd.
     return this.#accepted.find(({ client }) => client === webSocket);
   }
 
-  /** Ends the request: later upgrades are refused, and those without a connection are abandoned. */
+  /** Ends the request: refuses later upgrades, and abandons those without a connection. */
   end(): void {
     this.#ended = true;
     for (const { acceptance } of this.#accepted) acceptance.abandoned();

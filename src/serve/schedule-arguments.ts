@@ -14,7 +14,7 @@ export interface ScheduleOptions {
 /** When a call is due: a date, a delay in ms, or a cron expression of five fields in UTC. */
 export type When = Date | number | string;
 
-/** Arguments of `schedule`. Instead of a payload that is not JSON, the reason. */
+/** Arguments of `schedule`. If a payload's type is not JSON, its parameter has the error message as its type. */
 export type ScheduleArguments<Payloads> = {
   [Name in keyof Payloads & string]: [JsonFault<Exclude<Payloads[Name], undefined>, "payload">] extends [never]
     ? undefined extends Payloads[Name] ? [when: When, name: Name, payload?: Payloads[Name], options?: ScheduleOptions]
@@ -25,7 +25,9 @@ export type ScheduleArguments<Payloads> = {
 /** Maximum bytes of a payload as JSON. */
 const MAX_PAYLOAD = 131_072;
 
-/** Maximum bytes of the payloads of all schedules together, and of all dead letters: an object has 128 MB of memory to list them. */
+/**
+ * Maximum bytes of the payloads of all schedules together, and of all dead letters: an object has 128 MB of memory to list them.
+ */
 export const MAX_PAYLOADS = 16_777_216;
 
 export function dueOf(when: unknown, now: number): number {
@@ -37,16 +39,16 @@ export function dueOf(when: unknown, now: number): number {
 export function idOf(options: unknown): string | undefined {
   const { id, ...others } = typeof options === "object" && options !== null ? options as { id?: unknown } : { id: null };
   for (const name of Object.keys(others)) throw new TypeError(`Cannot schedule: unknown option "${name}", use id`);
-  // SQLite replaces half of a surrogate pair, so that two ids would be one.
+  // SQLite replaces lone surrogates, so that two ids could become one.
   if (id === undefined || typeof id === "string" && id !== "" && id.length <= 64 && id.isWellFormed()) return id;
   throw new TypeError(
-    "Cannot schedule: the options must be an object whose id is a string of 1 to 64 characters without half of a surrogate pair, or absent",
+    "Cannot schedule: the options must be an object whose id is a string of 1 to 64 characters without lone surrogates, or absent",
   );
 }
 
 export function payloadOf(name: string, payload: unknown): string | null {
   if (payload === undefined) return null;
-  const json = JSON.stringify(payload) as string | undefined; // Of a function it is not a string.
+  const json = JSON.stringify(payload) as string | undefined; // `undefined` for a function.
   if (json !== undefined && byteLength(json) <= MAX_PAYLOAD) return json;
   throw new TypeError(`Cannot schedule "${name}": pass a payload of at most ${MAX_PAYLOAD} bytes of JSON`);
 }
@@ -54,7 +56,7 @@ export function payloadOf(name: string, payload: unknown): string | null {
 export const exceeded = (name: string, remedy: string): WebSocketError =>
   new WebSocketError("schedule", "LIMIT_EXCEEDED", `Cannot schedule "${name}": ${remedy}`);
 
-/** The options that are given. @throws {TypeError} for an unknown one, or a value out of range. */
+/** Returns the options that are not `undefined`. @throws {TypeError} for an unknown one, or a value out of range. */
 export function checkOptions<Options extends object>(options: Options, defaults: Required<Options>): Partial<Options> {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   for (const [name, value] of given) {

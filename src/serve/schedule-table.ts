@@ -8,23 +8,23 @@ export interface ScheduleRow {
   readonly name: string;
   /** JSON; `null`: none. */
   readonly payload: string | null;
-  /** When its call is due. */
+  /** Time of the call. */
   readonly due: number;
-  /** When something is to happen: the call, the next attempt, or the end of the time of one that runs. `null`: it is a dead letter. */
+  /** Time of the next step: the call, a retry, or the timeout of the attempt in progress. `null`: a dead letter. */
   readonly next: number | null;
   readonly cron: string | null;
-  /** Attempts that have begun. */
+  /** Number of attempts begun. */
   readonly attempts: number;
   readonly error: string | null;
 }
 
-/** How many rows there are, and the bytes of their payloads. */
+/** Number of rows, and size of their payloads in bytes. */
 interface Total {
   size: number;
   bytes: number;
 }
 
-interface WeightRow {
+interface CountedRow {
   readonly next: number | null;
   readonly bytes: number;
 }
@@ -34,7 +34,7 @@ const COLUMNS = "id, name, payload, due, next, cron, attempts, error";
 
 /** The schedules of an object, in a table. */
 export class ScheduleTable {
-  /** The schedules. */
+  /** Total of the schedules, without dead letters. */
   readonly live: Readonly<Total>;
   readonly #dead: Total;
   readonly #sql: Sql;
@@ -53,7 +53,7 @@ export class ScheduleTable {
 
   /** Writes all of the rows, or none. */
   put(...rows: ScheduleRow[]): void {
-    const before = rows.map(({ id }) => rowsOf<WeightRow>(this.#sql, `SELECT next, bytes FROM ${TABLE} WHERE id = ?`, id)[0]);
+    const before = rows.map(({ id }) => rowsOf<CountedRow>(this.#sql, `SELECT next, bytes FROM ${TABLE} WHERE id = ?`, id)[0]);
     rowsOf(
       this.#sql,
       `INSERT OR REPLACE INTO ${TABLE} (${COLUMNS}, bytes) VALUES ${rows.map(() => "(?, ?, ?, ?, ?, ?, ?, ?, ?)").join(", ")}`,
@@ -65,7 +65,7 @@ export class ScheduleTable {
     for (const { next, payload } of rows) this.#count({ next, bytes: bytesOf(payload) }, 1);
   }
 
-  /** Corrects times set while the clock was ahead: of repeated calls, due within `maxDelay`, and of cron expressions. */
+  /** Corrects times stored while the clock was ahead: retries, which are due within `maxDelay` ms, and cron expressions. */
   correct(now: number, maxDelay: number): void {
     const repeated = `UPDATE ${TABLE} SET next = MAX(due, ?) WHERE next > ? AND attempts > 0`;
     rowsOf(this.#sql, repeated, now, now + maxDelay);
@@ -78,17 +78,17 @@ export class ScheduleTable {
   }
 
   delete(id: string): boolean {
-    const [deleted] = rowsOf<WeightRow>(this.#sql, `DELETE FROM ${TABLE} WHERE id = ? RETURNING next, bytes`, id);
+    const [deleted] = rowsOf<CountedRow>(this.#sql, `DELETE FROM ${TABLE} WHERE id = ? RETURNING next, bytes`, id);
     this.#count(deleted, -1);
     return deleted !== undefined;
   }
 
-  /** When something is to happen next. */
+  /** Time of the first next step of all schedules. */
   next(): number | null {
     return rowsOf<{ next: number | null }>(this.#sql, `SELECT MIN(next) AS next FROM ${TABLE}`)[0]?.next ?? null;
   }
 
-  /** The first schedules for which something is to happen. */
+  /** The first `limit` schedules whose next step is due. */
   due(now: number, limit: number): ScheduleRow[] {
     return rowsOf(this.#sql, `SELECT ${COLUMNS} FROM ${TABLE} WHERE next <= ? ORDER BY next LIMIT ?`, now, limit);
   }
@@ -112,10 +112,10 @@ export class ScheduleTable {
 
   #total(condition: string): Total {
     const sum = `SELECT COUNT(*) AS size, IFNULL(SUM(bytes), 0) AS bytes FROM ${TABLE} WHERE next ${condition}`;
-    return rowsOf<Total>(this.#sql, sum)[0]!; // One row, as of each sum.
+    return rowsOf<Total>(this.#sql, sum)[0]!; // An aggregate returns one row.
   }
 
-  #count(row: WeightRow | undefined, sign: 1 | -1): void {
+  #count(row: CountedRow | undefined, sign: 1 | -1): void {
     if (!row) return;
     const total: Total = row.next === null ? this.#dead : this.live;
     total.size += sign;
@@ -123,16 +123,18 @@ export class ScheduleTable {
   }
 }
 
-/** Size of a payload. */
+/** Size of a payload, in bytes. */
 export const bytesOf = (payload: string | null): number => payload === null ? 0 : byteLength(payload);
 
-/** The next call of a cron expression: not of a minute that has been, if the clock was set back. */
+/** The row with the next call of its cron expression. If the clock was set back, no minute is called twice. */
 export function following(row: ScheduleRow, now: number): ScheduleRow {
-  const due = parseCron(row.cron!)(Math.max(row.due, now)); // Its callers have looked.
+  const due = parseCron(row.cron!)(Math.max(row.due, now)); // Callers pass rows with a cron expression.
   return { ...row, due, next: due, attempts: 0, error: null };
 }
 
-/** Whether a clock that was ahead has set the next call of a cron expression. A clock that is a little behind would call it twice. */
+/**
+ * Whether the next call was set while the clock was ahead. One call is tolerated: else a clock a little behind would call twice.
+ */
 export function isAhead({ cron, due, attempts }: ScheduleRow, now: number): boolean {
   if (cron === null || attempts > 0) return false;
   const next = parseCron(cron);

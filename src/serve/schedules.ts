@@ -34,9 +34,9 @@ export type { ScheduleArguments, ScheduleOptions, When } from "./schedule-argume
 export interface ScheduledCall<Payload = unknown> {
   /** The id of the schedule. */
   readonly id: string;
-  /** The name that it was scheduled by. */
+  /** The name of the handler. */
   readonly name: string;
-  /** The payload that it was scheduled with, as JSON has stored it: a `Date` is a `string`. */
+  /** The payload passed to `schedule`, after a round trip through JSON: a `Date` is a `string`. */
   readonly payload: JsonOf<Payload>;
   /** Number of the attempt, from 1. */
   readonly attempt: number;
@@ -60,7 +60,7 @@ export interface SchedulesOptions {
   attempts?: number;
   /** Delay before the second attempt, in ms. It doubles with each further one, up to an hour. @default {1_000} */
   backoff?: number;
-  /** Time of one attempt, in ms. After it the signal is aborted, and the attempt has failed. @default {60_000} */
+  /** Timeout of one attempt, in ms. After it the signal is aborted, and the attempt has failed. @default {60_000} */
   timeout?: number;
   /** Maximum number of schedules; further ones fail with `LIMIT_EXCEEDED`. @default {10_000} */
   maxSchedules?: number;
@@ -74,19 +74,19 @@ export interface ScheduleRecord {
   id: string;
   /** The name of its handler. */
   name: string;
-  /** Its payload, which is JSON. Absent: none. */
+  /** Its payload, decoded from JSON. Absent: none. */
   payload?: string | number | boolean | object | null;
   /** When its call is or was due, in ms since 1970. */
   due: number;
-  /** Its cron expression. Absent: it is called once. */
+  /** Its cron expression. Absent: the handler is called once. */
   cron?: string;
   /** Number of attempts that have begun. */
   attempts: number;
-  /** Why the last attempt has failed. Absent: none has. */
+  /** Error of the last failed attempt. Absent: none has failed. */
   error?: string;
 }
 
-/** @internal What the object gives its schedules. */
+/** @internal What the object passes to its schedules. */
 export interface SchedulesHost {
   readonly sql: Sql | undefined;
   readonly clock: Clock;
@@ -110,7 +110,7 @@ const DEFAULTS: Required<SchedulesOptions> = {
 interface Running {
   readonly row: ScheduleRow;
   readonly abort: AbortController;
-  /** When it has taken too long, in ms of the wall clock. */
+  /** End of its timeout, in ms of the wall clock. */
   readonly until: number;
 }
 
@@ -131,10 +131,14 @@ export class Schedules<Payloads = AnyPayloads> {
   readonly #unsaved = new Map<string, Failure | undefined>();
   #started: Started | undefined;
   #timer: unknown;
-  /** How often in a row the storage has failed. */
+  /** Number of consecutive failures of the storage. */
   #failures = 0;
 
-  /** Declares the handlers by name. @throws {TypeError} for one that is no function, an unknown option, or a value out of range. */
+  /**
+   * Declares the handlers by name.
+   *
+   * @throws {TypeError} for one that is no function, an unknown option, or a value out of range.
+   */
   constructor(handlers: ScheduleHandlers<Payloads>, options: SchedulesOptions = {}) {
     this.#handlers = new Map(Object.entries(handlers) as [string, (call: ScheduledCall) => unknown][]); // Checked next.
     for (const [name, handler] of this.#handlers) {
@@ -146,13 +150,14 @@ export class Schedules<Payloads = AnyPayloads> {
   }
 
   /**
-   * Calls the handler `name` at a date, after a delay in ms, or by a cron expression, at least once, and returns the id. A call that fails is
-   * repeated. While the object is away nothing is called; what was due is called when it is back, a cron expression once.
+   * Calls the handler `name` at a date, after a delay in ms, or by a cron expression, at least once, and returns the id. A failed
+   * call is retried. Calls that come due while the object is down are made when it is back; for a cron expression, only one of
+   * them.
    *
-   * @throws {TypeError} as a rejection, for a time, a name, a payload or an id that is not valid.
-   * @throws {WebSocketError} LIMIT_EXCEEDED, as a rejection: there are `maxSchedules`, or their payloads have more than 16 MiB together.
+   * @throws {TypeError} as a rejection, for an invalid time, name, payload or id.
+   * @throws {WebSocketError} LIMIT_EXCEEDED, as a rejection, beyond `maxSchedules` or 16 MiB of payloads in all.
    */
-  // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
+  // deno-lint-ignore require-await -- invalid arguments reject, as over RPC
   async schedule(...[when, name, payload, options = {}]: ScheduleArguments<Payloads>): Promise<string> {
     if (!this.#handlers.has(name)) {
       throw new TypeError(`Cannot schedule "${name}": no such handler, use one of ${[...this.#handlers.keys()].join(", ")}`);
@@ -165,7 +170,7 @@ export class Schedules<Payloads = AnyPayloads> {
     const known = table.find(id);
     const isLive = known !== undefined && known.next !== null;
     if (isLive && cron && known.cron === when && known.name === name && known.payload === json && !isAhead(known, clock.now())) {
-      return id; // It goes on.
+      return id; // Unchanged: its next call stays as it is.
     }
     if (!isLive && table.live.size >= this.#options.maxSchedules) {
       throw exceeded(name, "maxSchedules is reached: cancel some, or raise it");
@@ -181,7 +186,7 @@ export class Schedules<Payloads = AnyPayloads> {
   }
 
   /** Deletes a schedule or a dead letter, and aborts its call if it runs. Returns whether there was one. */
-  // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
+  // deno-lint-ignore require-await -- invalid arguments reject, as over RPC
   async cancel(id: string): Promise<boolean> {
     const { table } = this.#use("cancel");
     if (typeof id !== "string") throw new TypeError("Cannot cancel: pass the id of a schedule");
@@ -192,14 +197,14 @@ export class Schedules<Payloads = AnyPayloads> {
   }
 
   /** Lists the schedules, the next one first. */
-  // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
+  // deno-lint-ignore require-await -- invalid arguments reject, as over RPC
   async list(): Promise<ScheduleRecord[]> {
     const { table } = this.#use("list the schedules");
     return table.list().map(recordOf);
   }
 
   /** Lists the calls that have failed `attempts` times, the latest first. Schedule one again by its id, or cancel it. */
-  // deno-lint-ignore require-await -- what is wrong rejects, as over RPC
+  // deno-lint-ignore require-await -- invalid arguments reject, as over RPC
   async deadLetters(): Promise<ScheduleRecord[]> {
     const { table } = this.#use("list the dead letters");
     return table.deadLetters().map(recordOf);
@@ -234,16 +239,16 @@ export class Schedules<Payloads = AnyPayloads> {
   }
 
   #arm(): void {
-    const { clock } = this.#started!; // Called once it is there.
+    const { clock } = this.#started!; // Set by `start`, before any call of this.
     clock.clearTimeout(this.#timer);
     const next = this.#next();
     if (next === null) return;
     const delay = Math.max(next - clock.now(), storageDelay(this.#failures));
-    // A longer delay fires after 1 ms, except that of an alarm.
+    // A longer timer would fire after 1 ms, unless it is an alarm.
     this.#timer = clock.setTimeout(() => this.#due(), Math.min(delay, 2 ** 31 - 1));
   }
 
-  /** When something is to happen next. */
+  /** Time of the next step of any schedule. */
   #next(): number | null {
     const { table, clock, report } = this.#started!; // As in `#arm`.
     if (this.#running.size >= MAX_RUNNING) return Math.min(...[...this.#running.values()].map(({ until }) => until));
@@ -260,7 +265,7 @@ export class Schedules<Payloads = AnyPayloads> {
     const { table, clock, report } = this.#started!; // As in `#arm`.
     const now = clock.now();
     let isFailed = false;
-    // One by one: a failure of the storage must not keep the others from being called.
+    // Each step is guarded: a failure of the storage must not prevent the other calls.
     const attempt = (step: () => void) =>
       guard(step, (error) => {
         isFailed = true;
@@ -278,7 +283,7 @@ export class Schedules<Payloads = AnyPayloads> {
         if (this.#running.size >= MAX_RUNNING) break;
         attempt(() => {
           const row = this.#running.has(id) ? undefined : table.find(id);
-          // Read again: an earlier one may have cancelled or replaced it.
+          // Read again: an earlier call may have cancelled or replaced it.
           if (row && row.next !== null && row.next <= now) this.#call(row, now);
         });
       }
@@ -323,7 +328,7 @@ export class Schedules<Payloads = AnyPayloads> {
     } else if (failure && !isAbort(failure.error, signal)) this.#report(row, failure.error); // It was cancelled or replaced.
   }
 
-  /** Saves how a call has ended. If the storage fails it is saved when the time of the call is over. */
+  /** Saves the outcome of a call. If the storage fails, the outcome is saved when the timeout of the call is over. */
   #end(row: ScheduleRow, failure: Failure | undefined): void {
     const isReported = this.#unsaved.has(row.id);
     this.#unsaved.set(row.id, failure);
@@ -332,7 +337,7 @@ export class Schedules<Payloads = AnyPayloads> {
       else this.#succeed(row);
       this.#unsaved.delete(row.id);
     } finally {
-      // Last: a listener may cancel or replace the schedule.
+      // Last: an error listener may cancel or replace the schedule.
       if (failure && !isReported) this.#report(row, failure.error);
     }
   }
@@ -352,10 +357,10 @@ export class Schedules<Payloads = AnyPayloads> {
       table.put({ ...row, error, next: clock.now() + Math.min(MAX_BACKOFF, backoff * 2 ** (attempts - 1)) });
       return;
     }
-    // The following calls of a cron expression are not lost with this one.
+    // A cron expression goes on: only this call becomes a dead letter.
     if (row.cron === null) table.put({ ...row, error, next: null });
     else table.put({ ...row, id: crypto.randomUUID(), error, next: null }, following(row, clock.now()));
-    guard(() => table.trimDead(maxDeadLetters, MAX_PAYLOADS), report); // If the storage fails, the next one does it.
+    guard(() => table.trimDead(maxDeadLetters, MAX_PAYLOADS), report); // If the storage fails, the next dead letter trims.
   }
 
   #report({ name, attempts }: ScheduleRow, cause: unknown): void {
@@ -364,7 +369,7 @@ export class Schedules<Payloads = AnyPayloads> {
     this.#started!.report(new Error(message, { cause })); // As in `#arm`.
   }
 
-  /** Aborts a call, whose result counts no more. Called last: a listener of its signal may cancel or replace the schedule. */
+  /** Aborts a call, and ignores its result. Called last: an `abort` listener may cancel or replace the schedule. */
   #stop(id: string): void {
     const running = this.#running.get(id);
     this.#running.delete(id);
@@ -380,7 +385,7 @@ const recordOf = ({ id, name, payload, due, cron, attempts, error }: ScheduleRow
   ...(error !== null && { error }),
 });
 
-/** Whether a call has failed because its signal was aborted. One that has taken too long is reported already. */
+/** Whether a call failed because its signal was aborted. A timeout was reported already. */
 function isAbort(error: unknown, { reason }: AbortSignal): boolean {
   const isTimeout = reason instanceof DOMException && reason.name === "TimeoutError";
   return isTimeout || error === reason || error instanceof DOMException && error.name === "AbortError";

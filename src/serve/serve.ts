@@ -34,15 +34,15 @@ export interface ServeOptions {
   /** Called once the server listens; `false` prints nothing. @default prints `Listening on http://…` */
   onListen?: ((server: { url: string; port: number }) => void) | false;
   /**
-   * How SIGINT, SIGTERM and {@link RunningServer.drain} end the server and its controllers: `window` and so on, as of `controller.drain()`.
-   * `timeout` also limits {@link RunningServer.close}.
+   * Options of `controller.drain()`, with times in ms, for SIGINT, SIGTERM and {@link RunningServer.drain}. `timeout` also limits
+   * {@link RunningServer.close}.
    *
    * @default {{ window: 0, timeout: 10_000 }}
    */
   drain?: Omit<DrainOptions, "stop">;
   /**
-   * Whether SIGINT and SIGTERM drain all servers of the process and then exit: with 0 if all of it was clean, else with 1. A second
-   * signal exits at once, with 130 or 143.
+   * Whether SIGINT and SIGTERM drain all servers of the process and then exit: with 0 if every drain was clean, else with 1. A
+   * second signal exits at once, with 130 or 143.
    *
    * @default {true}
    */
@@ -56,19 +56,19 @@ export interface RunningServer {
   /** Port that the server listens on. */
   readonly port: number;
   /**
-   * Stops accepting connections, ends idle ones and closes the server's clients with 1001. Resolves once they are gone and open
-   * requests are answered, or after `drain.timeout`. The controllers stay open.
+   * Stops accepting connections, ends idle ones and closes the server's clients with 1001. Resolves once the clients have
+   * disconnected and open requests are answered, or after `drain.timeout`. The controllers stay open.
    */
   close(): Promise<void>;
-  /** Ends the server and its controllers as SIGTERM does, but not the process. Resolves when both have ended. */
+  /** Drains and ends the server and its controllers as SIGTERM does, but not the process. */
   drain(): Promise<DrainResult>;
 }
 
 /**
  * Starts the app with its WebSocket routes on Bun, Deno or Node. Deno and Node need the packages `ws` and `@hono/node-server`.
  *
- * Rejects with a TypeError for an unknown option or a value out of range, if the address is taken, if `onListen` throws, with the command
- * that installs a missing package, or in a Worker with what to write there.
+ * Rejects with a TypeError for an unknown option or a value out of range. Also rejects if the address is taken, if `onListen`
+ * throws, in a Worker, and if a package is missing; the message names the command that installs it.
  *
  * @example
  * ```ts
@@ -131,7 +131,7 @@ const CHECKS: { readonly [Name in keyof ServeOptions]-?: readonly [(value: unkno
   handleSignals: [(value) => typeof value === "boolean", "true or false"],
 };
 
-/** Names that other servers have for an option. */
+/** Options under the names that other servers give them. */
 const RENAMED: Readonly<Record<string, string>> = { drainTimeout: "drain: { timeout }", host: "hostname" };
 
 /** @throws {TypeError} for an unknown option or a value out of range. */
@@ -158,13 +158,16 @@ async function closeServer(listening: Listening, timeout: number): Promise<void>
 /** Maximum time for the rest of a request's body while the server stops, in ms. */
 const BODY_TIMEOUT = 10_000;
 
-/** @param rest time in which the server should stop, in ms. */
-const bodyTimeout = (rest: number): number => Math.min(BODY_TIMEOUT, rest / 2);
+/** @param remaining time within which the server should stop, in ms. */
+const bodyTimeout = (remaining: number): number => Math.min(BODY_TIMEOUT, remaining / 2);
 
 /** Time for the controllers to end after `timeout`, in ms. */
 const LAST_WAIT = 1_000;
 
-/** Drains the controllers, and stops the server between the last client and the engines: requests under way may use those. */
+/**
+ * Drains the controllers. The server stops once the last client has disconnected, and before the engines close: requests in
+ * progress may use them.
+ */
 async function drainServer(
   listening: Listening,
   app: ServableApp,
@@ -185,17 +188,17 @@ async function drainServer(
   };
   for (const { controller } of routesOf(app)) connections.controllers.add(controller);
   for (const controller of [...connections.controllers]) drain(controller);
-  // A handler that calls `upgrade` cannot be recognized before a request reaches it.
+  // The controller of a handler that calls `upgrade` is unknown until a request reaches the handler.
   connections.onReached = drain;
   let sum = NOTHING_DRAINED;
   for (let at = 0; at < drained.length; at++) sum = sumOf(sum, await drained[at]);
-  // A request that hangs has ended the drain of a controller, which waits for it. Without a controller it is waited for here.
+  // The drain of a controller includes this stop. Without a controller, requests in progress are awaited here.
   const isStopped = sum.isClean && await stopping === true;
   listening.kill();
   return { ...sum, isClean: isStopped };
 }
 
-/** @param result absent: it took too long. */
+/** @param result absent: the drain took too long. */
 const sumOf = (sum: DrainResult, result: DrainResult = { closed: 0, cut: 0, isClean: false }): DrainResult => ({
   closed: sum.closed + result.closed,
   cut: sum.cut + result.cut,
@@ -204,7 +207,7 @@ const sumOf = (sum: DrainResult, result: DrainResult = { closed: 0, cut: 0, isCl
 
 const NOTHING_DRAINED: DrainResult = { closed: 0, cut: 0, isClean: true };
 
-/** Waits for the promise, and at most so many ms: then the result is `undefined`. */
+/** Resolves as the promise does, but after `ms` with `undefined`. */
 async function settledIn<Value>(ms: number, promise: Promise<Value>): Promise<Value | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), ms));
@@ -250,15 +253,14 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
   const isDeno = "Deno" in globalThis;
   const fetch = (request: Request, env: NodeEnv) => app.fetch(request, isDeno ? withRemoteAddr(env) : env);
   const server = createAdaptorServer({
-    // HTTP/1 by default. The server closes connections of other requests too, such as those of `noroshi/http`.
     fetch(request, env) {
-      (env as NodeEnv)[HOST] = host;
+      (env as NodeEnv)[HOST] = host; // Without an upgrade too: the server closes the connections of `noroshi/http`.
       return fetch(request, env as NodeEnv);
     },
     serverOptions: { headersTimeout: HEADERS_TIMEOUT, connectionsCheckingInterval: CHECK_PERIOD },
-  }) as Server; // As above.
+  }) as Server; // HTTP/1 by default.
   const http = new HttpConnections(server);
-  const { connections } = attachWebSocket(server); // The server's listener reaches the app.
+  const { connections } = attachWebSocket(server); // Upgrades reach the app by the server's own listener.
   const host: Host = { connections };
   server.listen(port, hostname);
   await once(server, "listening"); // Rejects if the address is taken.

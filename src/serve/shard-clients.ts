@@ -8,28 +8,28 @@ import { relayOf } from "./shard-names.ts";
 
 /** Options of `clients` of a sharded object. */
 export interface ShardedClientsQuery extends ClusterQuestion {
-  /** How many clients are returned at most, from 1 to 10,000. @default {10_000} */
+  /** Maximum number of clients on the page, from 1 to 10,000. @default {10_000} */
   limit?: number;
-  /** {@link ShardedClients.next} of the page before. @default from the first client on */
+  /** {@link ShardedClients.next} of the previous page. @default the first page */
   after?: string;
 }
 
-/** Clients of a room, object by object. The `node` of each, and those in `missing`, are names of objects. */
+/** Clients of all objects, object by object. `node` and `missing` hold names of objects. */
 export interface ShardedClients extends ClusterClients {
-  /** Where the next page begins. Absent if there are no more. */
+  /** The option `after` of the next page. Absent on the last page. */
   next?: string;
 }
 
-/** What one object is asked for. */
+/** The request to one object. */
 export interface ClientsQuestion {
   readonly type: "clients";
   readonly filter: BroadcastFilter;
-  /** The last `uid` of the page before. */
+  /** The last `uid` of the previous page. */
   readonly after: string | undefined;
   readonly limit: number;
 }
 
-/** Clients of one object, by `uid`. */
+/** Clients of one object, sorted by `uid`. */
 export interface ClientsPage {
   readonly clients: readonly Omit<ClusterClient, "node">[];
   /** Whether there are more after the last one. */
@@ -38,10 +38,10 @@ export interface ClientsPage {
 
 const MAX_LIMIT = 10_000;
 
-/** Time for each object to answer, in ms. That of `Cluster.clients`. */
+/** Default time for each object to answer, in ms, as of `Cluster.clients`. */
 const ANSWER_TIMEOUT = 2_000;
 
-/** The clients of this object that match. */
+/** The clients of this object that match the filter. */
 export function clientsOf<C>(
   controller: WebSocketController<C>,
   { filter: { user, role }, after, limit }: ClientsQuestion,
@@ -59,7 +59,7 @@ export function clientsOf<C>(
 }
 
 /**
- * Lists the clients of objects, some of these at once, until the page is full.
+ * Lists the clients of objects until the page is full. Asks up to {@link FAN_OUT} objects at once.
  *
  * @param names of the home object and its relays.
  * @throws {TypeError} for an invalid filter or option.
@@ -75,7 +75,7 @@ export async function listClients(
   if (!Number.isSafeInteger(limit) || limit < 1 || limit > MAX_LIMIT) {
     throw new TypeError("Cannot list the clients: limit must be a whole number from 1 to 10,000");
   }
-  const from = readPlace(after);
+  const from = readCursor(after);
   const objects = names.map((name) => ({ name, number: relayOf(name)?.number ?? HOME }))
     .filter(({ number }) => number >= from.number).sort((one, other) => one.number - other.number);
   const clients: ClusterClient[] = [];
@@ -92,7 +92,7 @@ export async function listClients(
       const { name, number } = some[index]!; // Each has its page.
       if (!page) missing.push(name);
       for (const client of page?.clients ?? []) {
-        if (clients.length === limit) return { clients, missing, next: next! }; // A client has set it.
+        if (clients.length === limit) return { clients, missing, next: next! }; // Set with the last client.
         clients.push({ node: name, ...client });
         next = `${number} ${client.uid}`;
       }
@@ -107,9 +107,9 @@ export async function listClients(
 const HOME = -1;
 
 /** @throws {TypeError} for text that is no {@link ShardedClients.next}. */
-function readPlace(after: string | undefined): { number: number; uid: string | undefined } {
+function readCursor(after: string | undefined): { number: number; uid: string | undefined } {
   if (after === undefined) return { number: HOME, uid: undefined };
   const [, number, uid] = /^(-1|\d{1,4}) ([^]+)$/.exec(String(after)) ?? [];
-  if (uid === undefined) throw new TypeError("Cannot list the clients: after must be the `next` of the page before");
+  if (uid === undefined) throw new TypeError("Cannot list the clients: after must be the `next` of the previous page");
   return { number: Number(number), uid };
 }

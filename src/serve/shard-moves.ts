@@ -10,41 +10,50 @@ import { relayOf } from "./shard-names.ts";
 
 /** Options of {@link Shards.rebalance}. */
 export interface RebalanceOptions {
-  /** Time over which each relay closes its surplus, evenly, in ms, at most 600_000; `0` closes it at once. @default {30_000} */
+  /**
+   * Time over which each relay closes its surplus clients evenly, in ms, up to 600_000; `0` closes them at once.
+   *
+   * @default {30_000}
+   */
   window?: number;
 }
 
-/** What {@link Shards.rebalance} has begun. */
+/** Result of {@link Shards.rebalance}. */
 export interface Rebalance {
-  /** How many clients each relay closes, by its name, less those that wait for an answer until the end. Absent: it closes none. */
+  /**
+   * Number of clients that each relay is to close, by the name of the relay. A client with a request in progress until the end of
+   * the window is not closed. Absent: the relay has no surplus.
+   */
   moving: Record<string, number>;
   /** Relays that did not answer, and keep their clients. */
   missing: string[];
 }
 
-/** A question to one relay. */
+/** A request to one relay. */
 export type MoveQuestion =
   /** Asks for the number of its connections. */
   | { readonly type: "count" }
   /** Closes all connections but `keep`, over `window` ms. Answered with the number that it closes. */
   | { readonly type: "move"; readonly keep: number; readonly window: number };
 
-/** How far above an even share a relay may be: a hash spreads clients about as unevenly, and each move costs a client its connection. */
+/**
+ * Relays up to so many times an even share are left alone: a hash is about as uneven, and each move costs a client a reconnect.
+ */
 const TOLERANCE = 1.1;
 
 const [DEFAULT_WINDOW, MAX_WINDOW] = [30_000, 600_000];
 
-/** Time between two steps of a move, in ms. */
+/** Time between two rounds of closes, in ms. */
 const TICK = 1_000;
 
-/** Time after a move in which a relay with `keep` connections refuses more, in ms: the closed clients come back meanwhile. */
+/** For so many ms after a move, a relay with `keep` connections refuses more: the closed clients reconnect meanwhile. */
 const HOLD = 60_000;
 
 /**
  * Lets each relay that has more than an even share of the connections close its surplus.
  *
- * @param relays by name. Those that the home object does not list have no connections.
- * @param shards number of relays that clients are spread over. Others close all clients.
+ * @param relays names of the relays that the home object lists. Others have no connections.
+ * @param shards number of relays. Relays with a number from this one on close all clients.
  */
 export async function rebalance(
   relays: readonly string[],
@@ -92,10 +101,10 @@ interface Move {
 }
 
 /**
- * Moves clients of a relay that has too many: it closes them over a window, those with nothing under way first, and refuses new ones until
- * they have come back, so that they go to other relays. Stored, so that it goes on after an eviction.
+ * Moves surplus clients of a relay to others: closes idle ones over a window, and refuses new ones until the closed clients have
+ * reconnected elsewhere. Stored, so that a move continues after an eviction.
  *
- * Connections without a WebSocket stay: the address of the client decides which relay these have.
+ * Connections over HTTP stay, because the address of the client decides which relay they have.
  */
 export class ShardMoves<C> implements Timed {
   readonly deadline: number = 0;
@@ -112,7 +121,7 @@ export class ShardMoves<C> implements Timed {
     this.#table = `"${prefix.replaceAll('"', '""')}_move"`;
   }
 
-  /** Goes on with a move from before an eviction, or moves the clients beyond a `maxConnections` that is lower now. */
+  /** Continues a move from before an eviction. Otherwise begins one if there are more clients than a lowered `maxConnections`. */
   start(): void {
     rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#table} (place INTEGER PRIMARY KEY, keep INTEGER, ends INTEGER)`);
     [this.#move] = rowsOf<Move>(this.#sql, `SELECT keep, ends FROM ${this.#table}`);
@@ -131,10 +140,10 @@ export class ShardMoves<C> implements Timed {
 
   /** Whether new clients have to go to another relay. */
   get isFull(): boolean {
-    return this.#left() > -HOLD && this.count >= this.#move!.keep; // There is one with time left.
+    return this.#left() > -HOLD && this.count >= this.#move!.keep; // `#left` is finite only with a move.
   }
 
-  /** Begins to close the connections beyond `keep`. Returns how many. */
+  /** Begins to close the connections beyond `keep`. Returns how many these are. */
   begin(keep: number, window: number): number {
     const surplus = Math.max(0, Math.min(this.#live().length - keep, this.#live().filter(isMovable).length));
     this.#move = { keep, ends: Date.now() + window };
@@ -143,17 +152,17 @@ export class ShardMoves<C> implements Timed {
     return surplus;
   }
 
-  /** Closes the clients whose turn it is. */
+  /** Closes the part of the surplus that is due now. */
   due(): void {
     const [left, live] = [this.#left(), this.#live()];
     const surplus = live.length - (this.#move?.keep ?? Infinity);
     if (surplus <= 0) return;
     const count = left > TICK ? Math.ceil(surplus * TICK / left) : surplus;
     const idle = live.filter((connection) => isMovable(connection) && !isBusy(connection));
-    idle.sort((one, other) => one.receivedAt - other.receivedAt); // The silent ones first.
+    idle.sort((one, other) => one.receivedAt - other.receivedAt); // The one that is silent for longest first.
     for (const connection of idle.slice(0, count)) {
-      const words = saysDrained(connection) ? "drained retry=0" : "retry=0";
-      connection.close(CloseCode.TRY_AGAIN_LATER, words, "drain");
+      const reason = saysDrained(connection) ? "drained retry=0" : "retry=0";
+      connection.close(CloseCode.TRY_AGAIN_LATER, reason, "drain");
     }
     if (left > 0) this.#wait(live[0]!, Math.min(TICK, left)); // There is a surplus.
   }

@@ -1,4 +1,4 @@
-/** The name of a relay: that of its home object, and its number. */
+/** The name of a relay: the name of its home object, `#`, and its number. */
 const RELAY = /^([^]*)#(\d+)$/;
 
 /** The home object of a relay, and the relay's number; `undefined` for a home object. */

@@ -29,10 +29,10 @@ export interface ShardNamespace<Stub = unknown> {
   getByName(name: string): Stub;
 }
 
-/** Header of an upgrade that no other relay is asked to take. */
+/** Header of an upgrade that is not tried on another relay. */
 export const LAST_TRY = "noroshi-last-try";
 
-/** What the home object asks of itself and its relays for the application. */
+/** A request of the home object to itself or a relay, for the application. */
 type ShardQuestion = ClientsQuestion | MoveQuestion;
 
 /** The role of one object, home object or relay, with an engine for each controller. */
@@ -41,7 +41,7 @@ export class ShardPart<C> {
   readonly #namespace: ShardNamespace;
   readonly #controllers: WebSocketController<C>[];
   readonly #engines = new Map<string, HomeEngine | RelayEngine>();
-  /** Of a relay, by controller. */
+  /** By name of the controller. Empty on a home object. */
   readonly #moves = new Map<string, ShardMoves<C>>();
   /** Requests in progress, which may become connections. */
   #fetching = 0;
@@ -56,7 +56,7 @@ export class ShardPart<C> {
     return this.#controllers[0]!; // The object throws without one.
   }
 
-  /** The stub of the home object; `undefined` if this is it. */
+  /** The stub of the home object; `undefined` on the home object itself. */
   get home(): unknown {
     const relay = relayOf(this.#name);
     return relay && this.#namespace.getByName(relay.home);
@@ -84,7 +84,7 @@ export class ShardPart<C> {
     return engine;
   }
 
-  /** Starts once the connections have returned from hibernation. @throws {TypeError} for a controller that uses another engine. */
+  /** Call it once hibernated connections are restored. @throws {TypeError} for a controller that uses another engine. */
   start(): void {
     for (const { name, engine } of this.#controllers) {
       if (engine === this.#engines.get(name)) continue;
@@ -94,12 +94,12 @@ export class ShardPart<C> {
   }
 
   /**
-   * Lets in a request that may become a connection, once the home object lists this relay: otherwise it would miss broadcasts and
-   * orders. While clients move from here, an upgrade that another relay may take is refused.
+   * Handles a request that may become a connection, once the home object lists this relay: an unlisted relay misses broadcasts
+   * and orders such as `disconnect`. While clients are moved away, refuses upgrades that another relay may accept.
    */
   async admit({ headers }: Request, fetch: () => Promise<Response>): Promise<Response> {
     if (headers.has("upgrade") && !headers.has(LAST_TRY) && [...this.#moves.values()].some(({ isFull }) => isFull)) {
-      return new Response("The clients of this relay move to others", { status: 503, headers: { "retry-after": "1" } });
+      return new Response("This relay moves its clients to others", { status: 503, headers: { "retry-after": "1" } });
     }
     this.#fetching++;
     try {
@@ -107,7 +107,7 @@ export class ShardPart<C> {
       await inTime(Promise.all(relays.map((relay) => relay.register())), RELAY_TIMEOUT);
     } catch {
       this.#fetching--;
-      return new Response("The home object is away, try again later", { status: 503 });
+      return new Response("The home object does not answer, try again later", { status: 503 });
     }
     try {
       return await fetch();
@@ -133,7 +133,7 @@ export class ShardPart<C> {
     return await listClients([this.#name, ...this.#relaysOf(name)], ask, filter, query);
   }
 
-  /** Lets relays of this home object move clients. */
+  /** Rebalances the relays of this home object. */
   async rebalance(shards: number, window: number): Promise<Rebalance> {
     const result: Rebalance = { moving: {}, missing: [] };
     for (const { name } of this.#controllers) {
@@ -167,7 +167,7 @@ export class ShardPart<C> {
     return this.#fetching > 0 || this.#controllers.some((controller) => controller.stats().reserved > 0);
   }
 
-  /** A stub that has failed stays broken: each call has its own. */
+  /** Gets a stub for each call, because one that has failed stays broken. */
   async #call(name: string, controller: string, call: unknown): Promise<unknown> {
     const stub = this.#namespace.getByName(name) as { callShard(controller: string, call: unknown): Promise<unknown> }; // Of the class itself.
     return await stub.callShard(controller, call);

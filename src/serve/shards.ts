@@ -1,5 +1,5 @@
 /**
- * One room over many Durable Objects: a home object that stores everything, and relay objects that hold the connections.
+ * Spreads the clients of an app over many Durable Objects: a home object stores everything, and relays hold the connections.
  *
  * @module
  */
@@ -24,7 +24,7 @@ export interface ShardedObjectOptions<Env> {
   namespace(env: Env): ShardNamespace;
 }
 
-/** A Durable Object that is a home object or a relay, by its name. */
+/** A Durable Object that is a home object or a relay, depending on its name. */
 export interface ShardedObject<
   Env = unknown,
   C = Contract,
@@ -34,7 +34,7 @@ export interface ShardedObject<
 > extends WebSocketObject<Env, C, Schemas, Payloads, State> {
   /** Lists the clients of all relays, page by page. Relays that do not answer within the `timeout` are in `missing`. */
   clients(filter?: BroadcastFilter, query?: ShardedClientsQuery): Promise<ShardedClients>;
-  /** Counts the connections and clients of each object. `stats` counts those of this object alone. */
+  /** Counts the connections and clients of each object. `stats` counts those of this object only. */
   allStats(options?: ClusterQuestion): Promise<ClusterStats>;
   /** See {@link Shards.rebalance}, which calls it. */
   rebalance(shards: number, options?: RebalanceOptions): Promise<Rebalance>;
@@ -43,14 +43,15 @@ export interface ShardedObject<
 }
 
 /**
- * Creates the class of a home object and its relays. Each object of the class is one of them by its name, as {@link shard} calls it.
+ * Creates the class of a home object and its relays. The name of an object, which {@link shard} gives it, decides which of them
+ * it is.
  *
- * The home object stores histories, members and ids, and has no connections: its methods, such as `publish`, reach the clients of all
- * relays. A relay holds connections, their subscriptions and the positions of its channels in its own storage.
+ * The home object stores histories, members and ids, and has no connections: its methods, such as `publish`, reach the clients of
+ * all relays. A relay holds connections, their subscriptions and the positions of its channels in its own storage.
  *
  * @param build creates the controller and the app with its route, once per object and again after each eviction.
- * @throws {TypeError} when the object starts: as `createWebSocketObject`, without SQLite storage or a name, or for a controller that has an
- * engine.
+ * @throws {TypeError} when the object starts: as `createWebSocketObject`, without SQLite storage, without a name, or for a
+ * controller with an engine.
  *
  * @example
  * ```ts
@@ -68,7 +69,7 @@ export function createShardedObject<
   build: (env: Env, state: State) => WebSocketObjectApp<C, Schemas, Payloads>,
   { namespace }: ShardedObjectOptions<Env>,
 ): new (state: State, env: Env) => ShardedObject<Env, C, Schemas, Payloads, State> {
-  /** Of an object that is being constructed: its part here, which the constructor takes over. */
+  /** The parts of objects under construction: `super` makes a part before the constructor can store it. */
   const parts = new WeakMap<State, ShardPart<C>>();
   const Base = createWebSocketObject<Env, C, Schemas, Payloads, State>((env, state) => {
     const app = build(env, state);
@@ -117,36 +118,37 @@ export function createShardedObject<
 export interface ShardOptions {
   /** Name of the home object. Without `#`. */
   name: string;
-  /** Number of relays, from 1 to 1,000. It may change: clients stay where they are until they reconnect, or {@link Shards.rebalance} moves them. */
+  /** Number of relays, from 1 to 1,000. After a change, clients move when they reconnect, or by {@link Shards.rebalance}. */
   shards: number;
   /**
-   * What the relay of a request depends on, such as the id of the session. Requests with the same key go to the same relay unless that is
-   * full. @default the `Sec-WebSocket-Key` of an upgrade, so that clients are spread evenly; the address for other requests
+   * Returns a key, such as a session id. Requests with the same key go to the same relay unless it is full.
+   * @default the `Sec-WebSocket-Key` of an upgrade, which spreads clients evenly; the client's address for other requests
    */
   key?: (request: Request) => string;
 }
 
 /** A home object and its relays, as a Worker calls them. */
 export interface Shards<Stub> {
-  /** Forwards a request to a relay. If that is full, overloaded or leaving, an upgrade goes to the next one. */
+  /** Forwards a request to a relay. An upgrade that the relay answers with 503 is tried on up to three others. */
   fetch(request: Request): Promise<Response>;
   /**
-   * Moves clients from relays that have more than their share to the others: after `shards` has changed, or when keys crowd one relay. A
-   * relay closes its surplus with 1013 and `retry=0`, those with nothing under way first, and refuses new clients until a minute later.
-   * Clients that reconnect recover their channels. Resolves once all relays have begun.
+   * Moves clients from relays with more than an even share to the others. Call it after `shards` has changed, or when many
+   * clients have the same key. A relay closes surplus clients that are idle with 1013 and `retry=0`, and refuses new clients
+   * until a minute after the window. Clients that reconnect recover their channels. Resolves once all relays have begun.
    *
    * @throws {TypeError} for an invalid option.
    */
   rebalance(options?: RebalanceOptions): Promise<Rebalance>;
-  /** The stub of the home object: its `publish`, `presence`, `history`, `clients`, `broadcast`, `disconnect` and schedules are of all relays. */
+  /** The stub of the home object. Its methods, such as `publish`, `presence` and `broadcast`, cover all relays. */
   readonly home: Stub;
 }
 
-/** Relays that are tried for one upgrade. */
+/** Maximum number of relays tried for one upgrade. */
 const MAX_TRIES = 4;
 
 /**
- * Returns the home object and the relays of this name. A relay is full when its controller has as many connections as `maxConnections`.
+ * Returns the home object and the relays of this name. A relay is full when its controller has as many connections as
+ * `maxConnections`.
  *
  * @throws {TypeError} for an invalid option.
  */
@@ -166,7 +168,7 @@ export function shard<Stub extends { fetch(request: Request): Promise<Response> 
       return namespace.getByName(name);
     },
     async rebalance(options) {
-      const home = namespace.getByName(name) as unknown as Pick<ShardedObject, "rebalance">; // The class is one of `createShardedObject`.
+      const home = namespace.getByName(name) as unknown as Pick<ShardedObject, "rebalance">; // Its class is made by `createShardedObject`.
       return await home.rebalance(shards, { window: windowOf(options) });
     },
     async fetch(request) {
@@ -174,7 +176,7 @@ export function shard<Stub extends { fetch(request: Request): Promise<Response> 
       const tries = isUpgrade ? Math.min(MAX_TRIES, shards) : 1;
       const [text, tried] = [key(request), new Set<number>()];
       for (let number = 0;; number++) {
-        // Each further try has a hash of its own: the clients of a full relay are spread over all others.
+        // Each further try has a different hash, so that the clients of a full relay are spread over all others.
         let index = hash(`${number} ${text}`) % shards;
         while (tried.has(index)) index = (index + 1) % shards;
         tried.add(index);
@@ -197,7 +199,7 @@ function checkShards(shards: number): void {
   throw new TypeError("Cannot shard: shards must be a whole number from 1 to 1,000");
 }
 
-/** The request for the last relay that is asked, which takes the client in although it moves others. */
+/** The request for the last relay to be tried, which accepts it even while it moves clients away. */
 function lastTry(request: Request): Request {
   const copy = new Request(request);
   copy.headers.set(LAST_TRY, "1");
@@ -208,7 +210,7 @@ function keyOf({ headers }: Request): string {
   return headers.get("sec-websocket-key") ?? headers.get("cf-connecting-ip") ?? "";
 }
 
-/** FNV-1a, with a last step that spreads the bits. */
+/** FNV-1a, with a final step that spreads the bits. */
 function hash(text: string): number {
   let value = 0x811c9dc5;
   for (let index = 0; index < text.length; index++) value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);

@@ -8,7 +8,9 @@ interface Termination {
 export interface TerminableServer {
   /** Whether SIGINT and SIGTERM end the process while this server runs. */
   readonly handlesSignals: boolean;
-  /** Drains the server, only once however often it is called. Resolves with whether that was clean; older versions with nothing. */
+  /**
+   * Drains the server once; further calls return the same promise. In older versions of the package it resolves with `undefined`.
+   */
   close(): Promise<{ readonly isClean: boolean } | void>;
 }
 
@@ -65,8 +67,9 @@ const { process } = globalThis as unknown as { process: NodeJS.Process }; // Def
 const KEY = Symbol.for("noroshi.termination");
 
 /**
- * Drains the server on SIGINT and SIGTERM, and exits once all servers of the process have ended, those of other copies of the package
- * included: with 0 if all was clean, else with 1. A second signal exits at once. Returns a function that removes the server.
+ * Drains the server on SIGINT and SIGTERM, and exits once all servers of the process have ended, including those of other copies
+ * of the package: with 0 if every drain was clean, else with 1. A second signal exits at once. Returns a function that removes
+ * the server.
  */
 export function drainOnTermination(server: TerminableServer): () => void {
   const registry = globalThis as { [KEY]?: Termination };

@@ -229,7 +229,7 @@ describe("Shards that move clients", { timeout: 600_000 }, () => {
     const wrong: [query: object, message: RegExp][] = [
       [{ limit: 0 }, /limit must be a whole number from 1 to 10,000/],
       [{ limit: 10_001 }, /limit must be/],
-      [{ after: "x" }, /after must be the `next` of the page before/],
+      [{ after: "x" }, /after must be the `next` of the previous page/],
       [{ timeout: 0 }, /timeout must be/],
     ];
     for (const [query, message] of wrong) assert.match((await worker.outcome(home, "clients", {}, query)).error ?? "", message);

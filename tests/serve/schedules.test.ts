@@ -248,7 +248,7 @@ describe("Schedules", { skip: noSqlite }, () => {
       [["0,".repeat(128) + "0 * * * *", "note"], /it has more than 256 characters/],
       [[0, "note", 1, null], /whose id is a string of 1 to 64 characters/],
       [[0, "note", 1, { id: "" }], /whose id is a string of 1 to 64 characters/],
-      [[0, "note", 1, { id: "\ud800" }], /without half of a surrogate pair/],
+      [[0, "note", 1, { id: "\ud800" }], /without lone surrogates/],
       [[0, "note", 1, { Id: "x" }], /^Cannot schedule: unknown option "Id", use id$/],
     ];
     for (const [args, message] of wrong) await assert.rejects(schedules.schedule(...args), { name: "TypeError", message });
