@@ -1,6 +1,6 @@
 /**
- * `noroshi/diagnostics`: publishes what a controller does to `node:diagnostics_channel`, without any package. It does nothing where the
- * runtime has no such module, and costs a check each time while nobody listens.
+ * `noroshi/diagnostics`: publishes the events of a controller to `node:diagnostics_channel`, without any package. It does nothing
+ * if the runtime has no such module. Without subscribers, each event costs one check.
  *
  * @example
  * ```ts
@@ -48,19 +48,19 @@ export interface ClosedConnection extends OpenedConnection {
 
 /** The message on `noroshi:authentication`. */
 export interface Authenticated extends Diagnosed {
-  /** How it ended; `limited`: unread, because too many of the address have failed. */
+  /** The outcome; `limited`: refused unread, because too many attempts of the address have failed. */
   readonly outcome: AuthenticationOutcome;
 }
 
 /** The message on `noroshi:message`, for each message of a client that the rate limit accepts. */
 export interface ReceivedMessage extends OpenedConnection {
-  /** `null`: it could not be decoded. */
+  /** The message's type; `null`: the message could not be decoded. */
   readonly type: string | null;
 }
 
 /** The message on `noroshi:recovery`. */
 export interface Recovered extends Diagnosed {
-  /** Whether the subscription has received all since its position. */
+  /** Whether the subscription received every publication since its position. */
   readonly isComplete: boolean;
 }
 
@@ -70,7 +70,7 @@ export interface Logged extends Diagnosed {
   readonly level: LogLevel;
   /** The fields. */
   readonly record: LogRecord;
-  /** The text for people. */
+  /** The human-readable text. */
   readonly message: string;
 }
 
@@ -88,11 +88,11 @@ export interface Published extends Diagnosed, Settled {
   readonly event: string;
 }
 
-/** How a call has ended. */
+/** Outcome of a call. */
 export interface Settled {
-  /** Set before `end`, or before `asyncEnd` of a promise. */
+  /** The result. Set before `end`, or before `asyncEnd` if the call returned a promise. */
   result?: unknown;
-  /** Set before `error`. */
+  /** The error. Set before `error`. */
   error?: unknown;
 }
 
@@ -118,9 +118,9 @@ interface Channels {
 }
 
 /**
- * Publishes what the controller does to `node:diagnostics_channel`. Returns a function that ends it.
+ * Publishes the controller's events to `node:diagnostics_channel`. Returns a function that stops it.
  *
- * @throws {TypeError} for a controller that it publishes of already, or one of another copy of the package.
+ * @throws {TypeError} for a controller whose events are published already, or one of another copy of the package.
  */
 export function publishDiagnostics(controller: WebSocketController<unknown>): () => void {
   if (!(controller instanceof WebSocketController)) {
@@ -134,7 +134,7 @@ export function publishDiagnostics(controller: WebSocketController<unknown>): ()
   });
 }
 
-/** Not imported: runtimes without the module could not load this one. */
+/** Looked up instead of imported, so that this file loads on runtimes without the module. */
 function findChannels(): Channels | undefined {
   const { process } = globalThis as { process?: { getBuiltinModule?(name: string): Channels | undefined } }; // Of Node, or absent.
   return process?.getBuiltinModule?.("node:diagnostics_channel");
@@ -184,7 +184,7 @@ function observerOf(controller: string, channels: Channels): Observer {
 const hasSubscribers = ({ start, end, asyncStart, asyncEnd, error }: Tracing): boolean =>
   start.hasSubscribers || end.hasSubscribers || asyncStart.hasSubscribers || asyncEnd.hasSubscribers || error.hasSubscribers;
 
-/** As `tracePromise`, which would answer a synchronous result with a promise. */
+/** Like `tracePromise`, which however turns a synchronous result into a promise. */
 function traced<Result>(
   { start, end, asyncStart, asyncEnd, error }: Tracing,
   about: Handled | Published,

@@ -3,12 +3,13 @@ import { unref } from "../base/clock.ts";
 /** Time between two measurements, in ms. */
 const PERIOD = 100;
 
-/** Kept, because a test may replace them: a virtual time has no delay, and would count the timer as a leak. */
+/** Kept, because tests replace the globals by virtual time, which has no delay and counts a pending timer as a leak. */
 const { setTimeout, clearTimeout, performance } = globalThis;
 const now = performance.now.bind(performance);
 
 /**
- * Measures by how much a timer is late, in seconds: the time that a message may wait before it is handled. Returns the end of it.
+ * Measures the delay of the event loop: by how many seconds a timer is late. A message may wait for as long before it is handled.
+ * Returns a function that stops it.
  *
  * Not measured on Workers: a pending timer prevents hibernation.
  */

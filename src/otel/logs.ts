@@ -18,13 +18,13 @@ export interface EmittedRecord {
 
 /** A logger of `@opentelemetry/api-logs`: `logs.getLogger("noroshi")`. */
 export interface LogEmitter {
-  /** Takes one record. */
+  /** Emits one record. */
   emit(record: EmittedRecord): void;
 }
 
 const SEVERITY: Record<LogLevel, number> = { warn: 13, error: 17 };
 
-/** The attributes of the fields. */
+/** Attribute names of the fields. */
 const NAMES: Record<Exclude<keyof LogRecord, "event" | "error">, string> = {
   reason: "noroshi.refusal.reason",
   code: "error.type",
@@ -37,7 +37,7 @@ const NAMES: Record<Exclude<keyof LogRecord, "event" | "error">, string> = {
   suppressed: "noroshi.suppressed",
 };
 
-/** Hands the records of the controller to OpenTelemetry. */
+/** Emits the log records of the controller to OpenTelemetry. */
 export class Logs implements Observer {
   readonly #controller: string;
   readonly #logger: LogEmitter;
@@ -55,7 +55,7 @@ export class Logs implements Observer {
       attributes["exception.stacktrace"] = stackOf(error);
     }
     const record = { eventName: event, severityNumber: SEVERITY[level], severityText: level.toUpperCase(), body, attributes };
-    guard(() => this.#logger.emit(record), () => {}); // An error of a logger cannot be reported anywhere.
+    guard(() => this.#logger.emit(record), () => {}); // Reporting the error would log it again.
   }
 }
 

@@ -20,13 +20,13 @@ import { measureDelay } from "./event-loop.ts";
 import { errorTypeOf } from "./outcome.ts";
 import { activeOf, Transports } from "./transports.ts";
 
-/** The types that the protocol itself has. */
+/** Message types of the protocol itself. */
 const PROTOCOL_TYPES: ReadonlySet<string> = new Set([
   ...["auth", "ping", "pong", "subscribe", "unsubscribe", "publish"],
   ...["stream.credit", "stream.cancel", "stream.input", "stream.end"],
 ]);
 
-/** The label of whatever is not declared: a client chooses its types, and each label costs memory in every later step. */
+/** Label of types that are not declared. Clients can send any type, and each distinct label costs memory in every collector. */
 const OTHER = "_other";
 
 const STATUSES: readonly EngineStatus[] = ["connecting", "ready", "unavailable", "closed"];
@@ -35,15 +35,15 @@ const STATUSES: readonly EngineStatus[] = ["connecting", "ready", "unavailable",
 const MAX_SAMPLED = 1_000;
 
 /**
- * Maximum number of durations of handlers and publications in one window: to record one takes the SDK as long as a small message takes to
- * be handled.
+ * Maximum number of durations of handlers and publications in one window: the SDK takes as long to record one as a small message
+ * takes to be handled.
  */
 const MAX_MEASURED = 100;
 
 /** Length of a window, in ms. */
 const WINDOW = 100;
 
-/** Bounds that the semantic conventions name for calls and for messaging, in seconds. */
+/** Bounds that the semantic conventions recommend for calls and for messaging, in seconds. */
 const CALL_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10];
 
 /** Bounds of the age of a connection, in seconds: SignalR's, and up to a day. */
@@ -53,11 +53,11 @@ const DELAY_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 
 const BYTE_BOUNDS = [0, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216];
 
-/** Records the metrics of one controller. What the controller counts anyway is read when metrics are collected. */
+/** Records the metrics of one controller. Counters that the controller has anyway are read when metrics are collected. */
 export class Metrics implements Observer {
   readonly #controller: WebSocketController<unknown>;
   readonly #node: ConnectionHost;
-  /** On every measurement: two controllers of one process differ by it. */
+  /** Attributes of every measurement, which tell apart the controllers of one process. */
   readonly #common: Attributes;
   readonly #transports: Transports;
   readonly #publishing: Attributes;
@@ -70,10 +70,10 @@ export class Metrics implements Observer {
   /** When the handlers of streams were called, if their duration is recorded. */
   readonly #streaming = new WeakMap<WebSocketMessage, number>();
   readonly #openedAt = new Map<WebSocketClient, number>();
-  /** Messages by declared type, and those of other types: an instrument would take as long as a small message. */
+  /** Messages by declared type. Plain counters: an instrument takes as long to count a small message as its handling. */
   readonly #received = new Map<string, { count: number }>();
   readonly #callAttributes = new Map<string, Attributes>();
-  /** Durations that may be recorded in this window. */
+  /** How many more durations are recorded in this window. */
   #left = 0;
   #nextWindowAt = -Infinity;
   readonly #end: () => void;
@@ -91,7 +91,7 @@ export class Metrics implements Observer {
       "rpc.server.call.duration",
       "s",
       CALL_BOUNDS,
-      "Time that a handler takes, until its stream has ended if it answers in parts.",
+      "Duration of a handler, including the stream that it returns.",
     );
     this.#publications = histogram(
       "messaging.client.operation.duration",
@@ -105,16 +105,16 @@ export class Metrics implements Observer {
     });
     this.#recoveries = meter.createCounter("noroshi.server.recoveries", {
       unit: "{recovery}",
-      description: "Subscriptions that were to continue from a position.",
+      description: "Subscriptions that asked to recover from a position.",
     });
     this.#streams = {
       started: meter.createCounter("noroshi.server.streams.started", {
         unit: "{stream}",
-        description: "Answers in parts that began.",
+        description: "Streams begun.",
       }),
       ended: meter.createCounter("noroshi.server.streams.ended", {
         unit: "{stream}",
-        description: "Answers in parts that have ended, by outcome.",
+        description: "Streams ended, by outcome.",
       }),
     };
     const buffered = histogram(
@@ -123,7 +123,7 @@ export class Metrics implements Observer {
       BYTE_BOUNDS,
       "Bytes buffered for a client, sampled at each collection.",
     );
-    const delay = histogram("noroshi.event_loop.delay", "s", DELAY_BOUNDS, "By how much a timer was late.");
+    const delay = histogram("noroshi.event_loop.delay", "s", DELAY_BOUNDS, "Delay of a timer.");
     const endDelay = measureDelay((seconds) => delay.record(seconds, this.#common));
     const endPolls = this.#poll(meter, () => this.#sample(buffered));
     this.#end = () => {
@@ -132,7 +132,7 @@ export class Metrics implements Observer {
     };
   }
 
-  /** Ends the collection. */
+  /** Stops the measurements. */
   end(): void {
     this.#end();
   }
@@ -166,7 +166,7 @@ export class Metrics implements Observer {
 
   handle(request: WebSocketMessage, _client: WebSocketClient, call: () => unknown): unknown {
     const startedAt = this.#begin();
-    if (startedAt === undefined) return call(); // First: most calls are not measured, and make nothing else.
+    if (startedAt === undefined) return call(); // Most calls are not measured, and must cost nothing more.
     const method = this.#methodOf(request);
     return measure(call, (error, result) => {
       if (isStream(result)) this.#streaming.set(request, startedAt);
@@ -204,7 +204,7 @@ export class Metrics implements Observer {
     this.#recoveries.add(1, { ...this.#common, "noroshi.recovery.outcome": isComplete ? "complete" : "incomplete" });
   }
 
-  /** Returns the time if a duration that begins now is recorded, else `undefined`. */
+  /** Returns the current time if the duration that begins now is recorded, else `undefined`. */
   #begin(): number | undefined {
     const now = this.#node.monotonic();
     if (now >= this.#nextWindowAt) {
@@ -218,12 +218,12 @@ export class Metrics implements Observer {
     return (this.#node.monotonic() - at) / 1000;
   }
 
-  /** A listener may have changed the type. */
+  /** Label of the type, which a listener may have changed. */
   #methodOf({ type }: WebSocketMessage): string {
     return this.#node.observed.types.has(type) ? type : OTHER;
   }
 
-  /** The same object for the same call: types and codes are bounded. */
+  /** Cached by type and code, whose numbers are bounded. */
   #attributesOf(method: string, error: Attributes = {}): Attributes {
     const key = `${String(error["error.type"])} ${method}`;
     let attributes = this.#callAttributes.get(key);
@@ -234,7 +234,7 @@ export class Metrics implements Observer {
     return attributes;
   }
 
-  /** Reads what the controller counts anyway, at each collection. Returns the end of it. */
+  /** Reads the controller's own counters at each collection. Returns a function that stops it. */
   #poll(meter: Meter, sample: () => void): () => void {
     const polls: { instrument: Observable; read: (observe: (value: number, attributes?: Attributes) => void) => void }[] = [];
     const poll = (
@@ -366,7 +366,7 @@ export class Metrics implements Observer {
     return () => meter.removeBatchObservableCallback(callback, instruments);
   }
 
-  /** Records the buffers of some clients, others each time. */
+  /** Records the buffers of a sample of clients, a different one each time. */
   #sample(buffered: Histogram): void {
     const clients = this.#controller.clients();
     const step = Math.ceil(clients.size / MAX_SAMPLED);

@@ -1,5 +1,5 @@
 /**
- * `noroshi/otel`: reports what a controller does to OpenTelemetry.
+ * `noroshi/otel`: reports metrics, traces and logs of a controller to OpenTelemetry.
  *
  * @example
  * ```ts
@@ -43,16 +43,16 @@ export interface ObserveOptions {
   meter?: OtelMeter | false;
   /** Makes the spans; `false`: none. @default {trace.getTracer("noroshi")} of `@opentelemetry/api`; none if no SDK provides it */
   tracer?: OtelTracer | false;
-  /** Takes the records of the log, beside the controller's own `logger`. @default none */
+  /** Receives the log records, in addition to the controller's own `logger`. @default none */
   logger?: LogEmitter;
 }
 
 /**
- * Reports the metrics, the traces and the log of a controller. Start the SDK first: the API hands out meters and tracers that record
- * nothing until there is one. Returns a function that ends it.
+ * Reports the metrics, traces and logs of a controller. Start the SDK first: without one, the API returns meters and tracers that
+ * record nothing. Returns a function that stops it.
  *
- * @throws {TypeError} for a controller that is observed already, or one of another copy of the package; for an unknown option, and for
- * one that cannot work, such as a provider in place of its tracer.
+ * @throws {TypeError} for a controller that is observed already, or one of another copy of the package; for an unknown option,
+ * and for one that cannot work, such as a provider in place of its tracer.
  */
 export function observe(
   controller: WebSocketController<unknown>,
@@ -73,7 +73,7 @@ export function observe(
   return controller.observe("OpenTelemetry", (node) => combine(create(node)) ?? {});
 }
 
-/** For each option: a method that it must have, how to get one, and whether `false` turns it off. */
+/** For each option: a method that its value must have, how to get such a value, and whether `false` turns it off. */
 const OPTIONS: Record<keyof ObserveOptions, readonly [method: string, remedy: string, mayBeOff: boolean]> = {
   meter: ["createHistogram", 'metrics.getMeter("noroshi") of @opentelemetry/api', true],
   tracer: ["startSpan", 'trace.getTracer("noroshi") of @opentelemetry/api', true],
@@ -91,7 +91,7 @@ function checkOptions(options: ObserveOptions): void {
   }
 }
 
-/** The tracer of the SDK; `false` without one: spans that nobody records would still cost. */
+/** The tracer of the SDK; `false` without an SDK, because spans that are not recorded cost time too. */
 function globalTracer(): OtelTracer | false {
   const provider = trace.getTracerProvider();
   const isAbsent = provider instanceof ProxyTracerProvider && !provider.getDelegateTracer("noroshi");

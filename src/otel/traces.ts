@@ -21,7 +21,7 @@ import { errorTypeOf, isFault, isStream } from "./outcome.ts";
 /** Version, trace, parent and flags of W3C Trace Context §3.2. A later version may have more fields behind. */
 const TRACEPARENT = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:$|-)/;
 
-/** Length of version 00. */
+/** Length of a `traceparent` of version 00. */
 const LENGTH = 55;
 
 /** Makes a span for each call of a handler, each publication, and its delivery on each node. */
@@ -30,7 +30,7 @@ export class Traces implements Observer {
   readonly #common: Attributes;
   /** Attributes by the name of a span: types and declared channels are bounded. */
   readonly #attributes = new Map<string, Attributes>();
-  /** The spans of handlers that answer in parts. */
+  /** Spans of handlers that returned a stream. */
   readonly #streaming = new WeakMap<WebSocketMessage, Span>();
 
   constructor(controller: string, tracer: Tracer) {
@@ -42,7 +42,7 @@ export class Traces implements Observer {
     const { type, traceparent } = request;
     // Not the active context: a runtime may have kept that of the upgrade request.
     const parent = continued(traceparent) ?? ROOT_CONTEXT;
-    const attributes = this.#of(type, { "rpc.system.name": "noroshi", "rpc.method": type });
+    const attributes = this.#attributesOf(type, { "rpc.system.name": "noroshi", "rpc.method": type });
     return this.#within(type, SpanKind.SERVER, attributes, parent, (span, settled) => {
       span?.setAttribute("noroshi.client", uid);
       return settled(call(), (result) => {
@@ -91,8 +91,8 @@ export class Traces implements Observer {
   }
 
   /**
-   * Calls `run` within a new span. `settled` ends the span when its argument settles, unless `isEnd` returns false. A span that
-   * is not recorded is not passed to `run`.
+   * Calls `run` within a new span, and passes it the span if that is recorded. `settled` ends the span when its argument settles,
+   * unless `isEnd` returns false.
    */
   #within(
     name: string,
@@ -123,7 +123,7 @@ export class Traces implements Observer {
   }
 
   #messaging(name: string, declared: string, type: string, operation: string): Attributes {
-    return this.#of(name, {
+    return this.#attributesOf(name, {
       "messaging.system.name": "noroshi",
       "messaging.operation.type": type,
       "messaging.operation.name": operation,
@@ -131,7 +131,7 @@ export class Traces implements Observer {
     });
   }
 
-  #of(name: string, attributes: Attributes): Attributes {
+  #attributesOf(name: string, attributes: Attributes): Attributes {
     let known = this.#attributes.get(name);
     if (!known) this.#attributes.set(name, known = { ...this.#common, ...attributes });
     return known;
@@ -159,5 +159,5 @@ function failed(span: Span, error: unknown): void {
   guard(() => {
     span.setStatus({ code: SpanStatusCode.ERROR });
     span.recordException(error instanceof Error ? error : String(error));
-  }, () => {}); // A getter of the error throws.
+  }, () => {}); // A getter of the error threw.
 }

@@ -5,7 +5,7 @@ import type { CountedConnections } from "../connection/connection-host.ts";
 /** Reports one value. */
 type Observe = (value: number, attributes?: Attributes) => void;
 
-/** Labels connections by what carries their frames: a WebSocket, or HTTP. */
+/** Labels connections by their transport: WebSocket or HTTP. */
 export class Transports {
   readonly #websocket: Attributes;
   readonly #http: Attributes;
@@ -21,9 +21,9 @@ export class Transports {
   }
 
   /**
-   * Returns a function that reports values of all connections, those over HTTP apart once there are some.
+   * Returns a function that reports values of all connections. Those over HTTP are separate once there are any.
    *
-   * @param read returns the same labels each time.
+   * @param read must return the same labels, in the same order, each time.
    */
   by(
     counted: () => { readonly all: CountedConnections; readonly overHttp: CountedConnections },
