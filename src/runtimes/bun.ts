@@ -12,11 +12,11 @@ export type { BunSocket, SocketData };
 
 /** The `websocket` handler of `Bun.serve`. */
 export interface BunWebSocketHandler {
-  /** Bun's idle timeout, in s. The heartbeat is the controller's own. */
+  /** Bun's idle timeout, in s; `0`: off, because the controller has its own heartbeat. */
   readonly idleTimeout: number;
   /** Whether Bun pings by itself. */
   readonly sendPings: boolean;
-  /** Bytes that Bun buffers for a socket. */
+  /** Maximum number of bytes that Bun buffers for a socket; `0`: no limit. */
   readonly backpressureLimit: number;
   /** A socket opened. */
   open(socket: BunSocket): void;
@@ -32,7 +32,7 @@ export interface BunWebSocketHandler {
   close(socket: BunSocket, code: number, reason: string): void;
 }
 
-/** The handler of another library, such as `websocket` of `hono/bun`, or your own. A handler knows only its own sockets. */
+/** The handler of another library, such as `websocket` of `hono/bun`, or your own. It serves only its own sockets. */
 export interface OtherWebSocketHandler {
   /** A socket opened. */
   open?(socket: never): void | Promise<void>;
@@ -53,7 +53,7 @@ const LOG_PERIOD = 1_000;
 
 let loggedAt = -Infinity;
 
-/** Closes a socket without a handler: otherwise its client would wait forever. */
+/** Closes a socket that has no handler: its client would wait forever. */
 function refuse(socket: BunSocket): void {
   socket.close(CloseCode.INTERNAL_ERROR, NO_HANDLER);
   if (performance.now() - loggedAt < LOG_PERIOD) return;
@@ -65,20 +65,21 @@ function refuse(socket: BunSocket): void {
   );
 }
 
-/** Used if no other handler is passed. It has `message` too: after a server reload, a socket may already be open. */
+/** The default for sockets of other libraries. It handles `message` too, because sockets stay open across a server reload. */
 const REFUSING: OtherWebSocketHandler = { open: refuse, message: refuse };
 
 /**
  * The handler for `Bun.serve`: `export default { fetch: app.fetch, websocket }`. One handler serves any number of controllers.
  *
- * It closes sockets that another library upgraded with 1011 and logs that: see {@link websocketWith}.
+ * Sockets that another library upgraded are closed with 1011, which is logged. See {@link websocketWith}.
  */
 export const websocket: BunWebSocketHandler = createHandler();
 
 /**
- * Creates a handler for a server that has sockets of another library too: each socket goes to the library that upgraded it.
+ * Creates a handler for a server that also has sockets of another library. Each socket is handled by the library that upgraded
+ * it.
  *
- * Bun has one `idleTimeout` and one `backpressureLimit` for all sockets of a server. Both are off, as in {@link websocket}.
+ * Bun has one `idleTimeout` and one `backpressureLimit` for all sockets of a server. Both are off here, as in {@link websocket}.
  *
  * @example
  * ```ts
@@ -94,12 +95,12 @@ export function websocketWith(other: OtherWebSocketHandler): BunWebSocketHandler
 
 /** @param other Absent: sockets of other libraries are closed. */
 function createHandler(other: OtherWebSocketHandler = REFUSING): BunWebSocketHandler {
-  // A socket without our mark is one of `other`, which makes the `never` casts true.
+  // A socket without our mark belongs to `other`, which makes the `never` casts true.
   return {
-    // Off: the controller has its own heartbeat. Bun's does not detect a silent peer that is written to (oven-sh/bun#39255).
+    // Off: Bun's does not detect a silent peer that is written to (oven-sh/bun#39255).
     idleTimeout: 0,
     sendPings: false,
-    // No limit: beyond it (16 MiB by default) Bun drops frames, and reports no dropped publication. The controller has a limit.
+    // Off: beyond the limit Bun drops frames, and does not report dropped publications. The controller has its own limit.
     backpressureLimit: 0,
     open: (socket) => isOurs(socket) ? socket.data.opened(socket) : other.open?.(socket as never) as void,
     message: (socket, data) =>
@@ -147,7 +148,9 @@ export function bunRuntime(env: unknown, request: Request): Runtime | null {
   };
 }
 
-/** Headers of the 101. Without the subprotocol's Bun echoes the first one offered, which may be a bearer token. Empty means none. */
+/**
+ * Headers of the 101. Without the subprotocol's Bun echoes the first one offered, which may be a bearer token. Empty means none.
+ */
 function headersOf(request: Request, { protocol, headers }: Acceptance): Headers | undefined {
   if (!headers && !request.headers.has("sec-websocket-protocol")) return undefined;
   const all = headers ?? new Headers();

@@ -23,22 +23,22 @@ export function denoRuntime(env: unknown, request: Request): Runtime | null {
 }
 
 /**
- * Turns of the event loop to wait for a reset right after a request. Of 500 such requests Deno upgraded 500 without waiting, 120
- * after one turn and 1 after three.
+ * Turns of the event loop to wait, so that a reset right after a request is noticed. Of 500 requests with a reset, Deno upgraded
+ * 500 without waiting, 120 after one turn and 1 after three.
  */
 const TURNS = 3;
 
-/** The wait of the upgrades that began in this turn. */
+/** Shared by the upgrades that begin in this turn. */
 let waiting: Promise<void> | undefined;
 
-/** Captured when the module loads: with a faked one, the wait would never end, and with it that of all later upgrades. */
+/** Captured when the module loads: with the fake timer of a test, this upgrade and all later ones would never go on. */
 const { setImmediate: later = (callback: () => void) => setTimeout(callback, 0) } = globalThis as {
   setImmediate?: (callback: () => void) => unknown;
 };
 
 const nextTurn = () => new Promise<void>((resolve) => void later(resolve));
 
-/** Waits for {@link TURNS}, together with the others that begin in the same one. */
+/** Waits for {@link TURNS} turns. Upgrades that begin in the same turn share one wait. */
 async function afterTurns(): Promise<void> {
   await nextTurn();
   waiting = undefined;
@@ -51,15 +51,15 @@ class DenoRuntime implements Runtime {
   readonly #ip: string | null;
   /** Absent where {@link InnerRequest.onCancel} reports a reset. */
   readonly #signal: AbortSignal | undefined;
-  #hasGone = false;
+  #isReset = false;
   #feed: Feed | undefined;
 
   constructor(deno: DenoGlobal, ip: string | null, request: Request, inner: InnerRequest | undefined) {
     this.#deno = deno;
     this.#ip = ip;
-    // Early: Deno reports a reset only to those that were there before it. Not by the signal where there is another way: Deno aborts it at the
-    // end of each request, which makes two errors, a fifth of the cost of an upgrade.
-    if (typeof inner?.onCancel === "function") inner.onCancel(() => this.#hasGone = true);
+    // At once, because Deno does not report earlier resets. `onCancel` is preferred: Deno aborts a signal at the end of each
+    // request, and the two errors that it then creates are a fifth of the cost of an upgrade.
+    if (typeof inner?.onCancel === "function") inner.onCancel(() => this.#isReset = true);
     else this.#signal = request.signal;
   }
 
@@ -67,13 +67,13 @@ class DenoRuntime implements Runtime {
     return this.#ip;
   }
 
-  /** An upgrade whose client has gone leaks its descriptor, and no event ends it (Deno 2.9.5). */
+  /** Upgrading after a reset leaks the file descriptor, and the socket emits no event (Deno 2.9.5). */
   settle(): Promise<void> {
     return waiting ??= afterTurns();
   }
 
   accept(request: Request, { protocol, headers, idleTimeout, open, abandoned }: Acceptance): Response | null {
-    if (this.#hasGone || this.#signal?.aborted) return null;
+    if (this.#isReset || this.#signal?.aborted) return null;
     const upgraded = this.#upgrade(request, idleTimeout);
     if (!upgraded) return null;
     const { socket, response } = upgraded;
@@ -88,13 +88,13 @@ class DenoRuntime implements Runtime {
     try {
       return this.#deno.upgradeWebSocket(request, { idleTimeout: Math.ceil(idleTimeout / 1000) });
     } catch {
-      return null; // Already answered or upgraded: the handshake itself is valid.
+      return null; // Already answered or upgraded. The handshake itself was checked before.
     }
   }
 
   /**
-   * Drops any later response but a 101: after an upgrade, another status makes `Deno.serve` stop listening for good. The drop is
-   * reported, and the client is closed once it is connected.
+   * Drops a later response unless its status is 101: after an upgrade, any other status makes `Deno.serve` stop listening for
+   * good. Reports the dropped response, and closes the client once it is connected.
    */
   pin(c: Context, report: (error: unknown) => void): void {
     const res = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(c), "res");
@@ -115,15 +115,15 @@ class DenoRuntime implements Runtime {
 
 let innerRequest: symbol | undefined;
 
-/** Deno's own object behind a Request: an instance of a class if a server has passed the request, otherwise a plain object. */
+/** Deno's internal object of a Request: a class instance if the request came from a server, otherwise a plain object. */
 interface InnerRequest {
-  /** Calls back once the request has ended, which before an answer means that the client has gone. */
+  /** Calls back once the request has ended. Before its response, that means a reset by the client. */
   onCancel?(callback: () => void): void;
 }
 
 /**
- * Deno keeps it under a symbol. `undefined` if a version of Deno has none: then copies that the application makes, as `app.request()` and
- * `app.mount()` do, cannot be recognized.
+ * Finds the internal object, which Deno stores under a symbol. `undefined` if a version of Deno has none: then copies of
+ * requests, such as those of `app.request()` and `app.mount()`, cannot be recognized.
  */
 function innerOf(request: Request): InnerRequest | undefined {
   innerRequest ??= Object.getOwnPropertySymbols(request).find(({ description }) => description === "request");

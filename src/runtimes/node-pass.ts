@@ -1,27 +1,29 @@
-/** One pass of a WebSocket request through the listeners of a `node:http` server or through an app, and the response it ends with. */
+/** One run of a WebSocket request through the listeners of a `node:http` server or through an app, and its response. */
 import type { IncomingMessage, OutgoingHttpHeader, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Connections } from "../connection/connections.ts";
 import { LINGER } from "./node-transport.ts";
 import { type Acceptance, HOST, type Host, type Runtime } from "./runtime.ts";
 
-// Not imported: a bundle for a Worker, which has no such module, would not start.
+// Not imported, so that a bundle for a Worker starts without the module.
 // deno-lint-ignore no-process-global -- as above
 const http: typeof import("node:http") = process.getBuiltinModule("node:http");
 
-/** Marks the response of an accepted upgrade. A header, because Hono copies a response whose headers change. */
+/** Marks the response of an accepted upgrade. It is a header, because Hono copies a response when its headers change. */
 export const ACCEPTED = "noroshi-accepted";
 
-/** The headers of that response. */
+/** Headers of the response of an accepted upgrade. */
 const ACCEPTED_HEADERS = Object.freeze({ [ACCEPTED]: "1" });
 
-/** Status of that response, unused by applications. Needed too: Hono copies the header to a response that replaces it. */
+/**
+ * Status of the response of an accepted upgrade. The header is not enough: Hono copies it to a response that replaces this one.
+ */
 const ACCEPTED_STATUS = 299;
 
-/** One pass of the request through the server's listeners or through an app. The upgrade route finds it as its host. */
+/** One run of the request through the server's listeners or through an app. The upgrade route finds it as its {@link Host}. */
 export class Pass implements Host, Runtime {
   readonly connections: Connections;
-  /** Whether a route of ours was reached. */
+  /** Whether the request reached an upgrade route. */
   isOurs = false;
   acceptance: Acceptance | undefined;
   readonly #incoming: IncomingMessage;
@@ -48,7 +50,7 @@ export class Pass implements Host, Runtime {
     return new Response(null, { status: ACCEPTED_STATUS, headers: ACCEPTED_HEADERS }); // The constructor refuses 101.
   }
 
-  /** Ends the pass with a response. Returns whether it is the acceptance; any other response undoes that. */
+  /** Ends the pass. Returns whether the response is that of the accepted upgrade; any other response abandons the upgrade. */
   end(status: number, isMarked: boolean): boolean {
     if (this.#isOver) return false;
     this.#isOver = true;
@@ -64,23 +66,23 @@ export class Pass implements Host, Runtime {
 }
 
 /**
- * A response that is written only once the owner of the request is known. Until then it buffers up to its high-water mark, like a
- * pipelined response of Node before its turn.
+ * A response that is not written before it is known whether it answers the request. Until then it buffers up to its high-water
+ * mark, as Node does with a pipelined response.
  */
 export class HeldResponse extends http.ServerResponse {
   #isAnswered = false;
   #whenAnswered: (() => void) | undefined;
   readonly pass: Pass | undefined;
-  /** Headers of an acceptance. Absent: none but its mark. */
+  /** Headers of the response of an accepted upgrade. Absent: only the mark. */
   sent: Headers | undefined;
-  /** Whether the head is that of our acceptance. It is not written: ws writes the 101. */
+  /** Whether this is the response of an accepted upgrade. It is not written, because ws writes the 101. */
   isAcceptance = false;
 
   constructor(incoming: IncomingMessage, pass?: Pass) {
     super(incoming);
     this.pass = pass;
-    this.shouldKeepAlive = false; // The HTTP parser has released this connection.
-    this.on("error", ignore); // Node reports writes after the end here.
+    this.shouldKeepAlive = false; // The HTTP parser no longer reads this connection.
+    this.on("error", ignore); // Node emits it for a write after the end.
   }
 
   /** Resolves once the head is written, or the response is destroyed; `undefined` if it is already. */
@@ -97,7 +99,7 @@ export class HeldResponse extends http.ServerResponse {
   override writeHead(status: number, ...rest: unknown[]): this {
     if (this.isAcceptance) return this;
     const given = rest.at(-1);
-    // Nearly always: `@hono/node-server` passes on the headers of a response that nothing has changed.
+    // The common case: `@hono/node-server` passes on the headers object of an unchanged response.
     const isBare = given === ACCEPTED_HEADERS && this.getHeaderNames().length === 0;
     const sent = isBare ? undefined : headersOf(this, given);
     const isMarked = sent?.has(ACCEPTED) ?? true;
@@ -111,7 +113,7 @@ export class HeldResponse extends http.ServerResponse {
     return this;
   }
 
-  /** Writes a head that has the mark without being an acceptance: Hono copies the headers of one that middleware replaces. */
+  /** Writes a head without the mark, which Hono copied to it from the response that it replaces. */
   #writeUnmarked(status: number, sent: Headers | undefined): void {
     sent?.delete(ACCEPTED);
     for (const name of this.getHeaderNames()) this.removeHeader(name);
@@ -121,7 +123,7 @@ export class HeldResponse extends http.ServerResponse {
 
   override end(...rest: unknown[]): this {
     if (!this.isAcceptance) return super.end(...rest as []); // The arguments are Node's own.
-    this.finished = true; // As of any response: listeners look whether the request was answered.
+    this.finished = true; // Listeners read it to see whether the request was answered.
     return this;
   }
 
@@ -130,7 +132,7 @@ export class HeldResponse extends http.ServerResponse {
     return super.destroy(error);
   }
 
-  /** Discards the response. Its writer sees a client that went away. */
+  /** Discards the response. For its writer, the client has disconnected. */
   drop(): void {
     if (this.socket || this.destroyed) return;
     this.destroy();
@@ -140,16 +142,16 @@ export class HeldResponse extends http.ServerResponse {
   /** Writes the response to the socket, then ends the socket. */
   release(socket: Socket): void {
     if (this.destroyed && !this.headersSent) return void socket.destroy();
-    // Node's server does both only for sockets that it still parses.
+    // Node's server does this only for sockets that its parser still reads.
     socket.on("drain", () => this.emit("drain"));
     socket.once("end", () => socket.end());
     this.once("finish", () => linger(socket));
     this.assignSocket(socket);
-    socket.resume(); // Otherwise the end of the client is not reported.
+    socket.resume(); // Otherwise `end` is not emitted.
   }
 }
 
-// Not in the class: declarations cannot have a getter for a symbol, or where the types of Node have a property.
+// Outside the class, because TypeScript allows no getter for a symbol, or for a property of the base class.
 Object.defineProperties(HeldResponse.prototype, {
   headersSent: {
     configurable: true,
@@ -165,12 +167,12 @@ Object.defineProperties(HeldResponse.prototype, {
   },
 });
 
-/** Ends the socket after its answer, even if the peer keeps its side open. */
+/** Ends the socket after its response, and destroys it after {@link LINGER} if the peer keeps its side open. */
 export function linger(socket: Socket): void {
   const timer = setTimeout(() => socket.destroy(), LINGER);
   socket.once("close", () => clearTimeout(timer));
   socket.end();
-  socket.resume(); // Unread data would turn the end into a reset, and hide the peer's end.
+  socket.resume(); // Unread data would turn the end into a reset, and delay the peer's `end`.
 }
 
 function ignore(): void {}
@@ -190,6 +192,6 @@ function headersOf(response: ServerResponse, given: unknown): Headers {
 }
 
 function pairsOf(list: unknown[]): [string, OutgoingHttpHeader][] {
-  if (Array.isArray(list[0])) return list as [string, OutgoingHttpHeader][]; // node:http has accepted it.
+  if (Array.isArray(list[0])) return list as [string, OutgoingHttpHeader][]; // Node accepts no other lists.
   return Array.from({ length: list.length / 2 }, (_, i) => [String(list[2 * i]), list[2 * i + 1] as OutgoingHttpHeader]); // As above.
 }

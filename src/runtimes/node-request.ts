@@ -27,7 +27,8 @@ export function toRequest({ url = "/", method = "GET", headers, rawHeaders, sock
 }
 
 /**
- * Whether the app has `controller.upgrade` itself as a route at exactly this path. A handler that calls it is not recognizable.
+ * Whether the app has a route for this path, without a wildcard at its end, whose handler is `controller.upgrade`. A handler that
+ * calls `controller.upgrade` is not recognized.
  */
 export function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath">>, incoming: IncomingMessage): boolean {
   const { router, getPath } = app;
@@ -37,6 +38,6 @@ export function hasRoute(app: FetchApp & Partial<Pick<Hono, "router" | "getPath"
     const [matches] = router.match("GET", getPath(request, { env: { incoming } }));
     return matches.some(([[handler, route]]) => !route.path.endsWith("*") && isRoute(handler));
   } catch {
-    return false; // The application's `getPath` threw. It does so again in `fetch`, which answers 500.
+    return false; // The application's `getPath` threw. In `fetch` it throws again, and the response is 500.
   }
 }

@@ -10,27 +10,27 @@ import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
 
-// Not imported: a bundle for a Worker, which has no such module, would not start.
+// Not imported, so that a bundle for a Worker starts without the module.
 // deno-lint-ignore no-process-global -- as above
 const { Socket: NetSocket } = process.getBuiltinModule("node:net");
 
 const queue = new WriteQueue();
 
-/** A socket of ws that knows its connection. */
+/** A socket of ws with its transport and its connection. */
 export interface LinkedWebSocket extends WebSocket {
   transport: NodeTransport | undefined;
   connection: Connection | undefined;
 }
 
-/** The extensions of a socket: our servers agree on none, for which ws makes an object of 56 bytes. */
+/** Shared by all sockets, which have no extensions. ws makes an object of 56 bytes for each. */
 const NO_EXTENSIONS = Object.freeze({});
 
-/** Makes the class of {@link LinkedWebSocket} of that of ws. It has no listeners of ours: five take 340 bytes a socket. */
+/** Creates the class of {@link LinkedWebSocket}. It overrides `emit`, because five listeners take 340 bytes for each socket. */
 export function linked(Base: typeof WebSocket): typeof WebSocket {
   return class extends Base implements LinkedWebSocket {
     transport: NodeTransport | undefined;
     connection: Connection | undefined;
-    /** The listeners, which Node makes again with the first one. An empty object for them takes 184 bytes. */
+    /** Node creates the listeners' object with the first listener. An empty one takes 184 bytes. */
     _events = undefined;
     _extensions: object = NO_EXTENSIONS;
 
@@ -39,7 +39,7 @@ export function linked(Base: typeof WebSocket): typeof WebSocket {
       super.close(code, reason);
     }
 
-    /** Passes on the events of ws, which are the arguments that it has, and then to the listeners of the application. */
+    /** Passes an event of ws to the connection, and then to the listeners of the application. */
     override emit(event: string | symbol, first?: unknown, second?: unknown): boolean {
       notify(this, event, first, second);
       // Without a listener, an `error` would be thrown.
@@ -48,7 +48,7 @@ export function linked(Base: typeof WebSocket): typeof WebSocket {
   };
 }
 
-/** The parts of a Node stream that tell how much of a write is under way. */
+/** Fields of a Node stream that say how much of a write is not sent yet. */
 interface WritingStream {
   readonly _handle?: { readonly writeQueueSize?: number } | null;
   readonly _writableState?: { readonly writelen?: number };
@@ -60,38 +60,38 @@ const MAX_JOINED_BYTES = 65_536;
 /** A ping without a payload (RFC 6455 §5.5.2). */
 const PING = Buffer.from([0x89, 0]);
 
-/** How long a socket may linger after its last write if the peer keeps its side open, in ms. */
+/** Time until an ended socket is destroyed if the peer keeps its side open, in ms. */
 export const LINGER = 1_000;
 
 /** Maximum size of a frame header, in bytes. */
 const MAX_HEADER_BYTES = 10;
 
-/** Reused buffer for the frames of a single client. Absent while a socket still has to write the last one. */
+/** Reused buffer for the frames of a single client. Absent after a socket has kept it to write later. */
 let scratch: Buffer | undefined;
 
 /** Small, because a socket that cannot write retains the buffer. */
 const SCRATCH_BYTES = 16_384;
 
 /**
- * Reads through ws, but writes data frames past it, each encoded once for all recipients. The order is kept: without compression
- * ws delays no frame of its own, and everything is written before its close frame.
+ * Reads through ws, but writes data frames directly to the stream, each encoded once for all recipients. The order is kept:
+ * without compression ws delays none of its own frames, and everything is written before its close frame.
  */
 class NodeTransport extends StandardTransport<LinkedWebSocket> {
   readonly #stream: Duplex;
-  /** Bytes that ws and the stream hold, without the turn's frames; negative until read in this turn. */
+  /** Bytes buffered by ws and the stream, without the turn's frames; negative: not read in this turn. */
   #buffered = -1;
-  /** Whether the last write left less than the stream's high-water mark, with no close since. */
+  /** Whether the stream buffered less than its high-water mark after the last write, with no close since. */
   #isDrained = false;
-  /** Whether this side began the close, which the connection's `closeTimeout` then ends. */
+  /** Whether this side began the close. Then the connection's `closeTimeout` limits it. */
   #isClosing = false;
   ponged?: (number: number | undefined) => void;
 
   constructor(socket: LinkedWebSocket, stream: Duplex) {
-    super(socket, null); // Frames are merged below: arrays gain nothing.
+    super(socket, null); // No arrays of messages: frames are joined in `write`.
     this.#stream = stream;
   }
 
-  /** ws is about to write its close frame: frames that wait for the end of the turn must go out first. */
+  /** Called before ws writes its close frame. Writes the frames of this turn first. */
   beforeClose(): void {
     this.write();
     this.#isDrained = false;
@@ -116,11 +116,14 @@ class NodeTransport extends StandardTransport<LinkedWebSocket> {
     return this.#buffered + this.batch.bytes;
   }
 
-  /** What ws and the stream hold. A write counts whole until its last byte has left: the handle knows how much of it has not. */
+  /**
+   * Bytes buffered by ws and the stream. The stream counts a write as a whole until its last byte is sent; the handle knows how
+   * much of it is left.
+   */
   get #waiting(): number {
     const { bufferedAmount } = this.socket;
     if (bufferedAmount <= DRAINED_BYTES) return bufferedAmount;
-    const { _handle: handle, _writableState: state } = this.#stream as Duplex & WritingStream; // Fields of Node's streams; Deno's have none.
+    const { _handle: handle, _writableState: state } = this.#stream as Duplex & WritingStream; // Fields of Node's streams; Deno's lack them.
     const writing = state?.writelen ?? 0;
     const left = handle?.writeQueueSize ?? 0;
     return left > 0 && left < writing ? bufferedAmount - writing + left : bufferedAmount;
@@ -156,7 +159,7 @@ class NodeTransport extends StandardTransport<LinkedWebSocket> {
     }
   }
 
-  /** Writes frames of this client only, and keeps none of them. */
+  /** Writes frames that only this client receives, and caches none of them. */
   #writeOnce(batch: ClientBatch, size: number): void {
     const stream = this.#stream;
     // A plain socket with an empty queue has passed its bytes to the kernel, so the scratch buffer is free again.
@@ -178,7 +181,7 @@ class NodeTransport extends StandardTransport<LinkedWebSocket> {
     if (this.socket.readyState === OPEN) this.#put(number === undefined ? PING : Buffer.from([0x89, 1, number]));
   }
 
-  // ws hands over what it had read already, at most 64 KiB of it.
+  // ws still emits the messages that it has read already, at most 64 KiB.
   pause(): void {
     this.socket.pause();
   }
@@ -202,7 +205,7 @@ class NodeTransport extends StandardTransport<LinkedWebSocket> {
   }
 }
 
-/** Encodes a frame, once. */
+/** Encodes a frame, and caches the result. */
 function bytesOf(frame: Frame): Uint8Array {
   if (frame.encoded) return frame.encoded;
   const bytes = Buffer.allocUnsafe(headerBytes(frame.bytes) + frame.bytes);
@@ -212,7 +215,7 @@ function bytesOf(frame: Frame): Uint8Array {
 
 const headerBytes = (length: number): number => length < 126 ? 2 : length < 65_536 ? 4 : 10;
 
-/** Writes a whole, unmasked text frame with the shortest length (RFC 6455 §5.2). Returns its end. */
+/** Writes a final, unmasked text frame with the shortest length field (RFC 6455 §5.2). Returns the offset of its end. */
 function put(frame: Frame, target: Buffer, start: number): number {
   const length = frame.bytes;
   const at = start + headerBytes(length);
@@ -245,7 +248,7 @@ export function attach(ws: LinkedWebSocket, stream: Duplex, { open }: Acceptance
   ws.connection = open(ws.transport);
 }
 
-/** Passes an event of ws on to the connection: the types of the values are those of its documentation. */
+/** Passes an event of ws to the connection. The arguments have the types that ws documents. */
 function notify({ connection, transport }: LinkedWebSocket, event: string | symbol, first: unknown, second: unknown): void {
   if (!connection) return;
   if (event === "message") connection.message(second ? first as Buffer : (first as Buffer).toString());
@@ -254,8 +257,8 @@ function notify({ connection, transport }: LinkedWebSocket, event: string | symb
     connection.heard();
     transport?.ponged?.((first as Buffer)[0]);
   } else if (event === "error") {
-    // ws has already closed with 1009: this reports the cause. Any other error is a network or peer fault, which the close event
-    // reports.
+    // ws has already closed with 1009. This sets the cause. Any other error is of the network or the peer, and a close event
+    // follows.
     const { code } = first as Error & { code?: string };
     if (code && TOO_BIG.has(code)) connection.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
   } else if (event === "close") connection.closed(first as number, (second as Buffer).toString(), first !== ABNORMAL);

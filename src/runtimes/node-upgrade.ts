@@ -11,7 +11,7 @@ import { type FetchApp, hasRoute, toRequest } from "./node-request.ts";
 import { HOST } from "./runtime.ts";
 import type { Ws } from "./ws.ts";
 
-// Not imported: a bundle for a Worker, which has no such modules, would not start.
+// Not imported, so that a bundle for a Worker starts without the modules.
 // deno-lint-ignore no-process-global -- as above
 const [http, { pipeline, Readable }] = [process.getBuiltinModule("node:http"), process.getBuiltinModule("node:stream")];
 
@@ -22,15 +22,15 @@ export interface AttachedApp {
 }
 
 /**
- * Maximum number of headers; clients and proxies send fewer. Node allows 2,000. Deno limits only their bytes, and takes 190 ms to
- * sort 1,000 headers of a Request.
+ * Maximum number of headers. Clients and proxies send fewer. Node allows 2,000. Deno limits only their bytes, and sorts 1,000
+ * headers of a Request in 190 ms.
  */
 const MAX_HEADERS = 256;
 
-/** Statuses of listeners that have no such route: the attached app is asked next. Any other status is the answer. */
+/** Statuses of listeners without a route for the request. The attached app is tried next. Any other status is the response. */
 const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 426, 501]);
 
-/** One GET that requests a WebSocket. Its socket must have an `error` listener. */
+/** The upgrade of one GET request. Its socket must have an `error` listener. */
 export class NodeUpgrade {
   readonly #ws: Ws;
   readonly #opened: (socket: Socket) => void;
@@ -43,7 +43,7 @@ export class NodeUpgrade {
   #held: HeldResponse | undefined;
   #onClose: (() => void) | undefined;
 
-  /** @param opened called when the socket is a WebSocket. */
+  /** @param opened called when the socket has become a WebSocket. */
   constructor(ws: Ws, opened: (socket: Socket) => void, incoming: IncomingMessage, socket: Socket, head: Buffer) {
     this.#ws = ws;
     this.#opened = opened;
@@ -59,18 +59,18 @@ export class NodeUpgrade {
     return app !== undefined && hasRoute(app, this.#incoming);
   }
 
-  /** Whether someone else reads or writes the socket, or it is closed. */
+  /** Whether another listener reads or writes the socket, or the socket is closed. */
   get isTaken(): boolean {
     return isTaken(this.#socket, this.#written);
   }
 
   /**
-   * Passes the request through the server's own `request` listeners, like any GET, so that guards of the app also guard its
-   * WebSocket routes. The apps are asked only if the listeners have no such route.
+   * Passes the request through the server's own `request` listeners, like any GET, so that middleware of the app also protects
+   * its WebSocket routes. The attached apps are tried only if the listeners have no such route.
    *
-   * @param unclaimed resolves when other `upgrade` listeners have had their time; a request that no route of ours handled waits
-   * for it
-   * @returns `undefined` if a listener has accepted the upgrade at once, as nearly always
+   * @param unclaimed resolves when the time for other `upgrade` listeners is over. Requests that reached no upgrade route wait
+   * for it.
+   * @returns `undefined` if a listener accepted the upgrade synchronously, which is the common case.
    */
   run(
     server: Pick<EventEmitter, "emit" | "listenerCount">,
@@ -82,7 +82,7 @@ export class NodeUpgrade {
     }
     const first = apps.length > 1 ? apps.find((each) => this.isClaimedBy(each)) ?? apps[0] : apps[0];
     const held = server.listenerCount("request") > 0 ? this.#askListeners(server, first!.connections) : undefined;
-    if (held?.isAcceptance) return void this.#upgrade(this.#pass!, held.sent); // The pass has set it.
+    if (held?.isAcceptance) return void this.#upgrade(this.#pass!, held.sent); // Set by `#askListeners`.
     this.#onClose = () => {
       this.#pass?.abandon();
       this.#held?.drop();
@@ -96,14 +96,14 @@ export class NodeUpgrade {
     if (!this.isTaken) this.#answer(new Response("Too many headers", { status: 431 }));
   }
 
-  /** Waits for the answer of the listeners, if there are any, and then asks the apps. */
+  /** Waits for the response of the listeners, if there are any, and then tries the apps. */
   async #wait(
     held: HeldResponse | undefined,
     apps: readonly AttachedApp[],
     unclaimed: Promise<void> | undefined,
   ): Promise<void> {
     await held?.answered;
-    if (held && !held.isAcceptance) this.#pass!.abandon(); // It may have been destroyed without a head.
+    if (held && !held.isAcceptance) this.#pass!.abandon(); // The response may have been destroyed without a head.
     if (held?.isAcceptance) return this.#upgrade(this.#pass!, held.sent); // As above.
     if (this.isTaken) return held?.drop();
     if (this.#pass?.isOurs) return held?.release(this.#socket);
@@ -114,7 +114,7 @@ export class NodeUpgrade {
       if (!app) continue;
       const isClaiming = this.isClaimedBy(attached);
       isClaimed ||= isClaiming;
-      // The page that Vite answers on every path is no answer to a WebSocket. The routes of a bare `fetch` cannot be seen.
+      // Vite responds to every path with a page, so a 2xx is not final if the app may have the route. A bare `fetch` may.
       const mayHaveRoute = isClaiming || !("router" in app);
       if (held && !NO_ROUTE.has(held.statusCode) && !(mayHaveRoute && held.statusCode < 300)) continue;
       const { pass, response } = await this.#askApp(app, connections);
@@ -151,20 +151,20 @@ export class NodeUpgrade {
       const response: unknown = await app.fetch(request, { incoming: this.#incoming, [HOST]: pass });
       if (isResponse(response)) return { pass, response };
     } catch {
-      // Hono's error handler has already run, so only an answer is left.
+      // Hono's error handler has already run, so only the response is left.
     }
     return { pass, response: new Response("Internal Server Error", { status: 500 }) };
   }
 
-  /** Carries out an accepted upgrade. Any other end releases the slot. */
+  /** Carries out an accepted upgrade, or releases its slot. */
   #upgrade({ acceptance }: Pass, headers: Headers | undefined): void {
     if (!acceptance || this.isTaken) return acceptance?.abandoned();
     let isOpen = false;
-    if (this.#onClose) this.#socket.off("close", this.#onClose); // An open connection keeps nothing of its request.
+    if (this.#onClose) this.#socket.off("close", this.#onClose); // It would keep the request in memory.
     upgrading = { headers: merge(acceptance.headers, headers), protocol: acceptance.protocol };
     webSocketServer(this.#ws, acceptance.maxPayload).handleUpgrade(this.#incoming, this.#socket, this.#head, (ws) => {
       isOpen = true;
-      attach(ws as LinkedWebSocket, this.#socket, acceptance); // The server creates this class.
+      attach(ws as LinkedWebSocket, this.#socket, acceptance); // `webSocketServer` sets this class.
     });
     upgrading = undefined;
     // ws calls back before it returns, unless it refuses the handshake.
@@ -184,13 +184,13 @@ export class NodeUpgrade {
   }
 }
 
-/** Not by `instanceof`: `@hono/node-server` has its own Response. An app that is not Hono may return any value. */
+/** No `instanceof`, because `@hono/node-server` has its own Response. An app that is not Hono may return any value. */
 function isResponse(value: unknown): value is Response {
   const { status, headers } = Object(value) as Partial<Response>;
   return typeof status === "number" && typeof headers?.has === "function";
 }
 
-/** Whether someone else reads or writes the socket, or it is closed. `written` is its `bytesWritten` before the request. */
+/** See {@link NodeUpgrade.isTaken}. @param written the socket's `bytesWritten` before the request */
 export function isTaken(socket: Socket, written: number): boolean {
   return socket.destroyed || socket.bytesWritten > written || socket.writableLength > 0 || socket.writableEnded || isRead(socket);
 }
@@ -199,13 +199,13 @@ function isRead(socket: Socket): boolean {
   return socket.listenerCount("data") > 0 || socket.listenerCount("readable") > 0;
 }
 
-/** Ends a socket that another listener has half-closed, as @hono/node-ws does with every upgrade that is not its own. */
+/** Ends a socket that another listener has half-closed. `@hono/node-ws` half-closes every upgrade that is not its own. */
 export function endUnread(socket: Socket): void {
   if (socket.writableEnded && !isRead(socket)) linger(socket);
 }
 
 /**
- * Lets the HTTP parser read the request again without `Upgrade`, and then the rest of the connection: body, chunks, keep-alive.
+ * Returns the socket to the HTTP parser, which reads the request again, without `Upgrade`, and then the rest of the connection.
  */
 export function replay(
   server: object,
@@ -218,22 +218,22 @@ export function replay(
     if (rawHeaders[i]!.toLowerCase() !== "upgrade") lines.push(`${rawHeaders[i]}: ${rawHeaders[i + 1]}`);
   }
   socket.unshift(Buffer.concat([Buffer.from([...lines, "", ""].join("\r\n"), "latin1"), head]));
-  // The connection listener of `http.Server` and `https.Server`. Emitting their event would count the socket twice.
-  // Undocumented, in every version.
+  // The connection listener of `http.Server` and `https.Server`. It is undocumented, but exists in every version. Emitting
+  // `connection` instead would count the socket twice.
   (http as unknown as { _connectionListener(this: object, socket: Socket): void })._connectionListener.call(server, socket);
 }
 
 /** Cancels the body of an unused response. */
 function discard({ body }: Response): void {
-  body?.cancel().catch(() => {}); // The stream's own error.
+  body?.cancel().catch(() => {}); // An error of the stream does not matter any more.
 }
 
-/** The upgrade that ws carries out, for its two callbacks: it calls them before it returns. */
+/** The upgrade in progress, for the two callbacks below, which ws calls synchronously. */
 let upgrading: { readonly headers: Headers | undefined; readonly protocol: string | null } | undefined;
 
 const servers = new Map<number, WebSocketServer>();
 
-/** Returns a server per limit: ws has one `maxPayload` for each server. */
+/** Returns the server for a limit: ws has one `maxPayload` per server. */
 function webSocketServer({ WebSocket, WebSocketServer }: Ws, maxPayload: number): WebSocketServer {
   let server = servers.get(maxPayload);
   if (server) return server;

@@ -23,7 +23,7 @@ export interface AttachedWebSocket {
    * @internal
    */
   readonly connections: Connections;
-  /** Stops upgrading. Open connections stay open. */
+  /** Stops accepting upgrades. Open connections stay open. */
   detach(): void;
 }
 
@@ -33,18 +33,17 @@ export type UpgradableServer = Pick<EventEmitter, "on" | "off" | "emit" | "liste
 /**
  * Adds WebSocket routes to an `http.Server`: the server that `serve` of `@hono/node-server` returns, or your own.
  *
- * An upgrade runs through the server's own `request` listeners like the same request without `Upgrade`, so that what guards the
- * app there also guards its WebSocket routes. Middleware runs as for any request, and its headers are set on the 101. If the
- * listeners belong to another framework and answer 404, 405, 426 or 501 — or 2xx on a path where `app` has `controller.upgrade`, or
- * may have it because `app` is a bare `{ fetch }` — `app` is asked next. Without `app`, only routes behind the listeners are
- * upgraded.
+ * An upgrade passes through the server's own `request` listeners, like the same request without `Upgrade`. So middleware runs as
+ * for any request, protects the WebSocket routes, and its headers are set on the 101. `app` is tried next if the listeners belong
+ * to another framework: they answer 404, 405, 426 or 501, or they answer 2xx on a path where `app` has `controller.upgrade`, or
+ * may have it because `app` is a bare `{ fetch }`. Without `app`, only routes behind the listeners are upgraded.
  *
- * On a server with other `upgrade` listeners, `app` keeps the paths of its WebSocket routes. Any other upgrade goes to those
- * listeners first; if none takes it within a second, it is answered like a plain request. Only what a WebSocket route handled is
- * upgraded. Pass the Hono app rather than `{ fetch }` if you can: its routes are then known before it is asked.
+ * On a server with other `upgrade` listeners, `app` receives upgrades of its WebSocket routes. Any other upgrade goes to those
+ * listeners first. If none takes it within a second, it is answered like a plain request. Pass the Hono app rather than `{ fetch
+ * }` if you can: its routes can be read without calling it.
  *
  * The package `ws` is loaded when the first app is attached. If it is missing, the process ends with an unhandled rejection that
- * names the command which installs it.
+ * names the command to install it.
  *
  * @throws {TypeError} when `server` is not a server of `node:http` or `node:https`.
  *
@@ -77,48 +76,48 @@ function whenListening(server: UpgradableServer & { readonly listening?: boolean
   server.on("listening", listening);
 }
 
-/** Property of a server that holds its {@link Upgrades}. Registered, so that all copies of the package share it. */
+/** Property of a server with its {@link Upgrades}. `Symbol.for`, so that all copies of the package share it. */
 const UPGRADES: unique symbol = Symbol.for("noroshi.upgrades") as never; // `Symbol.for` returns a plain symbol.
 
 function upgradesOf(server: UpgradableServer & { [UPGRADES]?: Upgrades }): Upgrades {
   return server[UPGRADES] ??= new Upgrades(server);
 }
 
-/** How long a socket waits for another `upgrade` listener, in ms. */
+/** Time for another `upgrade` listener to take a socket, in ms. */
 const UNCLAIMED_TIMEOUT = 1_000;
 
-/** Token of a cleartext upgrade to HTTP/2, which Java's HttpClient and `curl --http2` send. No `upgrade` listener speaks it. */
+/** Token of a cleartext upgrade to HTTP/2, which Java's HttpClient and `curl --http2` send. No `upgrade` listener supports it. */
 const HTTP2 = "h2c";
 
 /** Arguments of the `upgrade` event. The socket of an HTTP/1 server is a net.Socket. */
 type UpgradeArguments = [incoming: IncomingMessage, socket: Socket, head: Buffer];
 
-/** What only a server of `node:http` needs. */
+/** Modules that only a server of `node:http` needs. */
 type LoadedNode = typeof import("./node-upgrade.ts") & { readonly ws: Ws };
 
 /** Handles each upgrade request of a server before any other `upgrade` listener. */
 class Upgrades {
-  /** Loaded late, so that an error can say what to install. */
+  /** Loaded with the first app, so that a missing package is an error that says what to install. */
   #node: LoadedNode | undefined;
   readonly #loading: Promise<void>;
   readonly #server: UpgradableServer & { shouldUpgradeCallback?: (incoming: IncomingMessage) => boolean };
   readonly #emit: UpgradableServer["emit"];
   readonly #shouldUpgrade: ((incoming: IncomingMessage) => boolean) | undefined;
-  /** Newest first: after a hot reload it replaces the previous one. */
+  /** Newest first, because after a hot reload the new app must win. */
   #attached: AttachedApp[] = [];
 
   constructor(server: UpgradableServer) {
     this.#server = server;
     this.#emit = server.emit;
     this.#loading = this.#load();
-    // Wraps `emit`, because listeners cannot hide an event from each other: @hono/node-ws answers every upgrade, and engine.io
-    // ends those that wait a second.
+    // Wraps `emit`, because a listener cannot hide an event from others: @hono/node-ws answers every upgrade, and engine.io ends
+    // each after a second.
     server.emit = (event, ...args) => {
       if (event !== "upgrade" || this.#attached.length === 0) return this.#emit.call(server, event, ...args);
-      this.#handleUpgrade(...args as UpgradeArguments); // Those of node:http's event.
+      this.#handleUpgrade(...args as UpgradeArguments); // The event's arguments in node:http.
       return true;
     };
-    // Node 24.9 and Deno call this before they detach a request from the HTTP parser. Earlier versions of Node detach every
+    // Node 24.9 and Deno ask this whether to take a request from the HTTP parser. Earlier versions of Node do so with every
     // upgrade while there is a listener.
     this.#shouldUpgrade = this.#server.shouldUpgradeCallback;
     if (!this.#shouldUpgrade) return;
@@ -148,7 +147,7 @@ class Upgrades {
     return this.#server.listenerCount("upgrade") > 1;
   }
 
-  /** Whether a request for anything but a WebSocket is plain HTTP: without other listeners, if it asks for h2c, or with a body. */
+  /** Whether an upgrade to another protocol is treated as plain HTTP: without other listeners, for h2c, and with a body. */
   #isHttp(incoming: IncomingMessage): boolean {
     const { headers } = incoming;
     return !this.#hasOthers || tokensOf(headers.upgrade).includes(HTTP2) || Number(headers["content-length"] ?? 0) > 0 ||
@@ -156,22 +155,22 @@ class Upgrades {
   }
 
   readonly #opened = (socket: Socket): void => {
-    socket.off("error", ignore); // ws has its own. A second listener takes 64 bytes.
+    socket.off("error", ignore); // ws has its own listener. A second one takes 64 bytes.
     this.#emit.call(this.#server, UPGRADED, socket);
   };
 
   #handleUpgrade(incoming: IncomingMessage, socket: Socket, head: Buffer): void {
-    // Until the socket is a WebSocket: a reset emits `error`, which ends the process without a listener.
+    // Until the socket is a WebSocket: a reset emits `error`, which without a listener ends the process.
     if (socket.listenerCount("error", ignore) === 0) socket.on("error", ignore);
     if (socket.destroyed) return;
     if (!this.#node) {
-      // Nothing reads the socket meanwhile.
+      // The request waits: nothing reads the socket meanwhile.
       this.#loading.then(() => void this.#server.emit("upgrade", incoming, socket, head), (error) => fail(socket, error));
     } else if (isWebSocket(incoming)) this.#upgrade(this.#node, incoming, socket, head);
     else this.#handleOther(this.#node, incoming, socket, head);
   }
 
-  /** An upgrade to a WebSocket. */
+  /** Handles an upgrade to a WebSocket. */
   #upgrade({ endUnread, NodeUpgrade, ws }: LoadedNode, incoming: IncomingMessage, socket: Socket, head: Buffer): void {
     const apps = this.#attached;
     const upgrade = new NodeUpgrade(ws, this.#opened, incoming, socket, head);
@@ -179,7 +178,7 @@ class Upgrades {
     this.#emit.call(this.#server, "upgrade", incoming, socket, head);
     const late = afterOtherListeners();
     setImmediate(() => {
-      if (!upgrade.isTaken) this.#run(upgrade, socket, apps, late); // Most async listeners need no I/O, and have taken it by then.
+      if (!upgrade.isTaken) this.#run(upgrade, socket, apps, late); // By then most async listeners, which need no I/O, have taken the socket.
     });
     void late.then(() => endUnread(socket));
   }
@@ -193,7 +192,7 @@ class Upgrades {
     }
   }
 
-  /** An upgrade to another protocol, which another listener may take. */
+  /** Handles an upgrade to another protocol, which another listener may take. */
   #handleOther({ endUnread, isTaken, replay }: LoadedNode, ...args: UpgradeArguments): void {
     if (this.#isHttp(args[0])) return replay(this.#server, ...args);
     const [, socket] = args;
@@ -208,12 +207,12 @@ function fail(socket: Socket, error: unknown): void {
   socket.destroy();
 }
 
-/** Resolves when other listeners have had their time. The timer does not keep the process alive. */
+/** Resolves after {@link UNCLAIMED_TIMEOUT}. The timer does not keep the process alive. */
 function afterOtherListeners(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, UNCLAIMED_TIMEOUT).unref());
 }
 
-/** Node emits `upgrade` only if there is a listener. `emit` does the work. */
+/** Makes Node emit `upgrade`, which it does only for a listener. The wrapped `emit` does the work. */
 function listen(): void {}
 
 function ignore(): void {}

@@ -17,8 +17,8 @@ interface StandardSocket {
 const shared = new WriteQueue();
 
 /**
- * A {@link Transport} over a standard `WebSocket`, or a socket like it. Such a socket writes each frame on its own, so the frames
- * of a turn are joined into one array if the client accepts arrays.
+ * A {@link Transport} over a standard `WebSocket`, or a socket like it. Such a socket writes each frame separately, so the
+ * messages of a turn are sent as one array if the client accepts arrays.
  */
 export class StandardTransport<Socket extends StandardSocket = WebSocket> implements Transport, Writer {
   readonly socket: Socket;
@@ -28,7 +28,7 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
 
   /**
    * @param protocol the agreed subprotocol.
-   * @param queue where frames wait for the end of the turn. @default one for all sockets of the process
+   * @param queue holds frames until the end of the turn. @default one queue for all sockets of the process
    */
   constructor(socket: Socket, protocol: string | null, queue: WriteQueue = shared) {
     this.socket = socket;
@@ -62,7 +62,7 @@ export class StandardTransport<Socket extends StandardSocket = WebSocket> implem
     this.socket.close(code, reason);
   }
 
-  /** The standard has no way to drop a connection, and a second close has no effect. */
+  /** Does nothing: a standard socket cannot be terminated, and a second close has no effect. */
   terminate(): void {}
 }
 
@@ -74,9 +74,9 @@ export function attach(socket: WebSocket, acceptance: Pick<Acceptance, "protocol
   return feed;
 }
 
-/** Passes on the events of a socket: one object per socket takes less memory than a closure per event. */
+/** Passes the events of a socket to its connection. One object per socket takes less memory than a closure per event. */
 export class Feed {
-  /** Cleared when the socket opens: it holds the request, which an idle connection must not. */
+  /** Cleared when the socket opens, because it refers to the request. */
   #acceptance: Pick<Acceptance, "protocol" | "open" | "abandoned"> | undefined;
   #connection: Connection | undefined;
   #refusal: { code: number; reason: string } | undefined;
@@ -94,11 +94,11 @@ export class Feed {
 
   handleEvent(event: Event): void {
     const connection = this.#connection;
-    if (event.type === "open") this.#opened(event.currentTarget as WebSocket); // `attach` adds it to sockets only.
+    if (event.type === "open") this.#opened(event.currentTarget as WebSocket); // `attach` listens to sockets only.
     else if (event.type === "message") connection?.message((event as MessageEvent).data);
     else if (event.type === "error") {
-      // Deno pings on its own, and reports a missing pong as this error. Any other error is a network or peer fault, which the
-      // close event reports.
+      // Deno pings by itself, and reports a missing pong as this error. Any other error is of the network or the peer, and a
+      // close event follows.
       if ((event as ErrorEvent).message.includes("No response from ping frame")) {
         connection?.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
       }

@@ -1,4 +1,4 @@
-/** The package `ws`, which is optional: imported when a server is attached, so that an error can say what to install. */
+/** The optional package `ws`. It is imported when the first app is attached, so that the error can say what to install. */
 // @ts-types="npm:@types/ws@^8.18.2"
 import type { WebSocket, WebSocketServer } from "ws";
 import { missingPackage } from "../base/missing-package.ts";
@@ -12,11 +12,12 @@ export interface Ws {
 /**
  * Imports `ws`.
  *
- * @param action what needs it, and all packages that the action needs, for the error
+ * @param action verb for the error message, such as `attach`
+ * @param packages all packages that the action needs
  * @throws {Error} with the command that installs the packages.
  */
 export async function loadWs(action: string, packages: readonly string[]): Promise<Ws> {
-  try { // Around the import itself: a bundler that does not find the package then warns, and goes on.
+  try { // Within `try`, a bundler that does not find the package only warns.
     // @ts-types="npm:@types/ws@^8.18.2"
     const { WebSocket, WebSocketServer }: Ws = await import("ws");
     if (!WebSocketServer) throw new SyntaxError("'ws' is older than 8: it has no WebSocketServer");
