@@ -1,6 +1,6 @@
 import type { Position, Publication } from "../engines/engine.ts";
 import type { MessageUid } from "../protocol/errors.ts";
-import { EndedFrame, Frame } from "../protocol/frame.ts";
+import { Frame, SuffixedFrame } from "../protocol/frame.ts";
 
 /** Maximum number of endings shared. Clients of one kind use the same first `uid`s; beyond those, sharing is unlikely. */
 const MAX_SHARED = 64;
@@ -8,7 +8,7 @@ const MAX_SHARED = 64;
 /** A message to the subscriptions of a channel. The body is encoded once; only the `uid` at the end differs. */
 export class ChannelFrame extends Frame {
   readonly #body: string;
-  #withUid: Map<string, EndedFrame> | undefined;
+  #withUid: Map<string, SuffixedFrame> | undefined;
 
   /** @param body a JSON object without its last brace */
   constructor(body: string) {
@@ -25,7 +25,7 @@ export class ChannelFrame extends Frame {
       frame.isShared = true;
       return frame;
     }
-    frame = new EndedFrame(this, this.#body, end);
+    frame = new SuffixedFrame(this, this.#body, end);
     if (this.#withUid.size < MAX_SHARED) this.#withUid.set(end, frame);
     return frame;
   }

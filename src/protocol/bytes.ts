@@ -14,7 +14,7 @@ export function byteLength(text: string): number {
   return text.length * 3 <= scratch.byteLength ? encoder.encodeInto(text, scratch).written : encoder.encode(text).byteLength;
 }
 
-/** Whether the text has more than `limit` UTF-8 bytes. They are counted only if its length does not decide that. */
+/** Whether the text has more than `limit` UTF-8 bytes. Counts them only if the text's length leaves it open. */
 export function exceedsBytes(text: string, limit: number): boolean {
   if (text.length > limit) return true;
   if (text.length * 3 <= limit) return false;
@@ -23,11 +23,11 @@ export function exceedsBytes(text: string, limit: number): boolean {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text of a binary frame; `null`: not UTF-8. Of a view, only its own part of the buffer is read. */
+/** The text of a binary frame; `null`: not UTF-8. */
 export function textOf(data: ArrayBuffer | ArrayBufferView): string | null {
   try {
     return utf8.decode(data);
   } catch {
-    return null; // Answered `INVALID_PAYLOAD`. The error says nothing more.
+    return null; // The reply is `INVALID_PAYLOAD`, without details.
   }
 }

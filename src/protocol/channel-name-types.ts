@@ -1,4 +1,4 @@
-/** @internal Why no declaration, or not one only, stands for some of the names; else `never`. */
+/** @internal `unknown` if no declaration matches one of the names, `ambiguous` if two match it equally well; else `never`. */
 export type NameFault<Declared extends string, Name extends string> = Name extends unknown
   ? IsName<Name> extends false ? "unknown"
   : Name extends Declared ? never
@@ -7,12 +7,12 @@ export type NameFault<Declared extends string, Name extends string> = Name exten
   : never
   : never;
 
-/** @internal The declared names with parameters that stand for the name; without one, the prefixes. */
+/** @internal The declared names with parameters that match the name; if there are none, the prefixes that match it. */
 export type Candidate<Declared extends string, Name extends string> = [Matching<Exclude<Declared, `${string}*`>, Name>] extends
   [never] ? Matching<Extract<Declared, `${string}*`>, Name>
   : Matching<Exclude<Declared, `${string}*`>, Name>;
 
-/** @internal The one with the most characters besides its parameters, if there is one. */
+/** @internal The declared name with the most characters besides its parameters; `never` if two have as many. */
 export type Longest<Declared extends string, All extends string = Declared> = Declared extends unknown
   ? [NotShorter<Exclude<All, Declared>, TextOf<Declared>>] extends [never] ? Declared : never
   : never;
@@ -27,20 +27,20 @@ type IsLonger<One extends string, Other extends string> = One extends `${infer _
   ? Other extends `${infer _}${infer RestOfOther}` ? IsLonger<RestOfOne, RestOfOther> : true
   : false;
 
-/** @internal What a declared name has besides parameters. */
+/** @internal A declared name without its parameters. */
 type TextOf<Declared extends string> = Declared extends `${infer Head}{${string}}${infer Rest}` ? `${Head}${TextOf<Rest>}`
   : Declared extends `${infer Prefix}*` ? Prefix
   : Declared;
 
-/** @internal The declared names with parameters, and the prefixes, that stand for the name, as `ChannelPattern` decides. */
+/** @internal The declared names with parameters, and the prefixes, that match the name, as `ChannelPattern` decides. */
 type Matching<Declared extends string, Name extends string> = Declared extends `${infer Head}{${string}}${infer Rest}`
   ? Name extends `${Head}${infer Tail}` ? HasParts<Rest, Tail> extends true ? Declared : never : never
   : Declared extends `${infer Prefix}*` ? Name extends `${Prefix}${string}` ? Declared : never
   : never;
 
 /**
- * @internal Whether the rest of a name is the value of a parameter, and then what is declared. A value that is as short as possible
- * decides it: a longer one is followed by less.
+ * @internal Whether the rest of a name is the value of a parameter followed by the rest of the declaration. Only the shortest
+ * value is tried: a longer one leaves less for the rest.
  */
 type HasParts<Declared extends string, Name extends string> = Declared extends "" ? IsPart<Name>
   : Declared extends "*" ? string extends Name ? true : Name extends `${infer First}${string}` ? IsPart<First> : false
@@ -53,7 +53,7 @@ type HasParts<Declared extends string, Name extends string> = Declared extends "
   : Name extends `${infer First}${infer More}${Declared}` ? IsPart<`${First}${More}`>
   : false;
 
-/** @internal A parameter takes neither of the separators. */
+/** @internal Whether the text may be the value of a parameter: it is not empty, and has no separator. */
 type IsPart<Value extends string> = Value extends "" | `${string}:${string}` | `${string}/${string}` ? false : true;
 
 /** @internal */
@@ -67,12 +67,12 @@ export type Digit = "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9";
 /** @internal Characters of a channel name (PROTOCOL.md §4), in upper case. */
 type NameCharacter = Letter | Digit | "_" | "-" | "." | ":" | "/" | "@" | "=" | "+" | "~";
 
-/** @internal Whether it may be the name of a channel, or part of one. Of a name that is not known at compile time nothing is known. */
+/** @internal Whether the text may be the name of a channel, or part of one. `true` if it is not known at compile time. */
 export type IsName<Name extends string> = Name extends "" | "__proto__" ? false
   : Record<never, never> extends Record<Name, true> ? true
   : ConsistsOf<Name, NameCharacter>;
 
-/** @internal */
+/** @internal Whether each character of the text, in upper case, is one of the given ones. */
 export type ConsistsOf<Text extends string, Character> = Text extends `${infer First}${infer Rest}`
   ? Uppercase<First> extends Character ? ConsistsOf<Rest, Character> : false
   : true;

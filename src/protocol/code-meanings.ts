@@ -4,7 +4,7 @@ import type { ErrorCode } from "./errors.ts";
 /** The codes that {@link ErrorCode} names. */
 type NamedCode<Code> = Code extends string ? string extends Code ? never : Code : never;
 
-/** Codes of errors that the server alone sees: of its engine, and of its questions to clients. */
+/** Codes of errors that are not sent to clients: of the engine, and of questions to clients. */
 type LocalCode = "DISCONNECTED" | "ENGINE_FAILED" | "ORDERS_LOST" | "TIMEOUT";
 
 /** What each error code of a message means (PROTOCOL.md §5). */
@@ -12,8 +12,8 @@ export const ERROR_MEANINGS: Readonly<Record<Exclude<NamedCode<ErrorCode>, Local
   INVALID_PAYLOAD: "the message or its payload is not valid",
   UNSUPPORTED_TYPE: "nothing handles messages of this type",
   INTERNAL_ERROR: "the server failed; it sends no detail",
-  AUTH_FAILED: "the credentials are not valid, or were not shown where they had to be",
-  AUTH_TIMEOUT: "no `auth` came in time",
+  AUTH_FAILED: "the credentials are not valid, or are missing where they are required",
+  AUTH_TIMEOUT: "no `auth` arrived in time",
   SERVICE_UNAVAILABLE: "the server cannot do it now",
   INVALID_REQUEST: "(HTTP) the upgrade request is malformed",
   TOKEN_EXPIRED: "the credentials have expired: send `auth`",
@@ -21,12 +21,12 @@ export const ERROR_MEANINGS: Readonly<Record<Exclude<NamedCode<ErrorCode>, Local
   LIMIT_EXCEEDED: "too many of something, such as connections of one user",
   FORBIDDEN: "not allowed",
   MESSAGES_DROPPED: "the client read too slowly; `count` messages were not sent to it",
-  ENGINE_UNAVAILABLE: "the broker that connects the servers is away",
+  ENGINE_UNAVAILABLE: "the broker that connects the servers is unavailable",
   OUTCOME_UNKNOWN: "the request may have been handled, and its answer is not known",
-  NOT_ASKED: "no question is open to this answer",
+  NOT_ASKED: "no open question has the `uid` of this answer",
   CANCELLED: "the client has cancelled the request",
   SLOW_CONSUMER: "the client did not read the stream for too long",
-  STREAM_LOST: "the stream has ended without its generator, is not kept any more, or is not of this client",
+  STREAM_LOST: "the stream has ended without its generator, is no longer stored, or is another client's",
 };
 
 /** What each close code means (PROTOCOL.md §6). */

@@ -1,4 +1,4 @@
-/** The types that a server and its clients read from a contract. */
+/** Types that a server and its clients derive from a contract. */
 import type { MessageUid } from "./errors.ts";
 import type { JsonOf } from "./json-of.ts";
 import type { Candidate, Longest, NameFault } from "./channel-name-types.ts";
@@ -29,13 +29,13 @@ export interface Contract {
 export interface RequestContract {
   /** The message without `type` and `uid`. */
   readonly payload?: unknown;
-  /** `data` of the reply; of a stream, its result. */
+  /** `data` of the reply; for a stream, the result at its end. */
   readonly reply?: unknown;
-  /** The items that the client sends after the message, and those of the answer. Absent: the request is answered at once. */
+  /** Items that the client sends after the message, and items of the answer. Absent: the answer is a single reply. */
   readonly stream?: { readonly input?: unknown; readonly output?: unknown };
 }
 
-/** What a channel carries. */
+/** The contract of a channel. */
 export interface ChannelContract {
   /** Publications, by event. */
   readonly events?: { readonly [event: string]: unknown };
@@ -50,7 +50,10 @@ export interface ChannelContract {
 /** @internal */
 type TypesOf<Entry extends TypedSchema> = NonNullable<Entry["~standard"]["types"]>;
 
-/** Input type of a schema. Neither side runs the schema of what the server sends, so it is sent in this form, and arrives as its JSON. */
+/**
+ * Input type of a schema. What the server sends has this type, because neither side runs its schema, and arrives as the JSON of
+ * it.
+ */
 export type In<Entry> = Entry extends TypedSchema ? TypesOf<Entry>["input"] : Entry;
 
 /** Output type of a schema. */
@@ -106,14 +109,14 @@ export type QuestionOf<C, Type extends string> = C extends { readonly questions:
   ? Part<Part<Q, Type>, "payload"> extends infer Payload ? Payload extends undefined ? Record<string, never> : In<Payload> : never
   : object;
 
-/** Answer to a question, as it arrives: the output of its schema. A plain type stands for no schema, and the answer is JSON. */
+/** Answer to a question, as it arrives: the output of its schema, or JSON if a plain type is declared. */
 export type AnswerOf<C, Type extends string> = C extends { readonly questions: infer Q }
   ? Part<Part<Q, Type>, "reply"> extends infer Reply
     ? Reply extends undefined ? unknown : Reply extends TypedSchema ? Out<Reply> : JsonOf<Reply>
   : never
   : unknown;
 
-/** What follows the type of a question: the payload, optional if none of its fields is required, and `Rest`. */
+/** Arguments after the type of a question: the payload, which is optional if no field is required, and `Rest`. */
 export type QuestionArguments<C, Type extends string, Rest extends unknown[]> = Record<string, never> extends QuestionOf<C, Type>
   ? [payload?: QuestionOf<C, Type>, ...rest: Rest]
   : [payload: QuestionOf<C, Type>, ...rest: Rest];
@@ -132,7 +135,7 @@ export type MessageReceived<C> = C extends { readonly requests: infer R } ?
 /** @internal */
 type Unvalidated<Payload> = Payload extends object ? { [Field in keyof Payload]?: unknown } : unknown;
 
-/** Full names of the channels that a declared name stands for: `room:{id}` and `room:*` stand for `room:${string}`. */
+/** Names of channels that a declared name matches: `room:${string}` for `room:{id}` and `room:*`. */
 export type NameOf<Declared extends string> = Declared extends `${infer Head}{${string}}${infer Rest}`
   ? `${Head}${string}${NameOf<Rest>}`
   : Declared extends `${infer Prefix}*` ? `${Prefix}${string}`
@@ -150,21 +153,21 @@ type ParamOf<Declared extends string> = Declared extends `${string}{${infer Para
 export type ChannelName<C> = C extends { readonly channels: infer H } ? NameOf<keyof H & string> : string;
 
 /**
- * The declaration that the server finds for a channel: of its name, else of the name with parameters that has the most other
- * characters, else of the longest prefix. `never` without one, or if two are equally specific.
+ * The declaration that the server uses for a channel: the one of its exact name, else the matching one with parameters that has
+ * the most other characters, else that of the longest prefix. `never` if none matches, or two are equally specific.
  */
 export type ChannelOf<C, Name extends string> = C extends { readonly channels: infer H }
   ? Name extends keyof H ? H[Name] : H[Longest<Candidate<keyof H & string, Name>>]
   : ChannelContract;
 
-/** The name of a channel. Instead of one that no declaration stands for, or two that are equally specific, the reason. */
+/** The name of a channel. An error message as a type if no declaration matches it, or two are equally specific. */
 export type MatchingName<C, Name extends string> = keyof Verdict<C, Name> extends "unknown"
   ? `Cannot use "${Name}": no channel is declared by this name, and a parameter takes 1 or more of A–Z a–z 0–9 _ - . @ = + ~`
   : keyof Verdict<C, Name> extends "ambiguous" ? `Cannot use "${Name}": two declarations with as many characters match it`
   : Name;
 
 /**
- * @internal An object, for its keys: those of any type are no faults, so that a `Name` which is itself a type parameter passes.
+ * @internal An object whose keys are the faults of the name. Keys, so that a `Name` which is itself a type parameter is accepted.
  */
 type Verdict<C, Name extends string> = [C] extends [{ readonly channels: infer H }]
   ? [NameFault<keyof H & string, Name>] extends [never] ? { known: true } : { [Fault in NameFault<keyof H & string, Name>]: true }

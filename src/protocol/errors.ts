@@ -32,13 +32,13 @@ export type ErrorCode =
   | "UNSUPPORTED_TYPE"
   | (string & Record<never, never>);
 
-/** The message a client receives when a request of it failed. The connection stays open. */
+/** The message that a client receives when one of its requests failed. The connection stays open. */
 export interface ErrorMessage {
   /** The area: `auth`, `server`, `subscribe`, or the type of the failed request. */
   type: string;
   /** The request failed. */
   status: "error";
-  /** The code for programs and the text for people; some codes have further details. */
+  /** The stable code and a human-readable text; some codes have further details. */
   error: { code: ErrorCode; message: string; [detail: string]: unknown };
   /** The request's `uid`, if it had one. */
   uid?: MessageUid;
@@ -135,7 +135,7 @@ export class WebSocketError extends Error {
 
   /** {@link toJSON} as the text of a frame. Details that JSON cannot represent, and an invalid `uid`, are left out. */
   toMessage(): string {
-    // An answer without details is better than none: the client would wait for it.
+    // Without details rather than not at all: the client waits for an answer.
     return textOf(this) ?? textOf(answerOf(this)) ??
       '{"type":"server","status":"error","error":{"code":"INTERNAL_ERROR","message":"Something went wrong"}}';
   }

@@ -35,15 +35,15 @@ export class Frame {
 }
 
 /** A frame that differs from another only at its end, such as in its `uid`: the common beginning is encoded once. */
-export class EndedFrame extends Frame {
-  /** The other frame, a JSON object; its text without the last brace is the beginning. */
+export class SuffixedFrame extends Frame {
+  /** The other frame, a JSON object. Its text without the last brace is the common beginning. */
   readonly base: Frame;
-  /** The text after the beginning. */
-  readonly end: string;
+  /** The text after the common beginning. */
+  readonly suffix: string;
 
-  constructor(base: Frame, body: string, end: string) {
-    super(body + end, true, base.bytes - 1 + byteLength(end), false);
+  constructor(base: Frame, body: string, suffix: string) {
+    super(body + suffix, true, base.bytes - 1 + byteLength(suffix), false);
     this.base = base;
-    this.end = end;
+    this.suffix = suffix;
   }
 }

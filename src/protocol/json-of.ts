@@ -1,7 +1,7 @@
-/** @internal What JSON leaves as it is. */
+/** @internal Values that JSON does not change. */
 type Primitive = string | number | boolean | null;
 
-/** @internal What JSON leaves out of an object, and what becomes `null` in an array. */
+/** @internal Values that JSON omits from an object, and replaces by `null` in an array. */
 type Omitted = undefined | symbol | ((...args: never) => unknown);
 
 /** @internal */
@@ -10,9 +10,9 @@ interface Encodes {
 }
 
 /**
- * The type of a value after `JSON.stringify` and `JSON.parse`. A type that is JSON stays the same type. A `Date`, and anything else with
- * `toJSON`, becomes what that returns, and a `Map` or a `Set` becomes `{}`. A field that may be `undefined` or a function becomes
- * optional, such an item `null`. A bigint, which JSON cannot represent, becomes `never`.
+ * The type of a value after `JSON.stringify` and `JSON.parse`. A type that is JSON stays the same type. A `Date`, and anything
+ * else with `toJSON`, becomes what that returns, and a `Map` or a `Set` becomes `{}`. A field that may be `undefined` or a
+ * function becomes optional, such an item `null`. A bigint, which JSON cannot represent, becomes `never`.
  */
 export type JsonOf<T> = unknown extends T ? T
   // Inferred, because TypeScript would otherwise look into each branch for a type that it does not know yet.
@@ -23,15 +23,16 @@ export type JsonOf<T> = unknown extends T ? T
 type Changed<T> = Search<KnownParts<T>, Omitted | bigint | Encodes>;
 
 /**
- * @internal `true` if a type is among the parts of one, or among theirs. Goes level by level: a class that refers to half a library is
- * found by its own methods. Ends when a level adds no type, as that of a recursive type, and at the nesting that a message may have.
+ * @internal `true` if a part extends `Sought`, at any level; else `never`. Searches level by level, so that a class is found by
+ * its own methods, before the types that it refers to. Ends when a level adds no type, as with a recursive type, and at the
+ * maximum depth of a message.
  */
 type Search<Parts, Sought, Level extends string = ""> = true extends (Parts extends Sought ? true : never) ? true
   : Level extends Deepest ? never
   : Parts | PartsOf<Parts> extends infer More ? Same<Parts, More> extends true ? never : Search<More, Sought, `${Level}.`>
   : never;
 
-/** @internal As many as `MAX_DEPTH`. */
+/** @internal As many dots as `MAX_DEPTH`. */
 type Deepest = "................................";
 
 /** @internal Whether both are the same type, and not only assignable to each other. */
@@ -43,7 +44,7 @@ type PartsOf<T> = T extends readonly unknown[] ? KnownParts<ItemOf<T>>
   : T extends object ? { [K in keyof T]-?: K extends symbol ? never : KnownParts<FieldOf<T, K>> }[keyof T]
   : never;
 
-/** @internal The types of a union that are not JSON as they are. */
+/** @internal The types of a union that JSON may change. */
 type KnownParts<T> = unknown extends T ? never : T extends Primitive ? never : T;
 
 /** @internal What JSON loses, or cannot represent. */
@@ -52,15 +53,18 @@ type Lost = bigint | symbol | ((...args: never) => unknown) | Collection | Array
 /** @internal */
 type Collection = ReadonlyMap<unknown, unknown> | ReadonlySet<unknown>;
 
-/** @internal Why a value of the type cannot be sent as JSON, such as ``the bigint at "reply.id" is not JSON, use a string``; else `never`. */
+/**
+ * @internal Why a value of the type cannot be sent as JSON, such as ``the bigint at "reply.id" is not JSON, use a string``; else
+ * `never`.
+ */
 export type JsonFault<T, Path extends string> = [Changed<T>] extends [never] ? never
   : [Search<KnownParts<T>, Lost>] extends [never] ? never
   : NearestFault<At<Path, KnownParts<T>>>;
 
-/** @internal Of the places given, or else of those in them. */
+/** @internal The faults at these places, else at the nearest places within them. */
 type NearestFault<Places> = [FaultAt<Places>] extends [never] ? NearestFault<PlacesIn<Places>> : FaultAt<Places>;
 
-/** @internal Each type of a union, with where it is. */
+/** @internal Each type of a union, with its path. */
 type At<Path extends string, T> = T extends unknown ? [Path, T] : never;
 
 /** @internal */
@@ -116,7 +120,7 @@ type EncodedItems<T extends readonly unknown[]> = T extends unknown[]
   : readonly T[number][] extends T ? readonly JsonItemOf<T[number]>[]
   : { [I in keyof T]: JsonItemOf<T[I]> };
 
-/** As {@link JsonOf}, of an item of an array, or the data of a publication: `undefined` becomes `null`. */
+/** As {@link JsonOf}, for an item of an array, or the data of a publication: `undefined` becomes `null`. */
 export type JsonItemOf<T> = [MayOmit<T>] extends [never] ? JsonOf<T> : JsonOf<Exclude<T, Omitted>> | null;
 
 /** @internal */

@@ -79,7 +79,7 @@ export interface PingMessage {
 
 /** The answer to a {@link PingMessage}, with its `uid`. */
 export interface PongMessage {
-  /** A sign of life; handlers never receive it. */
+  /** Answers a ping; handlers never receive it. */
   type: "pong";
   /** The `uid` of the ping, if it had one. */
   uid?: MessageUid;
@@ -183,8 +183,8 @@ export interface PresenceMessage {
   uid?: MessageUid;
 }
 
-// Bounded, because every answer echoes it. One check, not a union, which first creates the issue of the string for a number:
-// 0.8 µs a message.
+// Bounded, because every answer echoes it. One check and not a union, which takes 0.8 µs for a number: it first creates an issue
+// for the string.
 const uid: Schema<MessageUid> = v.custom<MessageUid>(isUid);
 
 /** The `uid` of a message: a string of at most 64 characters or a number from -(2^53 - 1) to 2^53 - 1. */
@@ -197,19 +197,19 @@ export const WebSocketMessageSchema: Schema<WebSocketMessage> = v.looseObject(en
   WebSocketMessage
 >; // An absent `uid` stays absent, but valibot's type allows `undefined`.
 
-/** The same check for {@link decode}, in one step: `looseObject` copies unknown fields and checks field by field. */
+/** The same check for {@link decode}, in one step and without the copy that `looseObject` makes. */
 const EnvelopeSchema = v.custom<WebSocketMessage>((value) => {
   const { type, uid } = value as Record<string, unknown>; // `decode` passes only objects.
   return typeof type === "string" && type !== "" && type.length <= 64 && (uid === undefined || isUid(uid));
 });
 
 /**
- * The syntax of a channel name: without `*`, `>`, `?` and space, which brokers interpret as patterns. Not `__proto__`, a key that is
- * dropped when a message is read.
+ * The syntax of a channel name: without `*`, `>`, `?` and space, which brokers interpret as patterns, and not `__proto__`, a key
+ * that {@link decode} drops.
  */
 export const CHANNEL_NAME: RegExp = /^(?!__proto__$)[A-Za-z0-9_\-.:/@=+~]{1,255}$/;
 
-// `__proto__` is FORBIDDEN, as all names that are not declared.
+// `__proto__` is valid here, so that the answer is FORBIDDEN, as for any name that is not declared.
 const channel = v.pipe(v.string(), v.maxLength(255), v.check((name) => name === "__proto__" || CHANNEL_NAME.test(name)));
 
 /** Event names of the protocol itself, which a publication must not use. */
@@ -361,13 +361,13 @@ export function encode(message: string | WebSocketMessage | ErrorMessage): strin
  */
 export const jsonOf = (data: unknown): string | undefined => data === undefined ? "null" : JSON.stringify(data);
 
-/** The part of an issue that may be shown: its path (https://standardschema.dev), whose parts are keys or hold one. */
+/** The part of an issue that may be shown: its path (https://standardschema.dev), whose parts are keys or objects with a key. */
 export interface Issue {
   readonly path?: readonly (PropertyKey | { readonly key: unknown })[] | undefined;
 }
 
 /**
- * The path of an issue, such as `items.0.text`, cut to 64 characters: keys are input, which is not to be echoed at any length.
+ * The path of an issue, such as `items.0.text`, cut to 64 characters, because keys are input of any length.
  */
 export function issuePath({ path }: Issue): string {
   // Not `path.map`: the path of ArkType is a class of its own, which `map` would construct.

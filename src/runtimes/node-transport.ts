@@ -5,7 +5,7 @@ import type { WebSocket } from "ws";
 import { type ClientBatch, WriteQueue } from "../delivery/write-queue.ts";
 import type { Connection } from "../connection/connection.ts";
 import { ABNORMAL, CloseCode } from "../protocol/close.ts";
-import { EndedFrame, type Frame } from "../protocol/frame.ts";
+import { type Frame, SuffixedFrame } from "../protocol/frame.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 import type { Acceptance } from "./runtime.ts";
 import { StandardTransport } from "./standard.ts";
@@ -228,12 +228,12 @@ function put(frame: Frame, target: Buffer, start: number): number {
     target[start + 1] = 127;
     target.writeBigUInt64BE(BigInt(length), start + 2);
   }
-  if (!(frame instanceof EndedFrame)) return at + target.write(frame.text, at);
-  const { base, end } = frame;
+  if (!(frame instanceof SuffixedFrame)) return at + target.write(frame.text, at);
+  const { base, suffix } = frame;
   const bytes = bytesOf(base);
   const beginning = bytes.subarray(headerBytes(base.bytes), -1);
   target.set(beginning, at);
-  return at + beginning.length + target.write(end, at + beginning.length);
+  return at + beginning.length + target.write(suffix, at + beginning.length);
 }
 
 /** Error codes of ws for a message over `maxPayload`, and for one beyond 2⁵³ bytes. */

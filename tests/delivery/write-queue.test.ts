@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { EndedFrame, Frame } from "../../src/protocol/frame.ts";
+import { Frame, SuffixedFrame } from "../../src/protocol/frame.ts";
 import { type Batch, SharedBatch, WriteQueue, type Writer } from "../../src/delivery/write-queue.ts";
 import { assertProperty } from "../support/property.ts";
 
@@ -161,7 +161,7 @@ describe("A batch", () => {
 describe("SharedBatch", () => {
   it("is a chain that clients share until one is sent what it alone is sent", () => {
     const [news, base, more] = [frame("news"), frame('{"a":1}'), frame("more")];
-    const own = () => new EndedFrame(base, '{"a":1', ',"uid":"ü"}');
+    const own = () => new SuffixedFrame(base, '{"a":1', ',"uid":"ü"}');
     const shared = new SharedBatch().with(news);
     assert.equal(shared.with(more), shared.with(more));
     const [one, other] = [shared.with(own()), shared.with(own())];
@@ -174,7 +174,7 @@ describe("SharedBatch", () => {
   });
 
   it("keeps sharing what has an end that others have, too", () => {
-    const ended = new EndedFrame(frame("{}"), "{", "}");
+    const ended = new SuffixedFrame(frame("{}"), "{", "}");
     ended.isShared = true;
     const chain = new SharedBatch();
     assert.equal(chain.with(ended), chain.with(ended));
