@@ -6,21 +6,21 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { event, type EventFormat } from "./event-stream.ts";
 import type { Answer } from "./request-transport.ts";
 
-/** Shortest time until an `EventSource` comes back after a close, in ms. */
+/** Minimum time until an `EventSource` reconnects after a close, in ms. */
 const MIN_RETRY = 1_000;
 
-/** Longest time that a close reason may name, in ms, as for the client. */
+/** Maximum time that a close reason may name, in ms, as in the client. */
 const MAX_RETRY = 300_000;
 
 /** What the stream of a channel reports. */
 export interface ChannelListener {
   /** The channel has answered: `init`, a refusal, or the close of the connection. */
   answered(answer: Answer): void;
-  /** Nothing follows: the connection is to be closed. */
+  /** The subscription has ended, so the connection is to be closed. */
   ended(code: string): void;
 }
 
-/** The subscription of a client that knows nothing of Noroshi, such as an `EventSource`. */
+/** Encodes a subscription for clients that do not know the protocol, such as `EventSource`. */
 export class ChannelFormat implements EventFormat {
   readonly #listener: ChannelListener;
 
@@ -35,7 +35,7 @@ export class ChannelFormat implements EventFormat {
   message(frame: Frame): string {
     if (frame instanceof PublicationFrame) return publicationEvent(frame);
     if (!frame.isJson) return ""; // A broadcast to all clients.
-    const message = JSON.parse(frame.text) as WebSocketMessage; // Ours.
+    const message = JSON.parse(frame.text) as WebSocketMessage; // Encoded by the server.
     const { type, event: name } = message;
     if (type === "subscription" && name === "init") {
       this.#listener.answered({ message });
@@ -69,10 +69,10 @@ export class ChannelFormat implements EventFormat {
 /**
  * The last event of a stream.
  *
- * @param retryAfter shortest time until an `EventSource` comes back, in ms; the longest is four seconds more, or twice that.
+ * @param retryAfter minimum time until an `EventSource` reconnects, in ms. The maximum is four seconds more, or twice that.
  */
 export function closeEvent(code: number, reason: string, retryAfter: number = MIN_RETRY): string {
-  // Without it, all clients of a node that drains would come back after the same time.
+  // Random, so that the clients of a draining node do not all reconnect at once.
   const spread = Math.max(retryAfter, 4 * MIN_RETRY) * Math.random();
   return `${isFinal(code) ? "" : `retry: ${retryAfter + Math.floor(spread)}\n`}${event("close", { code, reason })}`;
 }
@@ -88,7 +88,7 @@ const nameOf = (name: string): string => name.replaceAll(/[\r\n]/g, " ").replace
 /** The key before the data of a publication. A name cannot contain it, because JSON escapes its quotes. */
 const DATA = ',"data":';
 
-/** The JSON of its data stands in the frame already. */
+/** Copies the data from the JSON of the frame. */
 function publicationEvent({ text, event: name, position }: PublicationFrame): string {
   const end = position ? `,"offset":${position.offset}}`.length : 1;
   const data = text.slice(text.indexOf(DATA) + DATA.length, -end);

@@ -29,7 +29,7 @@ const MAX_PAGE = 1_000;
 
 const FORM = 'The body is {"event": "…", "data": …}';
 
-/** A full page is the same for ever: only what follows it grows. */
+/** A full page never changes. */
 const IMMUTABLE = "private, max-age=31536000, immutable";
 
 /**
@@ -40,7 +40,8 @@ const IMMUTABLE = "private, max-age=31536000, immutable";
 type Routes = Hono;
 
 /**
- * Offers the channels over HTTP, for servers, curl and `EventSource`, with the same identity, `authorize` and limits as over a socket:
+ * Offers the channels over HTTP, for servers, curl and `EventSource`, with the same identity, `authorize` and limits as over a
+ * socket:
  *
  * - `GET /:channel` that accepts `text/event-stream`: a subscription, which recovers by `Last-Event-ID`
  * - `GET /:channel?after=<epoch>:<offset>&limit=100`: the history as JSON
@@ -67,7 +68,7 @@ export function channelsHttp<C, Schemas>(channels: Channels<C, Schemas>): Routes
     .get("/:channel/presence", (c) => finish(c, routes.presence(c)));
 }
 
-/** The route has answered already on the context, whose headers Hono would merge into the answer. */
+/** Sets the response. Clears that of the upgrade route first, whose headers Hono would merge into it. */
 async function finish(c: Context, answer: Promise<Response>): Promise<Response> {
   const response = await answer;
   response.headers.append("vary", "Accept, Authorization, Cookie, Origin");
@@ -77,7 +78,7 @@ async function finish(c: Context, answer: Promise<Response>): Promise<Response> 
 
 const acceptsStream = (c: Context): boolean => /(?:^|,)\s*text\/event-stream\b/i.test(c.req.header("accept") ?? "");
 
-/** Close codes that replace the statuses of failures that may pass. */
+/** Close codes for the statuses of temporary failures. */
 const RETRYABLE: Readonly<Record<number, number>> = { 429: CloseCode.RATE_LIMITED, 503: CloseCode.TRY_AGAIN_LATER };
 
 /**
@@ -138,7 +139,7 @@ class ChannelRoutes {
       if (connection.isPending) connection.close(CloseCode.AUTH_FAILED, "A token is required", "auth");
       else {
         const message = { type: "subscribe", channel, recover, event, query: parsed(query), presence: presence !== undefined };
-        connection.message(JSON.stringify(message)); // Without what is undefined.
+        connection.message(JSON.stringify(message)); // Omits undefined fields.
       }
       const { headers = new Headers() } = acceptance;
       for (const [name, value] of Object.entries(STREAM_HEADERS)) headers.set(name, value);
@@ -251,7 +252,7 @@ class ChannelRoutes {
     });
     if (!opened) return refusal;
     const { transport, maxPayload } = opened as { transport: RequestTransport; maxPayload: number }; // Set by the callback.
-    // A middleware may keep the message, and then nothing answers it.
+    // A middleware may drop the message, which is then never answered.
     const stop = whenAborted(c.req.raw.signal, () => transport.end());
     try {
       if (transport.connection.isPending) return refuse(c, { status: 401, code: "AUTH_FAILED", message: "A token is required" });
@@ -273,7 +274,7 @@ class ChannelRoutes {
   }
 }
 
-/** Calls back when the client has gone. Returns a function that ends this. */
+/** Calls back when the client has disconnected. Returns a function that ends this. */
 function whenAborted(signal: AbortSignal, call: () => void): () => void {
   signal.addEventListener("abort", call);
   if (signal.aborted) call();
@@ -286,7 +287,10 @@ function refuse(c: Context, { status, code, message, retryAfter, ...details }: F
   return c.json({ error: { code, message, ...details } }, status);
 }
 
-/** Whether `If-None-Match` names the answer: a list, compared weakly, or any (RFC 9110 §13.1.2). nginx makes it weak where it compresses. */
+/**
+ * Whether `If-None-Match` names the answer: a list, compared weakly, or any (RFC 9110 §13.1.2). nginx makes it weak where it
+ * compresses.
+ */
 const matches = (header: string | undefined, etag: string): boolean =>
   header?.trim() === "*" || header?.match(/"[^"]*"/g)?.includes(etag) === true;
 
@@ -295,8 +299,8 @@ const showsCredential = ({ req }: Context): boolean =>
   req.header("authorization") !== undefined || req.header("cookie") !== undefined || req.query("access_token") !== undefined;
 
 /**
- * The part of a record that fits into an answer: the latest publications, or the first ones after a position. A page that more follow ends
- * where its last publication is, so that it stays the same, and the next page begins there.
+ * The part of a record that fits into a response: the latest publications, or the first ones after a position. If more follow,
+ * the page ends at its last publication, so that it never changes and the next page begins there.
  */
 function pageOf(record: HistoryRecord, after: Position | undefined, maxBytes: number): HistoryRecord {
   const { publications: all } = record;
@@ -311,7 +315,7 @@ function pageOf(record: HistoryRecord, after: Position | undefined, maxBytes: nu
   return { ...record, offset: publications.at(-1)?.offset ?? after.offset, publications, isComplete: false, reason };
 }
 
-/** The refusal of a client that was closed, expired, or got other rights since it was authorized. */
+/** The refusal if the client was closed, has expired, or has other rights since it was authorized. */
 function revocationOf({ closed, connection }: RequestTransport, accountability: Accountability): Answer | undefined {
   if (closed) return closed;
   if (connection.state !== "admitted") return errorOf("TOKEN_EXPIRED", "The token has expired");

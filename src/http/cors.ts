@@ -1,8 +1,8 @@
 import type { Context } from "hono";
 
 /**
- * Lets a page read the answer, with the cookies that a WebSocket would carry: a page whose origin the upgrade route has allowed, or any page
- * if the answer depends only on its request.
+ * Lets the page that sent the request read the response, and send cookies. Call it only if the upgrade route has allowed the
+ * origin, or if the response does not depend on more than the request.
  */
 export function allowOrigin(request: Request, headers: Headers): void {
   const origin = request.headers.get("origin");
@@ -13,16 +13,16 @@ export function allowOrigin(request: Request, headers: Headers): void {
   headers.append("vary", "Origin");
 }
 
-/** As {@link allowOrigin}, for the answer of a context: to read its headers makes a response, at half the cost of a small request on Node. */
+/** As {@link allowOrigin}, for a context. Reads its headers only if needed: that takes Node half as long as a small request. */
 export function allowPage(c: Context): void {
   if (c.req.raw.headers.has("origin")) allowOrigin(c.req.raw, c.res.headers);
 }
 
-/** Whether a browser asks before a request of another origin. */
+/** Whether the request is a CORS preflight. */
 export const isPreflight = ({ method, headers }: Request): boolean =>
   method === "OPTIONS" && headers.has("access-control-request-method");
 
-/** Answers a preflight: any page may send the request, which itself is refused if the origin may not connect. */
+/** Answers a preflight. Any page may send the request; the request itself is refused if its origin is not allowed. */
 export function preflight(c: Context, headers: string): Response {
   allowOrigin(c.req.raw, c.res.headers);
   return c.body(null, 204, {

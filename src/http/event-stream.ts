@@ -1,7 +1,7 @@
 /** The text of event streams (HTML, "Server-sent events"). */
 import type { Frame } from "../protocol/frame.ts";
 
-/** What a connection looks like in its stream. */
+/** Encodes a connection as the events of its stream. */
 export interface EventFormat {
   /** The first event. */
   opening(): string;
@@ -11,7 +11,7 @@ export interface EventFormat {
   close(code: number, reason: string): string;
 }
 
-/** A message is the event without a name. One with a line break, which JSON of ours never has, is sent as a JSON string. */
+/** A message is an event without a name. Text with a line break, which our JSON never has, is sent as a JSON string. */
 export function messageEvent(text: string): string {
   return /[\r\n]/.test(text) ? event("text", text) : `data: ${text}\n\n`;
 }
@@ -22,8 +22,8 @@ export function event(name: string, data: unknown): string {
 }
 
 /**
- * Headers of an event stream: nginx buffers a response without `X-Accel-Buffering: no`, and Cloudflare and other proxies may compress one
- * without `no-transform`, which buffers it too.
+ * Headers of an event stream: nginx buffers a response without `X-Accel-Buffering: no`, and Cloudflare and other proxies may
+ * compress one without `no-transform`, which buffers it too.
  */
 export const STREAM_HEADERS: Readonly<Record<string, string>> = {
   "content-type": "text/event-stream; charset=utf-8",

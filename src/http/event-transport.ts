@@ -7,42 +7,42 @@ import type { Frame } from "../protocol/frame.ts";
 import type { Acceptance } from "../runtimes/runtime.ts";
 import type { EventFormat } from "./event-stream.ts";
 
-/** What one POST of the client carries. */
-export interface Delivered {
+/** The contents of one POST of the client. */
+export interface Post {
   /** Number of the POST, from 1. */
   readonly sequence: number;
   /** Text frames, in order. */
   readonly frames: readonly string[];
   /** Answers a `ping` event, with its number. */
   readonly pong?: number | null | undefined;
-  /** The client closes. */
+  /** Closes the connection. */
   readonly close?: { readonly code: number; readonly reason: string } | undefined;
 }
 
-/** What became of a POST: `gap` if one before it is missing, `repeated` if it was sent more often than any client has to. */
-export type Receipt = "taken" | "gap" | "repeated";
+/** Outcome of a POST: `gap` if an earlier one is missing, `repeated` if it was repeated too often. */
+export type Receipt = "accepted" | "gap" | "repeated";
 
 /** Times that a client may repeat a POST (PROTOCOL.md §8). */
 const MAX_REPEATS = 8;
 
-/** What {@link EventTransport} needs of its route. */
+/** What {@link EventTransport} needs from its route. */
 export interface EventTransportHost {
-  /** Where frames wait for the end of the turn. */
+  /** Holds frames until the end of the turn. */
   readonly queue: WriteQueue;
   readonly format: EventFormat;
   /** Called when the stream is read for the first time. */
   opened?(connection: Connection): void;
-  /** Called when the runtime asks for the next chunk: the sign of life of a client that cannot answer a ping. */
+  /** Called when the runtime pulls the next chunk, which shows that a client that cannot answer pings is alive. */
   pulled?(connection: Connection): void;
-  /** Called when the connection is over or was never opened. */
+  /** Called when the connection has ended or was never opened. */
   over(): void;
 }
 
 const encoder = new TextEncoder();
 
 /**
- * A {@link Transport} whose frames leave in an event stream and arrive in requests. A chunk is handed over when the runtime asks for it,
- * which it does when it has written the one before: what waits is counted here, and is bounded as for a socket.
+ * A {@link Transport} that sends frames in an event stream and receives them in requests. A chunk is enqueued when the runtime
+ * pulls it, after it has written the one before. So waiting bytes are counted here, and bounded as for a socket.
  */
 export class EventTransport implements Transport, Writer {
   readonly socket: ReadableStream<Uint8Array>;
@@ -56,13 +56,13 @@ export class EventTransport implements Transport, Writer {
   #stream!: ReadableStreamDefaultController<Uint8Array>;
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
-  /** Bytes of the last chunk, until the runtime asks for the next one. */
+  /** Bytes of the last chunk, until the runtime pulls the next one. */
   #handedOver = 0;
   #isWanted = false;
-  /** The last event, which waits or has been handed over. */
+  /** Set when the close event is written. */
   #close: { readonly code: number; readonly reason: string } | undefined;
   #sequence = 0;
-  /** POSTs since the last new one. */
+  /** Repeated POSTs since the last new one. */
   #repeats = 0;
   /** Pings without an answer. */
   #pings = 0;
@@ -75,7 +75,7 @@ export class EventTransport implements Transport, Writer {
       start: (stream) => void (this.#stream = stream),
       pull: () => this.#pulled(),
       cancel: () => this.#ended(ABNORMAL, "", false),
-    }, { highWaterMark: 0 }); // Nothing waits where it cannot be counted.
+    }, { highWaterMark: 0 }); // The stream itself buffers nothing, because that could not be counted.
   }
 
   /** Absent: the stream has not been read yet. */
@@ -101,7 +101,7 @@ export class EventTransport implements Transport, Writer {
     this.#put(batch.isShared ? batch.encoded ??= encode() : encode());
   }
 
-  /** Writes what waits for the end of the turn. Returns whether anything did. */
+  /** Writes the frames that wait for the end of the turn. Returns whether there were any. */
   writeNow(): boolean {
     if (!this.batch) return false;
     this.write();
@@ -112,7 +112,7 @@ export class EventTransport implements Transport, Writer {
     if (this.readyState !== OPEN) return;
     this.#pings++;
     this.#put(encoder.encode(this.#host.format.ping(number)));
-    if (this.#host.pulled) this.ponged?.(number); // Its client never answers, and reads each event on its own.
+    if (this.#host.pulled) this.ponged?.(number); // Such a client does not answer, but reads each event as it comes.
   }
 
   pause(): void {
@@ -146,8 +146,8 @@ export class EventTransport implements Transport, Writer {
 
   /** Starts the connection, which otherwise starts when the stream is read. */
   start(): Connection {
-    const acceptance = this.#acceptance!; // It is started once.
-    this.#acceptance = undefined; // It holds the request, which an idle connection must not.
+    const acceptance = this.#acceptance!; // Called once.
+    this.#acceptance = undefined; // Releases the request, which it refers to.
     this.#put(encoder.encode(this.#host.format.opening()));
     this.#connection = acceptance.open(this);
     this.#host.opened?.(this.#connection);
@@ -155,9 +155,9 @@ export class EventTransport implements Transport, Writer {
   }
 
   /**
-   * Ends the connection when the client has gone. workerd cancels the stream only when it writes to it. While its Worker has not passed the
-   * response on it aborts the signal of the request, with the compatibility flag `enable_request_signal`. Elsewhere the stream is cancelled
-   * at once, and the signal would hold the request.
+   * Ends the connection when the client has disconnected. Needed on workerd only, which cancels the stream at the next write.
+   * Before its Worker has passed on the response, it aborts the signal of the request, with the compatibility flag
+   * `enable_request_signal`. Elsewhere the stream is cancelled at once, and a listener would keep the request in memory.
    */
   watch(request: Request): void {
     if (!("WebSocketPair" in globalThis)) return;
@@ -170,12 +170,12 @@ export class EventTransport implements Transport, Writer {
   }
 
   /**
-   * Hands on what a POST carries, unless that was done before. While reading is paused, it resolves when reading goes on, so that a client
-   * with one POST at a time is held back.
+   * Handles the contents of a POST, unless it is a repeat. While reading is paused, it resolves when reading goes on, which slows
+   * down a client that sends one POST at a time.
    *
-   * @param bytes the size of the POST: one without messages counts as a message, unless it answers a ping or closes.
+   * @param bytes size of the POST. A POST without messages counts as a message, unless it answers a ping or closes.
    */
-  async receive({ sequence, frames, pong, close }: Delivered, bytes: number): Promise<Receipt> {
+  async receive({ sequence, frames, pong, close }: Post, bytes: number): Promise<Receipt> {
     const connection = this.#connection;
     if (!connection) return "gap";
     if (sequence === this.#sequence + 1) {
@@ -193,7 +193,7 @@ export class EventTransport implements Transport, Writer {
       return "repeated";
     } else if (sequence > this.#sequence) return "gap";
     await this.#pause?.over;
-    return "taken";
+    return "accepted";
   }
 
   /** A POST was too large to be read. */
@@ -209,7 +209,7 @@ export class EventTransport implements Transport, Writer {
     this.#ended(code, cut, true);
   }
 
-  /** Ends the response where it is, which the client sees as a broken one. */
+  /** Breaks off the response, which is an error for the client. */
   #abort(): void {
     this.#stream.error(new DOMException("The connection was closed", "AbortError"));
   }
@@ -218,7 +218,7 @@ export class EventTransport implements Transport, Writer {
     this.#handedOver = 0;
     this.#isWanted = true;
     if (this.#connection) this.#host.pulled?.(this.#connection);
-    // Only now: middleware may have replaced the response before, and the stream of that one is never read.
+    // Only now, because middleware may have replaced the response, and then this stream is never read.
     if (this.#acceptance) this.start();
     else this.#flush();
   }

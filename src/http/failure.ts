@@ -1,18 +1,18 @@
 import { CloseCode } from "../protocol/close.ts";
 import type { Answer } from "./request-transport.ts";
 
-/** An error as HTTP answers it. */
+/** An error as an HTTP response. */
 export interface Failure {
   readonly status: 400 | 401 | 403 | 404 | 408 | 413 | 429 | 500 | 503;
   readonly code: string;
   readonly message: string;
-  /** When the client may ask again, in ms. */
+  /** Time after which the client may try again, in ms. */
   readonly retryAfter?: number;
   /** Other fields of the error, such as `path`. */
   readonly [detail: string]: unknown;
 }
 
-/** Statuses of the codes of PROTOCOL.md §5. Those of the application are the client's fault, as far as is known. */
+/** Statuses of the codes of PROTOCOL.md §5. Any other code, such as the application's, is answered 400. */
 const STATUSES: Readonly<Record<string, Failure["status"]>> = {
   AUTH_FAILED: 401,
   AUTH_TIMEOUT: 401,
@@ -35,7 +35,7 @@ const CLOSED: Readonly<Record<number, string>> = {
 
 export const invalid = (message: string): Failure => ({ status: 400, code: "INVALID_REQUEST", message });
 
-/** The failure that an answer other than `ok` stands for. */
+/** Converts an answer other than `ok`. */
 export function failureOf(answer: Answer): Failure {
   if ("close" in answer) {
     const { code: closeCode, reason } = answer.close;

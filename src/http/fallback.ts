@@ -16,8 +16,8 @@ import { type Body, readBody } from "./read-body.ts";
 /** Options of {@link fallback}. */
 export interface FallbackOptions {
   /**
-   * Name of this node: 1 to 64 letters, digits or `_`. The `connection` parameter of each POST begins with it, so that a proxy can route
-   * by it. A POST that reaches another node is answered 409 with the name of the right one.
+   * Name of this node: 1 to 64 letters, digits or `_`. The `connection` parameter of each POST begins with it, so that a proxy
+   * can route by it. A POST that reaches another node is answered 409 with the name of the right one.
    *
    * @default a random one
    */
@@ -31,12 +31,12 @@ const MAX_BATCH = 65_536;
 const MAX_FRAMES = 8_192;
 
 /**
- * Maximum number of bodies of one connection that begin with its secret and are read at once: one, and its repeat while a proxy has not
- * given up the first. One more is read whole, whatever it begins with.
+ * Maximum number of bodies of one connection that begin with its secret and are read at once: a POST, and its repeat while a
+ * proxy still sends the first. Another one is read whole, regardless of its beginning.
  */
 const MAX_BODIES = 2;
 
-/** JSON takes up to six bytes for one of a frame (`\u0000`), and the envelope some more. */
+/** JSON takes up to six bytes for a byte of a frame (`\u0000`), and the envelope some more. */
 const maxBodyOf = (maxPayload: number): number => 6 * Math.max(maxPayload, MAX_BATCH) + 4_096;
 
 /** Whether a client may close with the code; 1005 stands for none. */
@@ -76,8 +76,9 @@ interface Open {
 type Middleware = MiddlewareHandler;
 
 /**
- * Lets clients that cannot open a WebSocket use the same route over HTTP: a GET that accepts `text/event-stream` opens a connection, whose
- * messages arrive by POST (PROTOCOL.md §8). Register it before `controller.upgrade`, which admits these clients too; other requests pass.
+ * Lets clients that cannot open a WebSocket use the same route over HTTP: a GET that accepts `text/event-stream` opens a
+ * connection, whose messages arrive by POST (PROTOCOL.md §8). Register it before `controller.upgrade`, which admits these clients
+ * too; other requests pass.
  *
  * @example
  * ```ts
@@ -173,7 +174,11 @@ class FallbackRoute {
     const start = `{"secret":"${secret}"`;
     const { text, end } = await this.#read(c.req.raw, open, connection, start);
     if (end === "refused") {
-      return tooMany(c, connection, "The connection has too many requests under way, or this one does not begin with its secret");
+      return tooMany(
+        c,
+        connection,
+        "The connection has too many requests in progress, or this one does not begin with its secret",
+      );
     }
     if (end === "late") return refuse(c, 408, "The body took too long");
     if (end === "broken") return refuse(c, 400, "The body is not whole");
@@ -192,15 +197,15 @@ class FallbackRoute {
     const receipt = await transport.receive(parsed.output, text.length);
     if (receipt === "gap") return refuse(c, 400, "The sequence has a gap");
     if (receipt === "repeated") return tooMany(c, connection, "The request was repeated too often");
-    // The answers to the messages leave first: writing the answer to the POST takes Node as long as all of them.
+    // The answers to the messages go first: writing the response to the POST takes Node as long as all of them.
     if (transport.writeNow()) await new Promise<void>(afterTurn);
     allowPage(c);
     return c.body(null, 204);
   }
 
   /**
-   * Reads a body. The first one is read whole, because its stream would cost Node as much as the rest of a small request; the others only if
-   * they begin with the secret, so that one who knows no more than the name of the connection cannot keep its client from sending.
+   * Reads a body. The first one is read whole, because its stream would cost Node as much as the rest of a small request. Others
+   * are read only if they begin with the secret, so that requests with only the name of the connection cannot block its client.
    */
   async #read(
     request: Request,
@@ -208,20 +213,20 @@ class FallbackRoute {
     { host: { deadlines, options: { timeout } } }: Connection,
     start: string,
   ): Promise<Body> {
-    const patience = { deadlines, timeout };
+    const limit = { deadlines, timeout };
     if (!open.isReading) {
       open.isReading = true;
-      return await readBody(request, open.maxBody, patience).finally(() => open.isReading = false);
+      return await readBody(request, open.maxBody, limit).finally(() => open.isReading = false);
     }
-    let [hasPlace, isOver] = [false, false];
+    let [isCounted, isOver] = [false, false];
     const allows = (text: string) => {
       if (isOver || !text.startsWith(start) || open.bodies === MAX_BODIES) return false;
       open.bodies++;
-      return hasPlace = true;
+      return isCounted = true;
     };
-    return await readBody(request, open.maxBody, patience, { length: start.length, allows }).finally(() => {
+    return await readBody(request, open.maxBody, limit, { length: start.length, allows }).finally(() => {
       isOver = true;
-      if (hasPlace) open.bodies--;
+      if (isCounted) open.bodies--;
     });
   }
 
@@ -242,7 +247,7 @@ class FallbackRoute {
   }
 }
 
-/** Statuses of a POST that no other route has taken. */
+/** Statuses of a POST that no other route has handled. */
 const UNROUTED: ReadonlySet<number> = new Set([404, 405, 426]);
 
 const MISROUTED: DescribedRefusal = [
@@ -251,7 +256,7 @@ const MISROUTED: DescribedRefusal = [
   'and give each node a name, fallback({ node: "a" })',
 ];
 
-/** Answers 429, and counts that. */
+/** Answers 429, and counts the refusal. */
 function tooMany(c: Context, { client: { handshake: { ip } }, host: { refusals } }: Connection, message: string): Response {
   const code = "REQUESTS_EXCEEDED";
   refusals.add("posts", () => [{ code, ...(ip !== null && { ip }) }, `Refused a POST of the fallback: ${message}`]);

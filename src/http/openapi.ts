@@ -13,7 +13,7 @@ export interface ChannelsOpenApiOptions {
   readonly servers?: readonly { readonly url: string; readonly [field: string]: unknown }[];
   /** Security schemes of OpenAPI, by name. A request needs one of them. @default none */
   readonly securitySchemes?: { readonly [name: string]: { readonly type: string; readonly [field: string]: unknown } };
-  /** As that of `asyncapi`: for valibot, `toJsonSchema` of `@valibot/to-json-schema`. */
+  /** As the option of `asyncapi`: for valibot, `toJsonSchema` of `@valibot/to-json-schema`. */
   readonly toJsonSchema?: ToJsonSchema;
 }
 
@@ -54,7 +54,7 @@ const json = (schema: JsonSchema): JsonSchema => ({ "application/json": { schema
 const FAILED: JsonSchema = { default: { $ref: "#/components/responses/error" } };
 
 /**
- * Describes what `channelsHttp` offers of a contract as an OpenAPI 3.1 document.
+ * Creates an OpenAPI 3.1 document of the routes that `channelsHttp` has for a contract.
  *
  * @throws {TypeError} for an entry that is no schema, and a schema that cannot be converted.
  *
@@ -67,7 +67,7 @@ const FAILED: JsonSchema = { default: { $ref: "#/components/responses/error" } }
 export function channelsOpenApi(contract: Contract, options: ChannelsOpenApiOptions): OpenApiDocument {
   const { info, path = "/channels", servers, securitySchemes, toJsonSchema } = options;
   const schemas: Record<string, JsonSchema> = {};
-  /** A schema with references becomes a component: they count from the root of the document. */
+  /** A schema with references becomes a component, because references begin at the root of the document. */
   const add = (schema: unknown, side: Side, name: string): JsonSchema => {
     if (schema === undefined) return {};
     const key = name.replaceAll(/[^A-Za-z0-9.-]/g, "_");

@@ -1,4 +1,4 @@
-/** Presents a plain request to the upgrade route, so that it admits the client as it admits a socket. */
+/** Passes a plain request to the upgrade route as a handshake, so that the same rules admit its client. */
 import type { Context } from "hono";
 import { Connections } from "../connection/connections.ts";
 import { bunRuntime } from "../runtimes/bun.ts";
@@ -8,7 +8,7 @@ import { type Acceptance, findHost, presentRequest } from "../runtimes/runtime.t
 /**
  * Runs the route with the request as an opening handshake.
  *
- * @param accept returns the response of an accepted one; `null` if the client has gone.
+ * @param accept returns the response of the accepted handshake; `null` if the client has disconnected.
  * @param route calls `controller.upgrade`.
  */
 export async function presentUpgrade<Result>(
@@ -19,7 +19,7 @@ export async function presentUpgrade<Result>(
   const { env, req: { raw } } = c;
   const ip = addressOf(c);
   let isAllowed = false;
-  // With the request, not in `env`: that belongs to the server, whose methods need it as it is.
+  // Associated with the request and not set in `env`, which may be the server itself.
   const presented = presentRequest(asUpgrade(raw), {
     connections: findHost(env)?.connections ?? new Connections(),
     runtime: {
@@ -33,7 +33,7 @@ export async function presentUpgrade<Result>(
   try {
     const result = await route();
     const { headers } = result instanceof Response ? result : c.res;
-    // A page that may connect may read why it was refused.
+    // A page of an allowed origin may read why it was refused.
     if (isAllowed && !headers.has("access-control-allow-origin")) allowOrigin(raw, headers);
     return result;
   } finally {
@@ -43,10 +43,10 @@ export async function presentUpgrade<Result>(
   }
 }
 
-/** Whether a list of subprotocols has a token, which must not stand in a URL. */
+/** Whether a list of subprotocols has a token, which must not be in a URL. */
 export const hasToken = (protocols: string): boolean => /(?:^|,)\s*bearer\./.test(protocols);
 
-/** The request as the opening handshake of RFC 6455. The parameter `protocols` is the header that a page cannot set. */
+/** The request as an opening handshake of RFC 6455. The parameter `protocols` replaces the header, which a page cannot set. */
 function asUpgrade({ url, headers: given, signal }: Request): Request {
   const target = new URL(url);
   const headers = new Headers(given);
@@ -58,7 +58,7 @@ function asUpgrade({ url, headers: given, signal }: Request): Request {
   headers.set("upgrade", "websocket");
   headers.set("connection", "Upgrade");
   headers.set("sec-websocket-version", "13");
-  headers.set("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="); // Nothing answers it.
+  headers.set("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="); // Never used.
   for (const name of ["content-length", "transfer-encoding"]) headers.delete(name); // A handshake has no body.
   if (!headers.has("origin")) {
     const origin = originOf(target, headers);
@@ -68,21 +68,21 @@ function asUpgrade({ url, headers: given, signal }: Request): Request {
 }
 
 /**
- * The origin of a request without `Origin`, from headers that no page can set: browsers send no `Origin` with a same-origin or no-CORS GET.
- * Returns `undefined` outside of a browser, and where there is neither `Sec-Fetch-Site` (absent over `http://`, and in Safari before 16.4)
- * nor `Referer`.
+ * The origin of a request without `Origin`, from headers that no page can set: browsers send no `Origin` with a same-origin or
+ * no-CORS GET. Returns `undefined` outside of a browser, and where there is neither `Sec-Fetch-Site` (absent over `http://`, and
+ * in Safari before 16.4) nor `Referer`.
  */
 function originOf(target: URL, headers: Headers): string | undefined {
   const site = headers.get("sec-fetch-site");
-  if (site === "cross-site" || site === "same-site") return "null"; // As a page that may not be named: it is refused.
+  if (site === "cross-site" || site === "same-site") return "null"; // An opaque origin, which is refused.
   if (site === "none") return undefined; // The user entered the address.
   const page = headers.get("referer") ?? "";
   if (URL.canParse(page)) return new URL(page).origin;
-  // Behind a proxy that ends TLS, only the page's address has its scheme.
+  // Behind a proxy that terminates TLS, only `Referer` has the page's scheme.
   return site === null ? undefined : `${target.protocol}//${headers.get("host") ?? target.host}`;
 }
 
-/** Where the servers of Node and Deno put the address of the client. */
+/** Where the servers of Node and Deno pass the address of the client. */
 interface ServerEnv {
   readonly incoming?: { readonly socket?: { readonly remoteAddress?: string } };
   readonly remoteAddr?: { readonly hostname?: string };
@@ -101,12 +101,12 @@ interface BunServer {
 }
 
 /**
- * On Bun, `env` with a server that finds the address of a presented request, as `getConnInfo` of Hono asks it: Bun knows its own requests
- * only. Elsewhere `env` itself, from which `getConnInfo` reads the address.
+ * On Bun, returns `env` with a server whose `requestIP` accepts the presented request, for `getConnInfo` of Hono: Bun's own
+ * accepts only requests that Bun created. Elsewhere returns `env` itself, from which `getConnInfo` reads the address.
  */
 function withAddresses(env: unknown, originalOf: (request: Request) => Request): unknown {
   if (!isBunServer(env) && !(typeof env === "object" && env !== null && "server" in env && isBunServer(env.server))) return env;
-  const server = ("server" in env ? env.server : env) as BunServer; // As just seen.
+  const server = ("server" in env ? env.server : env) as BunServer; // Checked above.
   const proxy = new Proxy(server, {
     get(target, name) {
       if (name === "requestIP") return (request: Request) => target.requestIP(originalOf(request));
@@ -120,7 +120,7 @@ function withAddresses(env: unknown, originalOf: (request: Request) => Request):
 const isBunServer = (value: unknown): value is BunServer & object =>
   "Bun" in globalThis && typeof (value as Partial<BunServer> | null | undefined)?.requestIP === "function";
 
-/** For a stream: Bun ends a response that is silent for 10 s. The heartbeat finds a dead client. */
+/** Turns off Bun's idle timeout of 10 s for a stream. The heartbeat detects dead clients. */
 export function stayOpen(env: unknown, request: Request): void {
   if (!bunRuntime(env, request)) return;
   const { server = env as BunServer, request: original = request } = env as { server?: BunServer; request?: Request }; // As `bunRuntime` has found.

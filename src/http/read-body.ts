@@ -4,50 +4,50 @@ import type { Deadlines, Timed } from "../base/clock.ts";
 export interface Body {
   readonly text: string;
   /**
-   * `large`: it has more bytes than allowed. `broken`: the client stopped sending it. `late`: it took too long. `refused`: by its start,
-   * see {@link BodyStart}.
+   * `large`: it has more bytes than allowed. `broken`: the client stopped sending it. `late`: it took too long. `refused`: by its
+   * start, see {@link BodyStart}.
    */
   readonly end: "whole" | "large" | "broken" | "late" | "refused";
 }
 
 /** Decides by the start of a body whether the rest is read. */
 export interface BodyStart {
-  /** How many characters it needs. */
+  /** Number of characters that {@link allows} needs. */
   readonly length: number;
-  /** Called with the text so far, once it is as long. `false`: nothing more is read. */
+  /** Called once with at least that many characters. `false`: nothing more is read. */
   allows(text: string): boolean;
 }
 
 /** How long to wait for a body. */
-export interface Patience {
+export interface BodyTimeout {
   readonly deadlines: Deadlines;
   /** In ms. */
   readonly timeout: number;
 }
 
-/** The body of a request as bytes, or none of it. */
+/** The body of a request as bytes; empty unless it was read whole. */
 export interface Bytes {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** As of a {@link Body}. */
+  /** See {@link Body.end}. */
   readonly end: Body["end"];
 }
 
-/** Reads the body as text, at most so many bytes and the chunk beyond them, and until its time is over. */
-export function readBody(request: Request, maxBytes: number, patience: Patience, start?: BodyStart): Promise<Body> {
+/** Reads the body as text. Stops at the chunk that exceeds `maxBytes`, and when its time is over. */
+export function readBody(request: Request, maxBytes: number, limit: BodyTimeout, start?: BodyStart): Promise<Body> {
   const body = start ? readStream(request, maxBytes, start) : read(request, maxBytes);
-  return inTime(body, { text: "", end: "late" }, patience);
+  return inTime(body, { text: "", end: "late" }, limit);
 }
 
-/** Reads the body as {@link readBody}, but as its bytes: text has neither a byte order mark nor what is no UTF-8. */
-export function readBytes(request: Request, maxBytes: number, patience: Patience): Promise<Bytes> {
-  return inTime(gather(request, maxBytes), { bytes: NONE, end: "late" }, patience);
+/** As {@link readBody}, but returns bytes: decoding to text loses a byte order mark and invalid UTF-8. */
+export function readBytes(request: Request, maxBytes: number, limit: BodyTimeout): Promise<Bytes> {
+  return inTime(gather(request, maxBytes), { bytes: NONE, end: "late" }, limit);
 }
 
 const NONE = new Uint8Array();
 
-function inTime<Result>(result: Promise<Result>, lateResult: Result, { deadlines, timeout }: Patience): Promise<Result> {
+function inTime<Result>(result: Promise<Result>, lateResult: Result, { deadlines, timeout }: BodyTimeout): Promise<Result> {
   return new Promise((resolve, reject) => {
-    // What is late is not cancelled: that would cut the connection before the answer. The server ends it after the answer.
+    // A late body is not cancelled, which would close the connection before the response. The server ends it after the response.
     const timer: Timed = { deadline: 0, heapIndex: -1, due: () => resolve(lateResult) };
     deadlines.set(timer, timeout);
     void result.then((read) => {
@@ -89,13 +89,13 @@ export function joined(chunks: readonly Uint8Array[], length: number): Uint8Arra
 }
 
 async function read(request: Request, maxBytes: number): Promise<Body> {
-  // The server holds the client to the length: no stream is needed, which costs Node as much as the rest of a small request.
+  // The server enforces the length, so no stream is needed, which costs Node as much as the rest of a small request.
   const isShort = Number(request.headers.get("content-length") ?? Infinity) <= maxBytes;
   if (!isShort) return await readStream(request, maxBytes);
   try {
     return { text: await request.text(), end: "whole" };
   } catch {
-    return { text: "", end: "broken" }; // Nobody reads the answer, and the application has made no mistake.
+    return { text: "", end: "broken" }; // The client has disconnected, which is no error of the application.
   }
 }
 
@@ -112,11 +112,11 @@ async function readStream(request: Request, maxBytes: number, start?: BodyStart)
       bytes += value.byteLength;
       text += decoder.decode(value, { stream: true });
       if (start && text.length >= start.length) {
-        if (!start.allows(text)) return { text, end: "refused" }; // Not cancelled, as what is late.
+        if (!start.allows(text)) return { text, end: "refused" }; // Not cancelled, as a late body.
         start = undefined;
       }
       if (bytes <= maxBytes) continue;
-      reader.cancel().catch(() => {}); // The client has gone, which its next answer shows.
+      reader.cancel().catch(() => {}); // Rejects if the client has disconnected.
       return { text, end: "large" };
     }
   } catch {

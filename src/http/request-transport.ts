@@ -36,7 +36,7 @@ export class RequestTransport implements Transport {
     return this.#closed;
   }
 
-  /** Sends the message, and resolves with the answer to it: its type is the same, or `server` or `auth` if it was refused unread. */
+  /** Sends the message, and resolves with its answer, whose type is the same, or `server` or `auth` if it was refused unread. */
   request(message: WebSocketMessage): Promise<Answer> {
     return new Promise((resolve) => {
       if (this.#closed) return resolve(this.#closed);

@@ -17,8 +17,8 @@ export interface Webhook {
 /** Options of {@link webhook}. */
 export interface WebhookOptions {
   /**
-   * Time that the sender's clock may differ, and that a webhook may take to arrive, in ms. One from a clock that is ahead is accepted for
-   * twice that time: `idWindow` of the channels is at least as long.
+   * Time that the sender's clock may differ, and that a webhook may take to arrive, in ms. A webhook of a clock that is ahead is
+   * accepted for up to twice that time: set `idWindow` of the channels at least as long.
    *
    * @default {300_000}
    */
@@ -46,11 +46,11 @@ type Route = Handler;
 type RequestContext = Context;
 
 /**
- * Receives webhooks that are signed as Standard Webhooks (https://www.standardwebhooks.com) with the symmetric `v1`. The sender is answered
- * 204 once the handler has returned, 401 for a signature that is not valid, 400 for a body that is not JSON in UTF-8, 408 for one too slow, and 413 for
- * one too large. What the handler throws goes to Hono's error handler, so that the sender tries again.
+ * Receives webhooks that are signed as Standard Webhooks (https://www.standardwebhooks.com) with the symmetric `v1`. The response
+ * is 204 once the handler has returned, 401 for an invalid signature, 400 for a body that is not JSON in UTF-8, 408 if it arrives
+ * too slowly, and 413 if it is too large. An error of the handler goes to Hono's error handler, so that the sender tries again.
  *
- * @param secret as the sender gives it, `whsec_…`; two while one replaces the other.
+ * @param secret as the sender shows it, `whsec_…`. Pass two during rotation.
  * @throws {TypeError} for a secret that is not base64 of at least 16 bytes, an unknown option, or a value out of range.
  *
  * @example
@@ -85,7 +85,7 @@ export function webhook(
     if (!id || !signatures || !/^\d{1,12}$/.test(timestamp)) return refuse(401, "The webhook is not signed");
     const sentAt = 1_000 * Number(timestamp);
     // Checked first: a recorded webhook that somebody replays after `tolerance` must be refused.
-    if (!(Math.abs(now() - sentAt) <= tolerance)) return refuse(401, "The webhook is too old, or of the future");
+    if (!(Math.abs(now() - sentAt) <= tolerance)) return refuse(401, "The webhook is too old, or from the future");
     // Not shared: in a Worker a timer ends with the request that has set it.
     const deadlines = new Deadlines(systemClock, (error) => consoleLogger().error(...errorRecord(error)));
     const { bytes, end } = await readBytes(c.req.raw, maxBody, { deadlines, timeout });
@@ -107,12 +107,12 @@ export function webhook(
   };
 }
 
-/** Maximum signatures that are looked at: a sender has one for each of its secrets. */
+/** Maximum number of signatures that are verified: a sender has one for each of its secrets. */
 const MAX_SIGNATURES = 8;
 
 const HMAC = { name: "HMAC", hash: "SHA-256" };
 
-/** Whether one of the signatures is of one of the secrets. */
+/** Whether one of the signatures was made with one of the secrets. */
 async function isSigned(
   signed: Uint8Array<ArrayBuffer>,
   signatures: string,
@@ -130,7 +130,7 @@ async function isSigned(
   return false;
 }
 
-/** Minimum size of a secret, in bytes: nobody guesses it. Standard Webhooks has 24 to 64. */
+/** Minimum size of a secret, in bytes. Standard Webhooks requires 24 to 64. */
 const MIN_SECRET = 16;
 
 function bytesOf(secret: unknown): Uint8Array<ArrayBuffer> {
