@@ -65,7 +65,8 @@ export { createWebSocketController, getWebSocketController } from "./src/control
 export type { BroadcastFilter, BroadcastResult } from "./src/delivery/broadcast.ts";
 export type { WebSocketEvents } from "./src/application/events.ts";
 export type { Answer, HandlerContext, ReadableStreamOf, Streamed } from "./src/application/call.ts";
-export type { Declared, Handler, Middleware, MiddlewareContext } from "./src/application/handlers.ts";
+export type { Declared, Handler } from "./src/application/handlers.ts";
+export type { Middleware, MiddlewareContext } from "./src/application/middleware.ts";
 export {
   type JwtAuthenticator,
   jwtAuthenticator,

@@ -167,7 +167,7 @@ function copyOf(state: AuthenticationState): AuthenticationState {
 
 const secondsSince = (expiresAt: number, now: number): number => Math.ceil(now / 1000 - expiresAt);
 
-/** The attempt, as listeners and the log may see it. @param cause passed to `refuse` */
+/** Returns the attempt without secrets, for listeners and the log. @param cause passed to `refuse` */
 function shown(attempt: Attempt, cause: unknown, credentials: Credentials): Attempt {
   if (attempt.outcome === "failed") return asRefusal(attempt.error, credentials);
   if (attempt.outcome !== "refused" || cause === undefined) return attempt;
@@ -186,17 +186,17 @@ function causeOf(error: unknown): unknown {
   try {
     return (error as Error).cause; // `WebSocketError.from` has accepted it.
   } catch {
-    return new Error("Cannot read why it was refused"); // The getter of `cause` throws.
+    return new Error("Cannot read the cause of the refusal"); // Its getter threw.
   }
 }
 
-/** {@link withoutSecrets}, safe for values whose getters throw. */
+/** Applies {@link withoutSecrets}, also to values whose getters throw. */
 function showable(error: unknown, { source: _source, ...credentials }: Credentials): unknown {
   try {
     const secrets = Object.values(credentials).filter((secret) => typeof secret === "string");
     return isTokenRefusal(error) ? error : withoutSecrets(error, secrets);
   } catch {
-    return new Error("Cannot authenticate: what was thrown cannot be shown"); // A getter throws.
+    return new Error("Cannot authenticate: the error cannot be shown, because reading it throws");
   }
 }
 
@@ -221,9 +221,9 @@ function faultOf(state: unknown): string | null {
 function idFault(key: string, id: unknown): string | null {
   if (id === null) return null;
   if (typeof id !== "string" || id === "") return `accountability.${key} must be a non-empty string or null`;
-  // The JSON of PostgreSQL holds neither.
+  // PostgreSQL stores neither in JSON.
   if (id.includes("\u0000") || !id.isWellFormed()) {
-    return `accountability.${key} must have no NUL and no half of a surrogate pair`;
+    return `accountability.${key} must have no NUL and no lone surrogate`;
   }
   return exceedsBytes(id, MAX_ID_BYTES) ? `accountability.${key} must be at most ${MAX_ID_BYTES} bytes long` : null;
 }

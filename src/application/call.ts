@@ -4,30 +4,32 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { CheckedSchema } from "./schema.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** The argument of a handler. `C` is the contract of the controller, `Input` an item of the input, if the request declares one. */
+/**
+ * The argument of a handler. `C` is the contract of the controller, `Input` an item of the input, if the request declares one.
+ */
 export interface HandlerContext<Payload, C = Contract, Input = never> {
   /** The client that sent the message. */
   readonly client: WebSocketClient<C>;
   /** The output of the schema, with `type` and `uid` of the message. */
   readonly message: Payload & { type: string; uid?: MessageUid };
   /**
-   * Aborts when the answer is no longer wanted: the client cancels the request or disconnects, its user or role changes, it does not read
-   * the stream, or the node drains and ends the stream. Pass it on to `fetch` and the like.
+   * Aborts when the answer is no longer wanted: the client cancels the request or disconnects, its user or role changes, it does
+   * not read the stream, or the node drains and ends the stream. Pass it on to `fetch` and the like.
    */
   readonly signal: AbortSignal;
   /**
-   * What the client sends after the message: the output of the schema `stream.input` of the request, item by item. The client sends
-   * more as you read. A `break` asks it to stop. Absent if the request declares no input.
+   * The items that the client sends after the message, as the schema `stream.input` of the request outputs them. The client sends
+   * more as you read, and stops after a `break`. Absent if the request declares no input.
    *
-   * @throws {WebSocketError} INVALID_PAYLOAD for an item that the schema refuses; the client's code if its input fails; the reason of
-   * `signal` once that aborts.
+   * @throws {WebSocketError} INVALID_PAYLOAD for an item that the schema refuses; the client's code if its input fails; the
+   * reason of `signal` once that aborts.
    */
   readonly input: [Input] extends [never] ? undefined : AsyncIterable<Input>;
 }
 
 /** A `ReadableStream` of any runtime. */
 export interface ReadableStreamOf<Item> {
-  /** Locks the stream, and returns what reads it. */
+  /** Locks the stream, and returns its reader. */
   getReader(): {
     /** Reads the next item. */
     read(): Promise<{ done: boolean; value?: Item | undefined }>;
@@ -36,12 +38,14 @@ export interface ReadableStreamOf<Item> {
   };
 }
 
-/** What a handler returns to answer in parts. Each item is sent as one message; the value that a generator returns ends the stream. */
+/**
+ * The stream that a handler may return. Each item is sent as one message; the value that a generator returns is sent at the end.
+ */
 export type Streamed<Item, Reply = unknown> =
   | AsyncGenerator<Item, Reply>
   | (undefined extends Reply ? AsyncIterable<Item> | ReadableStreamOf<Item> : never);
 
-/** What a handler returns: the reply, or a stream if the request declares items. Nothing is declared without a contract. */
+/** What a handler returns: the reply, or a stream if the request declares items. Without a contract, anything. */
 export type Answer<Reply, Item> = [Item] extends [never] ? Reply | Promise<Reply>
   : unknown extends Reply & Item ? unknown
   :
@@ -49,16 +53,16 @@ export type Answer<Reply, Item> = [Item] extends [never] ? Reply | Promise<Reply
     | Promise<Streamed<Item, Reply>>
     | (unknown extends Reply ? never : Reply | Promise<Reply>);
 
-/** A value that is sent in parts, whatever the type of its items. */
+/** A value that is sent as a stream, with items of any type. */
 export type Streamable = AsyncIterable<unknown> | ReadableStreamOf<unknown>;
 
-/** What a call needs from its controller: it aborts calls, opens their input, and sends answers in parts. */
+/** What a call needs from its controller, which aborts calls, opens their input, and sends streams. */
 export interface CallHost {
-  /** Aborts the call when it is no longer wanted, until {@link unregister}. */
+  /** Watches the call until {@link unregister}, and aborts it when its answer is no longer wanted. */
   register(call: Call): void;
   /** Opens the input of the call, until {@link unregister}. @throws {WebSocketError} if the client may not send it. */
   open(call: Call, schema: CheckedSchema): AsyncIterable<unknown>;
-  /** Stops watching the call, because it is answered. */
+  /** Stops watching a call that is answered. */
   unregister(call: Call): void;
   /** Sends the items. Settles with the result when all are sent, or with the error to answer. */
   stream(call: Call, source: Streamable): Promise<unknown>;
@@ -69,7 +73,7 @@ export interface CallHost {
   control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean;
 }
 
-// Functions, not methods: the application holds the call as the context of its handler.
+// Functions and not methods, because the application receives the call as the context of its handler.
 
 /** Returns the message of the call, as received. */
 export let requestOf: (call: Call) => WebSocketMessage;
@@ -77,7 +81,7 @@ export let requestOf: (call: Call) => WebSocketMessage;
 export let reasonOf: (call: Call) => unknown;
 /** Opens the input, and calls the handler. */
 export let runCall: (call: Call) => unknown;
-/** Registers the call, so that it is aborted when it is no longer wanted. */
+/** Registers the call, so that it is aborted when its answer is no longer wanted. */
 export let registerCall: (call: Call) => void;
 /** Unregisters an answered call: nothing aborts it any more. */
 export let unregisterCall: (call: Call) => void;
@@ -124,7 +128,7 @@ export class Call implements HandlerContext<object> {
   }
 
   get input(): undefined {
-    return this.#input as undefined; // The type of a handler says so if its request declares an input.
+    return this.#input as undefined; // `HandlerContext` has the type of an input.
   }
 
   // Created when it is read: an AbortController takes 1 µs, and most handlers need none.
@@ -167,11 +171,11 @@ export function isAbort(call: Call, error: unknown): boolean {
   try {
     return error === reason || error instanceof Error && error.name === "AbortError";
   } catch {
-    return false; // A trap of a Proxy throws.
+    return false; // A trap of a Proxy threw.
   }
 }
 
-/** Whether the value is sent in parts. @throws what a trap of a Proxy throws. */
+/** Whether the value is sent as a stream. @throws what a trap of a Proxy throws. */
 export function isStreamable(value: unknown): value is Streamable {
   return typeof value === "object" && value !== null && Symbol.asyncIterator in value;
 }

@@ -22,7 +22,7 @@ export interface RequestDeclaration<Payload extends object = object, Reply = unk
 /** A schema that the server runs. */
 type RunSchema = PayloadSchema<unknown, unknown>;
 
-/** @internal Whether it may be declared, as `ChannelPattern` decides. @param Params the parameters before */
+/** @internal Whether the channel name may be declared, as `ChannelPattern` decides. @param Params its parameters so far */
 type IsChannel<Name extends string, Params extends string = never> = Name extends `${infer Head}{${infer Param}}${infer Rest}`
   ? [Param] extends [Params] ? false
   : [Head extends "" ? true : IsName<Head>, IsParam<Param>] extends [true, true]
@@ -40,12 +40,12 @@ type IsParam<Param extends string> = Param extends `${infer First}${infer Rest}`
 /** @internal The declared name, without the names of its parameters. */
 type ShapeOf<Name extends string> = Name extends `${infer Head}{${string}}${infer Rest}` ? `${Head}{}${ShapeOf<Rest>}` : Name;
 
-/** @internal Other declared names that stand for the same channels. */
+/** @internal Other declared names that match the same channels. */
 type SameShape<Name extends string, Others extends string> = Name extends `${string}{${string}`
   ? { [Other in Exclude<Others, Name>]: ShapeOf<Other> extends ShapeOf<Name> ? Other : never }[Exclude<Others, Name>]
   : never;
 
-/** @internal Whether it has 1 to 64 characters. */
+/** @internal Whether the name has 1 to 64 characters. */
 type IsShort<Name extends string> = Name extends "" ? false : Rest16<Rest16<Rest16<Rest16<Name>>>> extends "" ? true : false;
 
 /** @internal What follows the first 16 characters. */
@@ -54,30 +54,30 @@ type Rest16<Name extends string> = Rest4<Rest4<Rest4<Rest4<Name>>>>;
 /** @internal */
 type Rest4<Name extends string> = Name extends `${infer _A}${infer _B}${infer _C}${infer _D}${infer Rest}` ? Rest : "";
 
-/** @internal Message types of the protocol; those of channels may be handled by an application that has none. */
+/** @internal Message types of the protocol. Without channels, an application may handle their types itself. */
 type ReservedRequest<D> =
   | ("auth" | "ping" | "pong" | "stream.credit" | "stream.cancel" | "stream.input" | "stream.end")
   | (D extends { readonly channels: unknown } ? "subscribe" | "unsubscribe" | "publish" : never);
 
-/** @internal Messages that the client does not pass on. */
+/** @internal Message types that the client handles itself. */
 type ReservedMessage = "auth" | "ping" | "pong" | "subscription" | "presence";
 
-/** @internal Whether it declares the items of the answer, those of the input, or both. */
+/** @internal Whether `stream` declares the items of the answer, those of the input, or both. */
 type IsStream<S> = [keyof S] extends [never] ? false
   : S extends { readonly [Key in keyof S]: Key extends "input" | "output" ? RunSchema : never } ? true
   : false;
 
-/** @internal Why a request, a question or a message cannot have the type; else what it is checked to be. */
+/** @internal `Checked`; an error message as a type if a request, a question or a message cannot have the type. */
 type CheckedType<What extends string, Type extends string, Reserved, Checked> = Type extends Reserved
   ? `Cannot declare the ${What} "${Type}": the protocol uses this name, choose another`
   : IsShort<Type> extends false ? `Cannot declare the ${What} "${Type}": a name has 1 to 64 characters`
   : Checked;
 
-/** @internal The entry, or why what it sends cannot be sent. */
+/** @internal The entry; an error message as a type if its values cannot be sent as JSON. */
 type Sent<What extends string, Path extends string, T, Entry> = [JsonFault<T, Path>] extends [never] ? Entry
   : `Cannot declare ${What}: ${JsonFault<T, Path>}`;
 
-/** @internal Fields of a payload that the protocol sets, beside which it would be lost. */
+/** @internal Fields of a payload that the protocol overwrites. */
 type EnvelopeField<Payload> = Payload extends unknown
   ? keyof { [Field in keyof Payload as Field extends "type" | "uid" ? Field : never]: true }
   : never;
@@ -141,7 +141,7 @@ type CheckedName<Name extends string, Channels> = IsChannel<Name> extends false
   : [SameShape<Name, keyof Channels & string>] extends [never] ? CheckedChannel<Name, Channels[Name & keyof Channels]>
   : `Cannot declare the channel "${Name}": "${SameShape<Name, keyof Channels & string>}" has the same names, remove one`;
 
-/** The declaration itself. The type of an invalid entry is a text that says what is wrong. */
+/** The declaration itself. An invalid entry has an error message as its type. */
 export type CheckedContract<D> = {
   readonly [Key in keyof D]: Key extends "requests" ? {
       readonly [Type in keyof D[Key] & string]: CheckedType<

@@ -3,15 +3,15 @@ import type { HandlerContext } from "./call.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 
-/** The schema of a request that declares no payload: it outputs an empty object. */
-export const NOTHING: v.ObjectSchema<Record<never, never>, undefined> = v.object({});
+/** The schema of a request that declares no payload. It outputs an empty object. */
+export const NO_PAYLOAD: v.ObjectSchema<Record<never, never>, undefined> = v.object({});
 
 /**
- * Whether the schema is a bare `v.object` without `type` and `uid`: it outputs a new object of the declared fields. A pipe,
- * fallback or cache, recognised by its additional fields, may output anything, even the same object each time.
+ * Whether the schema is a bare `v.object` without `type` and `uid`, which outputs a new object of the declared fields. A pipe,
+ * fallback or cache, which has additional fields, may output anything, even the same object each time.
  */
 export function isPlainSchema(schema: object): boolean {
-  if (!("reference" in schema) || schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NOTHING))) {
+  if (!("reference" in schema) || schema.reference !== v.object || Object.keys(schema).some((key) => !(key in NO_PAYLOAD))) {
     return false;
   }
   const entries = "entries" in schema ? schema.entries : undefined;
@@ -33,7 +33,7 @@ export function payloadOf(message: WebSocketMessage): Record<string, unknown> {
   return payload;
 }
 
-/** Adds `type` and `uid` to the output of a plain schema, which nothing else refers to. */
+/** Adds `type` and `uid` to the output of a plain schema. No copy is needed, because nothing else refers to that object. */
 export function intoEnvelope(output: object, { type, uid }: WebSocketMessage): HandlerContext<object>["message"] {
   const message = output as HandlerContext<object>["message"]; // Complete after the next line.
   message.type = type;
@@ -58,7 +58,8 @@ export function withEnvelope(output: object, { type, uid }: WebSocketMessage): H
 }
 
 /**
- * `type` and `uid` to answer an error with. A listener or middleware may have added a getter that throws, or changed the `type`.
+ * Reads `type` and `uid` for an error that answers the message. Never throws, although a listener or middleware may have added a
+ * getter that does, or changed the `type`.
  */
 export function envelopeOf(message: WebSocketMessage): Pick<WebSocketMessage, "type" | "uid"> {
   try {

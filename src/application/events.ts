@@ -22,7 +22,7 @@ export type WebSocketEvents<C = Contract> = {
   /** An `auth` message was accepted. */
   "auth.success": { client: WebSocketClient<C> };
   /**
-   * Credentials were refused, or none arrived in time. `client` is absent before it is admitted. `error` was sent to the client;
+   * Credentials were refused, or none arrived in time. `client` is absent at the upgrade. `error` was sent to the client;
    * `cause` is for the application only: a `TokenRefusal` of `jwtAuthenticator`, or what `authenticate` passed to `refuse`.
    */
   "auth.failure": { client?: WebSocketClient<C>; error: WebSocketError; cause?: unknown };

@@ -16,29 +16,33 @@ export interface Extension extends Pick<EngineHost, "published" | "gap" | "prese
   maxSubscriptions(): number;
   /** The histories that the engine must be able to keep. */
   readonly histories: readonly HistoryOptions[];
-  /** Called once, with the option `contract`, before the extension is installed. @throws {TypeError} for a schema that cannot be run. */
+  /**
+   * Called once, with the option `contract`, before the extension is installed.
+   *
+   * @throws {TypeError} for a schema that cannot be run.
+   */
   declare(contract: Contract): void;
   handle(client: WebSocketClient, message: WebSocketMessage): void;
   /** The client was admitted, or its user, role or other rights have changed. */
   admitted(client: WebSocketClient): void;
   /** The client was restored from hibernation, admitted or with expired credentials. */
   restored(client: WebSocketClient): void;
-  /** A slow client, for which messages were dropped, has room again. */
+  /** The buffer of a slow client, for which messages were dropped, has room again. */
   readable(client: WebSocketClient): void;
-  /** The client must not be sent anything: its credentials have expired, or it is closing. */
+  /** Nothing may be sent to the client: its credentials have expired, or it is closing. */
   suspended(client: WebSocketClient): void;
   /** @param mayReturn whether the client may reconnect. */
   closed(client: WebSocketClient, mayReturn: boolean): void;
   /** Whether the client has publications without an answer. */
   isBusy(client: WebSocketClient): boolean;
-  /** Resolves when no client has a subscription and no member is in its grace period; at once if there are no other nodes to see that. */
+  /** Resolves when no client has a subscription and no member is in its grace period; at once if there are no other nodes. */
   settled(): Promise<void>;
-  /** How long {@link settled} can take after the last client has gone, in ms. */
+  /** How long {@link settled} can take after the last client has disconnected, in ms. */
   grace(): number;
   /** Number of the client's subscriptions. */
   subscriptionsOf(client: WebSocketClient): number;
-  /** Whether the broker that {@link settled} needs is away. */
-  isAway(): boolean;
+  /** Whether the broker that {@link settled} needs is unavailable. */
+  isBrokerUnavailable(): boolean;
   /** The positions of the client's subscriptions for a `pong`, if any. */
   positions(client: WebSocketClient): Record<string, Position> | undefined;
   /** Counts open channels and subscriptions. */

@@ -14,8 +14,8 @@ import {
 } from "./call.ts";
 import type { RequestDeclaration } from "./contract.ts";
 import type { Contract } from "../protocol/contract-types.ts";
-import { Downstream, type LostFailure } from "./downstream.ts";
-import { envelopeOf, errorFor, intoEnvelope, isPlainSchema, NOTHING, payloadOf, withEnvelope } from "./envelope.ts";
+import { envelopeOf, errorFor, intoEnvelope, isPlainSchema, NO_PAYLOAD, payloadOf, withEnvelope } from "./envelope.ts";
+import { type Middleware, MiddlewareChain } from "./middleware.ts";
 import { isOnce, type Once, type OnceHost } from "./once.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { guard, isThenable } from "../base/guard.ts";
@@ -28,37 +28,19 @@ import { connectionOf, sendAnswer, type WebSocketClient } from "./websocket-clie
 
 /**
  * Answers one message type. The value it returns or resolves with is sent as `data` of the answer. An async generator, an
- * `AsyncIterable` or a `ReadableStream` is sent in parts.
+ * `AsyncIterable` or a `ReadableStream` is sent as a stream.
  */
 export type Handler<Payload, Reply = unknown, C = Contract, Item = unknown, Input = never> = (
   context: HandlerContext<Payload, C, NoInfer<Input>>,
 ) => Answer<NoInfer<Reply>, NoInfer<Item>>;
 
 /**
- * Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply, the items and the input.
+ * Declares a message type: the schema of its payload, or a request of a contract, which also declares the reply, the items and
+ * the input.
  */
 export type Declared<Payload extends object, Reply = unknown, Item = unknown, Input = unknown> =
   | PayloadSchema<unknown, Payload>
   | RequestDeclaration<Payload, Reply, Item, Input>;
-
-/** The argument of a middleware. */
-export interface MiddlewareContext {
-  /** The client that sent the message. */
-  readonly client: WebSocketClient;
-  /** The message as received, or as the previous middleware passed it to `next`. */
-  readonly message: WebSocketMessage;
-}
-
-/**
- * Runs around every inbound message except `auth`, `ping` and `pong`. Call `next()` to pass the message on, or `next(other)` to
- * pass on another one; without the call the message goes no further. `next` resolves when the handler is done and rejects with
- * the error of a later middleware.
- *
- * Return or await its promise. An unhandled rejection of it, or of its `then`, `catch` and `finally`, is answered and reported as
- * if the middleware had thrown. Any other promise, of an async function that is not awaited or of `Promise.all`, is not covered:
- * its rejection ends a Node or Deno process.
- */
-export type Middleware = (context: MiddlewareContext, next: (message?: WebSocketMessage) => Promise<void>) => unknown;
 
 /** What the handlers need from their controller. */
 export interface HandlersHost {
@@ -67,7 +49,7 @@ export interface HandlersHost {
   /** Reports an error of a handler or a middleware. */
   report(error: unknown, client: WebSocketClient): void;
   readonly observed: Observed;
-  /** Aborts calls, and sends the answers that come in parts. */
+  /** Aborts calls, and sends streams. */
   readonly calls: CallHost;
   /** Answers repeats of idempotent requests. Absent: each is handled. */
   readonly once?: Once | undefined;
@@ -99,7 +81,7 @@ const RESERVED = new Set(["auth", "ping", "pong", ...STREAM_TYPES]);
 export class Handlers {
   readonly #handlers = new Map<string, Registered>();
   readonly #extensions = new Map<string, ExtensionHandler>();
-  readonly #middleware: Middleware[] = [];
+  readonly #middleware = new MiddlewareChain();
   readonly running: Running = new Running();
   /** Set by `#call` while an idempotent request is looked up, before its handler starts. */
   #entered: Promise<void> | undefined;
@@ -117,7 +99,7 @@ export class Handlers {
     if (this.#handlers.has(type) || this.#extensions.has(type)) {
       throw new TypeError(`Cannot handle "${type}": it has a handler already`);
     }
-    const schema = isRequest(declared) ? declared.payload ?? NOTHING : declared;
+    const schema = isRequest(declared) ? declared.payload ?? NO_PAYLOAD : declared;
     const checked = checkSchema(schema);
     if (!checked) {
       throw new TypeError(
@@ -138,17 +120,19 @@ export class Handlers {
   /** Passes messages of these types to an extension, unvalidated and after the listeners. The handler must not throw. */
   reserve(types: readonly string[], handler: ExtensionHandler): void {
     for (const type of types) {
-      if (this.#handlers.has(type)) throw new TypeError(`Cannot take "${type}": it has a handler already`);
+      if (this.#handlers.has(type)) throw new TypeError(`Cannot reserve "${type}": it has a handler already`);
     }
     for (const type of types) this.#extensions.set(type, handler);
   }
 
   use(middleware: Middleware): void {
-    if (typeof middleware !== "function") throw new TypeError("Cannot use the middleware: it must be a function");
-    this.#middleware.push(middleware);
+    this.#middleware.add(middleware);
   }
 
-  /** Handles a message of {@link STREAM_TYPES}. Returns whether it is a credit that the server asked for, or the first cancellation. */
+  /**
+   * Handles a message of {@link STREAM_TYPES}. Returns whether it is a credit that the server asked for, or the first
+   * cancellation.
+   */
   control(client: WebSocketClient, message: WebSocketMessage, bytes: number): boolean {
     return this.#host.calls.control(client, message, bytes);
   }
@@ -159,7 +143,7 @@ export class Handlers {
    */
   dispatch(client: WebSocketClient, message: WebSocketMessage): Promise<void> | undefined {
     if (this.running.refuses(client, message)) return undefined;
-    if (this.#middleware.length === 0) {
+    if (this.#middleware.isEmpty) {
       const call = this.#validate(client, message);
       if (isThenable(call)) return call.then((validated) => (void this.#call(validated), this.#takeEntered()));
       void this.#call(call);
@@ -178,58 +162,25 @@ export class Handlers {
       (failures ??= new Set()).add(error);
       this.#answerError(error, client, message);
     };
-    void this.#run(0, client, message, enter, fail).catch(fail).then(enter);
-    if (entered) return undefined;
-    return new Promise((done) => resolve = done);
-  }
-
-  async #run(
-    index: number,
-    client: WebSocketClient,
-    message: WebSocketMessage,
-    enter: () => void,
-    fail: (error: unknown) => void,
-  ): Promise<void> {
-    if (index > 0) {
-      // While the previous middleware awaited, the client may have left or its credentials may have expired.
-      const connection = connectionOf(client);
-      while (connection.revalidating) await connection.revalidating;
-      if (connection.isSuspended) return connection.refuseMessage(message.uid);
-    }
-    const middleware = this.#middleware[index];
-    if (!middleware) {
-      const call = this.#validate(client, message);
-      const done = this.#call(isThenable(call) ? await call : call);
+    const start = (call: Call | undefined) => {
+      const done = this.#call(call);
       const entered = this.#takeEntered();
       if (entered) void entered.then(enter);
       else enter();
       return done;
-    }
-    let rest: Downstream | undefined;
-    let done = false;
-    const lost: LostFailure[] = [];
-    const lose = (failure: LostFailure) => {
-      // Until the middleware is done it may still handle the rejection.
-      if (!done) lost.push(failure);
-      else if (!failure.promise.observed) fail(failure.error);
     };
-    try {
-      await middleware({ client, message }, (replacement = message) => {
-        if (rest) throw new Error("Cannot call next() twice in one middleware");
-        if (typeof replacement?.type !== "string") {
-          throw new TypeError("Cannot hand the message on: it must be an object with a type");
-        }
-        return rest = Downstream.of(this.#run(index + 1, client, replacement, enter, fail), lose);
-      });
-    } finally {
-      done = true;
-      lost.forEach(lose);
-    }
-    // A middleware that ignored the promise of next() must not hide its error.
-    if (rest && !rest.observed) await rest;
+    const handle = (message: WebSocketMessage) => {
+      const call = this.#validate(client, message);
+      return isThenable(call) ? call.then(start) : start(call);
+    };
+    void this.#middleware.run(client, message, { handle, fail }).catch(fail).then(enter);
+    if (entered) return undefined;
+    return new Promise((done) => resolve = done);
   }
 
-  /** Calls the listeners and validates the payload for the handler. A promise only of an asynchronous schema; it never rejects. */
+  /**
+   * Calls the listeners and validates the payload. Returns a promise only for an asynchronous schema. Never throws or rejects.
+   */
   #validate(client: WebSocketClient, message: WebSocketMessage): Call | undefined | Promise<Call | undefined> {
     const hasListener = this.#host.emit(client, message);
     // Everything below may throw: a listener may have defined a getter on the message.
@@ -241,7 +192,7 @@ export class Handlers {
       if (!registered) {
         if (extension) extension(client, message);
         else if (!hasListener) {
-          client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing here takes "${message.type}"`).toMessage());
+          client.send(errorFor(message, "UNSUPPORTED_TYPE", `Nothing handles the type "${message.type}"`).toMessage());
         }
         return undefined;
       }
@@ -273,7 +224,7 @@ export class Handlers {
     return undefined;
   }
 
-  /** Answers a message that did not pass its schema. */
+  /** Creates the call of the handler, or answers a message that did not pass its schema. */
   #callOf(
     { handler, isPlain, input }: Registered,
     client: WebSocketClient,
@@ -286,7 +237,7 @@ export class Handlers {
       client.send(errorFor(request, "INVALID_PAYLOAD", where, path === "" ? undefined : { path }).toMessage());
       return undefined;
     }
-    const output = parsed.output as object; // The type of `handle` demands it.
+    const output = parsed.output as object; // By the type of `handle`.
     const message = isPlain ? intoEnvelope(output, request) : withEnvelope(output, request);
     return new Call(handler, client, message, request, this.#host.calls, input);
   }
@@ -321,7 +272,7 @@ export class Handlers {
     }
   }
 
-  /** Sends what the handler returned: at once, or in parts. */
+  /** Sends what the handler returned: a reply, or a stream. */
   #answer(call: Call, data: unknown): Promise<void> | undefined {
     if (isStreamable(data)) {
       registerCall(call);
@@ -360,23 +311,23 @@ export class Handlers {
     const request = envelopeOf(message);
     const shown = WebSocketError.from(error);
     if (shown) return sendAnswer(client, shown.withUid(request.uid).toMessage());
-    // The error itself may hold internals: it goes to the log only.
+    // The error itself may contain internals, so it goes to the log only.
     sendAnswer(client, errorFor(request, "INTERNAL_ERROR", "Something went wrong").toMessage());
     this.#host.report(error, client);
   }
 }
 
-/** Calls the handler, by way of the observer if there is one. */
+/** Calls the handler, through the observer if there is one. */
 function observed(observer: Observer | undefined, call: Call, run: (call: Call) => unknown): unknown {
   return observer?.handle ? observer.handle(requestOf(call), call.client, () => run(call)) : run(call);
 }
 
-/** Calls the handler of an idempotent request, whose answer is kept whole. */
+/** Calls the handler of an idempotent request, whose answer must be a single reply. */
 async function runWhole(call: Call): Promise<unknown> {
   const result = await runCall(call);
   if (!isStreamable(result)) return result;
   const { type } = requestOf(call);
-  // Closes what the stream reads from.
+  // Closes the source of the stream.
   guard(() => "getReader" in result ? result.getReader().cancel() : result[Symbol.asyncIterator]().return?.(), () => {});
   throw new WebSocketError(type, "INVALID_PAYLOAD", "Cannot stream the answer to an idempotent request: send it without .once", {
     details: { path: "uid" },

@@ -10,7 +10,7 @@ export interface RemoteKeysOptions {
 
 /** Age up to which keys are used without another fetch, in ms. */
 const FRESH = 600_000;
-/** Minimum time between two fetches, failed ones included, in ms: invented key ids must not flood the key server. */
+/** Minimum time between two fetches, including failed ones, in ms: tokens with made-up key ids must not flood the key server. */
 const COOLDOWN = 30_000;
 /** Extra time after the timeout before a pending fetch counts as dead, in ms. */
 const GRACE = 1_000;
@@ -46,8 +46,8 @@ export class RemoteKeys {
    * the cached keys are older than `maxAge`.
    */
   async find(kid: string): Promise<VerificationKey[]> {
-    const isHeld = this.#keys.some((key) => key.kid === kid);
-    if (!isHeld || this.#age > Math.min(FRESH, this.#maxAge)) await this.#refresh();
+    const isCached = this.#keys.some((key) => key.kid === kid);
+    if (!isCached || this.#age > Math.min(FRESH, this.#maxAge)) await this.#refresh();
     if (this.#age > this.#maxAge) throw this.#failure ?? new Error("Cannot fetch the keys: no answer");
     return this.#keys.filter((key) => key.kid === kid);
   }
@@ -61,7 +61,7 @@ export class RemoteKeys {
     const pending = this.#pending;
     if (pending) {
       if (await settlesWithin(this.#timeout + GRACE, pending)) return;
-      // On Workers a fetch dies with the request or object that started it, and its promise never settles.
+      // On Workers a fetch ends with the request or object that started it, and its promise never settles.
       if (this.#pending === pending) {
         this.#pending = undefined;
         this.#triedAt = -Infinity;

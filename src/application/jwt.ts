@@ -140,7 +140,7 @@ function checkOptions(options: JwtAuthenticatorOptions): void {
     if (algorithms !== undefined && !(Array.isArray(algorithms) && algorithms.length > 0)) {
       refuse(`algorithms must be a list of ${names}`);
     }
-    if (!(algorithms ?? []).every((name) => ASYMMETRIC_ALGORITHMS.has(name))) refuse(`algorithms may have ${names}`);
+    if (!(algorithms ?? []).every((name) => ASYMMETRIC_ALGORITHMS.has(name))) refuse(`algorithms may contain only ${names}`);
   }
   if (keys !== undefined && !(Array.isArray(keys) && keys.length > 0)) refuse("keys must be a list of JSON Web Keys");
   if (jwksUri !== undefined && !isHttpUrl(jwksUri)) {
@@ -229,12 +229,12 @@ function signatureVerifier(options: JwtAuthenticatorOptions): SignatureVerifier 
     const remote = new RemoteKeys(jwksUri, algorithms, jwksMaxAge === undefined ? {} : { maxAge: jwksMaxAge });
     return keyVerifier((kid) => remote.find(kid), algorithms);
   }
-  const held = (keys ?? []).map((jwk, index) => {
+  const listed = (keys ?? []).map((jwk, index) => {
     const key = VerificationKey.read(jwk, algorithms);
     if (typeof key === "string") throw new TypeError(`Cannot verify tokens: keys[${index}] must not be used, ${key}`);
     return key;
   });
-  return keyVerifier((kid) => held.filter((key) => key.kid === kid), algorithms);
+  return keyVerifier((kid) => listed.filter((key) => key.kid === kid), algorithms);
 }
 
 function secretVerifier(secrets: readonly string[], algorithm: SymmetricAlgorithm): SignatureVerifier {
@@ -292,7 +292,7 @@ function stateOf(payload: Token["payload"], options: JwtAuthenticatorOptions): A
   }
   const { exp, nbf = -Infinity, iat = -Infinity } = times;
   const now = Date.now() / 1000;
-  if (exp === undefined && requireExpiry) return new TokenRefusal("expiry", "The token has no exp, so that it would never end");
+  if (exp === undefined && requireExpiry) return new TokenRefusal("expiry", "The token has no exp, so it would never expire");
   if (exp !== undefined && exp + clockTolerance <= now) return new TokenRefusal("expired", `The token expired at ${time(exp)}`);
   const start = Math.max(nbf, iat);
   if (start - clockTolerance > now) return new TokenRefusal("not-yet-valid", `The token is not valid before ${time(start)}`);
@@ -303,7 +303,7 @@ function stateOf(payload: Token["payload"], options: JwtAuthenticatorOptions): A
     return new TokenRefusal("audience", `The token's aud is ${quote(payload.aud)}, not ${quote(audience)}`);
   }
   const user = idOf(payload[userClaim]);
-  if (user === null) return new TokenRefusal("user", `The token has no user: its claim ${quote(userClaim)} is no id`);
+  if (user === null) return new TokenRefusal("user", `The token has no user: its claim ${quote(userClaim)} is not an id`);
   return {
     accountability: { user, role: idOf(payload[roleClaim]) },
     expires_at: exp === undefined ? null : exp + clockTolerance,

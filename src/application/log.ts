@@ -12,7 +12,7 @@ import type { WebSocketClient } from "./websocket-client.ts";
  * - `noroshi.auth.refused`: an `auth` message was refused, or did not come in time (`warn`)
  * - `noroshi.history.unsaved`: a Durable Object has no storage for channels (`warn`)
  * - `noroshi.socket.unhandled`: Bun opened a socket of another library without its handler (`warn`)
- * - `noroshi.error`: an error that no `error` listener has taken (`error`)
+ * - `noroshi.error`: an error without an `error` listener (`error`)
  */
 export type LogEvent =
   | "noroshi.upgrade.refused"
@@ -40,7 +40,7 @@ export interface LogRecord {
   event: LogEvent;
   /** Why it was refused, as in `controller.stats().refused`. */
   reason?: RefusalReason;
-  /** The error code that the client was sent, or of the error. */
+  /** The code that was sent to the client, or the code of the error. */
   code?: string;
   /** The client's address. */
   ip?: string;
@@ -54,15 +54,15 @@ export interface LogRecord {
   limit?: number;
   /** The `uid` of the client. */
   client?: string;
-  /** What has failed. */
+  /** The error that is logged. */
   error?: LoggedError;
-  /** Number of records of this kind that were left out since the last one. */
+  /** Number of records of this kind that were suppressed since the last one. */
   suppressed?: number;
 }
 
 /** Receives the records: `console`, a logger of pino, or any object with these methods. */
 export interface Logger {
-  /** Logs a refusal, or something to set up differently. */
+  /** Logs a refusal, or a problem of the setup. */
   warn(record: LogRecord, message: string): void;
   /** Logs an error. */
   error(record: LogRecord, message: string): void;
@@ -96,10 +96,10 @@ const MAX_CAUSES = 2;
 
 const cut = (text: string, length: number) => text.slice(0, length);
 
-/** Cut before and after: escaping makes it longer. */
+/** Cuts before the escape, to bound its time, and after it, because it makes the text longer. */
 const clean = (text: string, length: number = MAX_TEXT) => cut(escapeControls(cut(text, length)), length);
 
-/** Formats a record for people: one line, and the stack of an error on indented lines below. */
+/** Formats a record as readable text: one line, and the stack of an error on indented lines below. */
 export function asText({ client, error, suppressed = 0 }: LogRecord, message: string): string {
   const more = suppressed > 0 ? ` (${suppressed} more like it were left out)` : "";
   const lines = [message, ...stackLines(error)];
@@ -124,7 +124,7 @@ export function consoleLogger(format?: "text" | "json"): Logger {
   return { warn: write("warn"), error: write("error") };
 }
 
-/** Whether the console is read by a person: it writes warnings and errors to stderr. */
+/** Whether stderr, to which the console writes warnings and errors, is a terminal. */
 function isTerminal(): boolean {
   const { Deno, process } = globalThis as { Deno?: Terminals<"isTerminal">; process?: Terminals<"isTTY"> }; // Of the runtime.
   return Deno ? Deno.stderr?.isTerminal?.() === true : process?.stderr?.isTTY === true;
@@ -237,7 +237,11 @@ export class Log {
     this.#throttles = { warn: new LogThrottle(monotonic), error: new LogThrottle(monotonic) };
   }
 
-  /** @param kind at most one record of a kind is written in a second. @param describe returns the record; called only if it is written. */
+  /**
+   * @param kind at most one record of a kind is written in a second.
+   *
+   * @param describe returns the record; called only if it is written.
+   */
   warn(kind: string, describe: () => readonly [LogRecord, message: string]): void {
     this.#write("warn", kind, () => {
       const [record, message] = describe();
@@ -256,7 +260,7 @@ export class Log {
     if (!this.#logger && !observer) return;
     const suppressed = this.#throttles[level].take(kind);
     if (suppressed === undefined) return;
-    // An error of the logger itself cannot be reported anywhere.
+    // Errors of the logger are ignored: reporting one would log it again.
     guard(() => {
       const [fields, message] = describe();
       const record = suppressed > 0 ? { ...fields, suppressed } : fields;

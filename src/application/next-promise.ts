@@ -1,6 +1,6 @@
-/** A promise that a middleware derived from a {@link Downstream}, and the error it rejected with. */
-export interface LostFailure {
-  promise: Downstream<unknown>;
+/** A promise that a middleware derived from a {@link NextPromise}, and the error it rejected with. */
+export interface UnhandledFailure {
+  promise: NextPromise<unknown>;
   error: unknown;
 }
 
@@ -8,23 +8,23 @@ export interface LostFailure {
  * The promise of `next()`, and those derived from it by `then`, `catch` and `finally`. It records whether it is observed, and
  * never causes an unhandled rejection, which ends a Node or Deno process.
  */
-export class Downstream<Value = void> extends Promise<Value> {
-  static #made: PromiseConstructor = Downstream;
+export class NextPromise<Value = void> extends Promise<Value> {
+  static #species: PromiseConstructor = NextPromise;
 
-  /** The class of the promise that `then` returns: this one for a middleware; for `#take` a plain one, which is cheaper. */
+  /** The class of the promise that `then` returns: this one for a middleware; for `#catch` a plain one, which is cheaper. */
   static override get [Symbol.species](): PromiseConstructor {
-    return Downstream.#made;
+    return NextPromise.#species;
   }
 
   observed = false;
-  #lose: ((failure: LostFailure) => void) | undefined;
+  #onUnhandled: ((failure: UnhandledFailure) => void) | undefined;
 
-  /** @param lose called when a promise derived from this one rejects unobserved. */
-  static of(run: Promise<void>, lose: (failure: LostFailure) => void): Downstream {
-    const rest = new Downstream<void>((resolve, reject) => run.then(resolve, reject));
-    rest.#lose = lose;
-    // `#run` awaits it when the middleware is done; until then it must not count as unhandled.
-    rest.#take(() => {});
+  /** @param onUnhandled called when a promise derived from this one rejects unobserved. */
+  static of(run: Promise<void>, onUnhandled: (failure: UnhandledFailure) => void): NextPromise {
+    const rest = new NextPromise<void>((resolve, reject) => run.then(resolve, reject));
+    rest.#onUnhandled = onUnhandled;
+    // The chain awaits it when the middleware is done; until then it must not count as unhandled.
+    rest.#catch(() => {});
     return rest;
   }
 
@@ -33,15 +33,15 @@ export class Downstream<Value = void> extends Promise<Value> {
     onRejected?: ((reason: unknown) => Rejected | PromiseLike<Rejected>) | null,
   ): Promise<Fulfilled | Rejected> {
     this.observed = true;
-    const promise = super.then(onFulfilled, onRejected) as Downstream<Fulfilled | Rejected>; // Because of Symbol.species.
-    promise.#lose = this.#lose;
-    promise.#take((error) => promise.observed || promise.#lose?.({ promise, error }));
+    const promise = super.then(onFulfilled, onRejected) as NextPromise<Fulfilled | Rejected>; // Because of Symbol.species.
+    promise.#onUnhandled = this.#onUnhandled;
+    promise.#catch((error) => promise.observed || promise.#onUnhandled?.({ promise, error }));
     return promise;
   }
 
-  #take(onRejected: (error: unknown) => void): void {
-    Downstream.#made = Promise;
+  #catch(onRejected: (error: unknown) => void): void {
+    NextPromise.#species = Promise;
     super.then(undefined, onRejected);
-    Downstream.#made = Downstream;
+    NextPromise.#species = NextPromise;
   }
 }

@@ -4,7 +4,7 @@ import type { LogLevel, LogRecord } from "./log.ts";
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** How an authentication ended; `limited`: too many from its address have failed, and `authenticate` was not called. */
+/** Outcome of an authentication; `limited`: too many attempts of the address have failed, and `authenticate` was not called. */
 export type AuthenticationOutcome = "accepted" | "refused" | "limited" | "failed";
 
 /** A publication on its way to the engine. */
@@ -21,7 +21,7 @@ export interface Publishing {
 
 /** A publication of any node that this one delivers to its subscribers. */
 export interface Delivering extends Pick<Publishing, "channel" | "declared" | "event"> {
-  /** The span that has published it, unchecked. */
+  /** `traceparent` of the span that published it, unchecked. */
   readonly traceparent: string;
   readonly subscriptions: number;
 }
@@ -38,15 +38,15 @@ export interface Observer {
   opened?(client: WebSocketClient): void;
   /** A connection was closed. */
   closed?(client: WebSocketClient, cause: CloseCause, close: ClosedBy): void;
-  /** An upgrade or an `auth` message was refused. `describe` is absent if nothing can be said but the reason. */
+  /** An upgrade or an `auth` message was refused. `describe` is absent if there are no details. */
   refused?(reason: RefusalReason, describe?: () => DescribedRefusal, client?: WebSocketClient): void;
   /** An authentication has ended. */
   authenticated?(outcome: AuthenticationOutcome): void;
-  /** A message came in that the rate limit accepts. `null`, without a message: it could not be decoded. */
+  /** A message arrived that the rate limit accepts. Without a message, the type is `null`: it could not be decoded. */
   received?(type: string | null, client: WebSocketClient, message?: WebSocketMessage): void;
   /** Calls a handler, and returns what it returns. */
   handle?(request: WebSocketMessage, client: WebSocketClient, call: () => unknown): unknown;
-  /** Sends what {@link handle} has returned in parts. The promise settles when all is sent. */
+  /** Sends the stream that {@link handle} has returned. The promise settles when all is sent. */
   stream?(request: WebSocketMessage, client: WebSocketClient, send: () => Promise<unknown>): Promise<unknown>;
   /** Calls `call`, which publishes to a channel, and returns its result. */
   publish?<Result>(publishing: Publishing, call: () => Result): Result;
@@ -65,7 +65,7 @@ export interface Observer {
 /** Combines observers into one. The first one is the outermost: its wrapper is called first. */
 export function combine(observers: readonly Observer[]): Observer | undefined {
   if (observers.length < 2) return observers[0];
-  /** The calls of all of them, each around the next. */
+  /** Wraps the call with all observers. */
   const around = <Call extends () => unknown>(call: Call, wrap: (observer: Observer, next: Call) => Call): ReturnType<Call> =>
     observers.reduceRight((next, observer) => wrap(observer, next), call)() as ReturnType<Call>; // Each returns what the call does.
   return {
@@ -102,7 +102,7 @@ export class Observed {
   /**
    * Installs an observer. Returns a function that removes it.
    *
-   * @param name of what observes, such as `OpenTelemetry`. @throws {TypeError} if it does already.
+   * @param name of the observer, such as `OpenTelemetry`. @throws {TypeError} if one of this name is installed.
    */
   install(name: string, create: () => Observer): () => void {
     if (this.#installed.has(name)) {

@@ -15,7 +15,7 @@ export interface OnceHost {
   report(error: unknown, client?: WebSocketClient): void;
 }
 
-/** An idempotent request under way. */
+/** An idempotent request in progress. */
 export interface OnceAnswer {
   /**
    * Settles once it is known whether this request runs or repeats another; later messages of the client wait for it. Absent:

@@ -27,7 +27,7 @@ export function isObjectOf(value: unknown, checks: Record<string, (field: unknow
 /** What {@link isLimit} accepts, for error messages. */
 export const LIMIT = "a whole number from 1, or Infinity";
 
-/** Whether the value is a `Logger`, or the name of a format. One with a format is of an earlier version, where it took lines of text. */
+/** Whether the value is a `Logger`, or the name of a format. An object with a `format` is the option of an earlier version. */
 export function isLogger(value: unknown): boolean {
   if (value === "text" || value === "json") return true;
   if (typeof value !== "object" || value === null || !("warn" in value && "error" in value)) return false;

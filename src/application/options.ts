@@ -1,4 +1,4 @@
-/** What an application writes against: options, client, events, handlers, authentication, origins, contract and extension. */
+/** The API for applications: options, client, events, handlers, authentication, origins, contract and extension. */
 import type { Authenticate, Revalidate } from "./authentication.ts";
 import { type Clock, isMs, MS } from "../base/clock.ts";
 import type { Contract } from "../protocol/contract-types.ts";
@@ -83,8 +83,8 @@ export interface WebSocketControllerOptions<C = Contract> {
    */
   origins?: Origins;
   /**
-   * Time from the upgrade to authenticate, and limit of one call of `authenticate` or `revalidate`, in ms. Also the time that an aborted
-   * stream has to end.
+   * Time from the upgrade to authenticate, and limit of one call of `authenticate` or `revalidate`, in ms. Also the time that an
+   * aborted stream has to end.
    *
    * @default {10_000}
    */
@@ -168,7 +168,8 @@ export interface WebSocketControllerOptions<C = Contract> {
    * Which clients receive one frame at a time, the next one after they answer a protocol ping. It is for clients that lose all
    * but one of the messages that arrive together, as the Directus SDK does on Node and Deno.
    *
-   * - `"collection"`: clients with neither `Origin` (not browsers) nor `noroshi.v1`, from their first `subscribe` with a `collection`
+   * - `"collection"`: clients with neither `Origin` (not browsers) nor `noroshi.v1`, from their first `subscribe` with a
+   * `collection`
    * - `"all"`: every client without `noroshi.v1`
    * - `false`: none
    *
@@ -183,17 +184,17 @@ export interface WebSocketControllerOptions<C = Contract> {
   /** The contract of the server and its clients, as `defineContract` returned it; it types the controller. */
   contract?: C;
   /**
-   * `"outbound"`: replies, messages, questions, publications, snapshots and data of members are checked against the option `contract`. One that
-   * does not fit becomes an `error` event, and is sent all the same. An event whose schema outputs another type than it reads is
-   * not checked. `false`: nothing is checked.
+   * `"outbound"`: replies, messages, questions, publications, snapshots and data of members are checked against the option
+   * `contract`. One that does not fit becomes an `error` event, and is sent all the same. An event whose schema outputs another
+   * type than it reads is not checked. `false`: nothing is checked.
    *
    * @default {"outbound"} with a `contract`, where `NODE_ENV` can be read and is not `"production"`; else `false`
    */
   validate?: "outbound" | false;
   /**
    * Logs errors without an `error` listener, refusals, and reached limits: to an object with `warn(record, message)` and
-   * `error(record, message)`, such as a logger of pino, or to the console as `"text"` or `"json"`. `console`: `"text"` on a terminal, else
-   * `"json"`. `false`: no log.
+   * `error(record, message)`, such as a logger of pino, or to the console as `"text"` or `"json"`. `console`: `"text"` on a
+   * terminal, else `"json"`. `false`: no log.
    *
    * @default {console}
    */

@@ -16,13 +16,13 @@ const WEB = /^(https?):\/\/(\*\.)?([a-z0-9.-]+|\[[0-9a-f:]+\])(?::(\d{1,5}))?$/;
 const APP =
   /^(?!(?:https?|wss?|ftp|blob|data|javascript|about):)[a-z][a-z0-9+.-]{1,31}:\/\/(?:[A-Za-z0-9._-]{1,255}(?::\d{1,5})?|(?<=^file:\/\/))$/;
 
-/** Whether the value may be listed: a scheme, a host and an optional port, and nothing else. */
+/** Whether the value may be in the list: a scheme, a host and an optional port, and nothing else. */
 export const isOriginPattern = (value: unknown): boolean =>
   typeof value === "string" && (APP.test(value) || (WEB.test(value) && URL.canParse(value.replace("*.", ""))));
 
 /**
- * Whether a page of this origin may connect: from the request's own host, or if it is listed. A browser lets any site open a
- * WebSocket to any other, and sends cookies along.
+ * Whether a page of this origin may connect: its host is the request's own, or it is in the list. A browser lets any site open a
+ * WebSocket to any other, and sends cookies with it.
  *
  * @param origin the `Origin` header.
  * @param host the request's host and port. The scheme is not compared: a proxy may have terminated TLS.
@@ -30,7 +30,7 @@ export const isOriginPattern = (value: unknown): boolean =>
 export function isAllowedOrigin(origin: string, host: string, origins: Origins): boolean {
   if (origins === "*") return true;
   if (APP.test(origin)) return origins.includes(origin);
-  // Only a serialized origin (RFC 6454 §6.2): browsers send no list, path or upper case, and `null` names no page.
+  // Only a serialized origin (RFC 6454 §6.2): browsers send no list, path or upper case, and `null` stands for no page.
   if (!URL.canParse(origin)) return false;
   const url = new URL(origin);
   if (url.origin !== origin) return false;
@@ -57,8 +57,8 @@ const HOST = /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{0,5})?$/i;
 
 /** Ignores the scheme's default port: browsers omit it, proxies such as nginx with `$host:$server_port` add it. */
 function isSameHost(origin: URL, host: string): boolean {
-  const asked = `${origin.protocol}//${host}`;
-  return HOST.test(host) && URL.canParse(asked) && new URL(asked).host === origin.host;
+  const requested = `${origin.protocol}//${host}`;
+  return HOST.test(host) && URL.canParse(requested) && new URL(requested).host === origin.host;
 }
 
 /** A host name (RFC 1123 §2.1) with underscores. `new URL` also accepts a comma, which looks like a list. */

@@ -17,23 +17,22 @@ export interface OutboundChecks {
   question(type: string, payload: unknown, client?: WebSocketClient): void;
   /** @param declared the name that the channel is declared by. @param json the data. */
   publication(declared: string, channel: string, event: string, json: string): void;
-  /** The answer to a subscription, with or without a `query`. @param declared as in {@link publication}. */
+  /** The snapshot of a subscription, with or without a `query`. @param declared as in {@link publication}. */
   snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void;
   /** The data of the client's member. @param declared, json as in {@link publication}. */
   member(declared: string, channel: string, json: string, client: WebSocketClient): void;
 }
 
-/** `status` of an answer. */
+/** Values of `status` in answers. */
 const ANSWERED: ReadonlySet<unknown> = new Set(["ok", "error", "next", "open"]);
 
-/** Whether a client reads it as an error, whatever its `uid`. */
+/** Whether a client treats the message as an error, with any `uid` or none. */
 const isError = ({ status, error }: Record<string, unknown>): boolean => status === "error" && error !== undefined;
 
 type Report = (error: unknown, client?: WebSocketClient) => void;
 
 /**
- * Creates the checks of a contract that `defineContract` has returned. It fills the map, so that an application without a contract
- * does not load them.
+ * Creates the checks of a contract. `defineContract` fills the map, so that an application without a contract does not load them.
  */
 export const outboundChecks: WeakMap<object, (report: Report) => OutboundChecks> = new WeakMap();
 
@@ -62,11 +61,11 @@ export class Outbound implements OutboundChecks {
     if (!messages || !isJson) return;
     const { type, uid, ...payload } = JSON.parse(text) as WebSocketMessage; // `Frame.of` has checked the type.
     if (type === "subscription" || type === "presence") return;
-    // An answer has a status of the protocol. So may a message: it has no `uid`, and its type is declared as no request.
+    // An answer has one of these statuses. So may a declared message without a `uid`, unless a request has its type.
     const mayBeAnswer = uid !== undefined || own(messages, type) === undefined || own(requests, type) !== undefined;
     if (mayBeAnswer ? ANSWERED.has(payload["status"]) : isError(payload)) return;
     const what = `The message "${type}"`;
-    if (own(messages, type) === undefined) this.#tell(what, "is not in the contract", client);
+    if (own(messages, type) === undefined) this.#reportFault(what, "is not in the contract", client);
     else this.#check(what, messages[type], () => payload, client);
   }
 
@@ -74,7 +73,7 @@ export class Outbound implements OutboundChecks {
     const { questions } = this.#contract;
     if (!questions) return;
     const [what, declared] = [`The question "${type}"`, own(questions, type)];
-    if (declared === undefined) this.#tell(what, "is not in the contract", client);
+    if (declared === undefined) this.#reportFault(what, "is not in the contract", client);
     else this.#check(what, declared.payload, () => asJson(payload), client);
   }
 
@@ -83,9 +82,9 @@ export class Outbound implements OutboundChecks {
     if (!events) return;
     const what = `The publication "${event}" to "${channel}"`;
     const schema = own(events, event);
-    if (schema === undefined) return this.#tell(what, "is not in the contract");
+    if (schema === undefined) return this.#reportFault(what, "is not in the contract");
     // A publication is the output of the schema, and a schema that transforms may refuse its own output.
-    if (!changes(schema)) this.#check(what, schema, () => JSON.parse(json));
+    if (!mayTransform(schema)) this.#check(what, schema, () => JSON.parse(json));
   }
 
   snapshot(declared: string, channel: string, data: unknown, client: WebSocketClient): void {
@@ -103,7 +102,7 @@ export class Outbound implements OutboundChecks {
     const settle = (parsed: Parsed): void => {
       if (parsed.success) return;
       const path = issuePath(parsed.issues[0]!); // A failure has an issue.
-      this.#tell(what, `does not fit the contract${path === "" ? "" : ` at "${path}"`}`, client);
+      this.#reportFault(what, `does not fit the contract${path === "" ? "" : ` at "${path}"`}`, client);
     };
     guard(() => {
       const parsed = parse(checked, read());
@@ -111,26 +110,26 @@ export class Outbound implements OutboundChecks {
     }, (error) => this.#report(error, client));
   }
 
-  #tell(what: string, fault: string, client?: WebSocketClient): void {
+  #reportFault(what: string, fault: string, client?: WebSocketClient): void {
     this.#report(new TypeError(`${what} ${fault}, and was sent all the same`), client);
   }
 }
 
-/** A field of a declaration that is its own: `constructor` is not. */
+/** An own field of a declaration, so that `constructor` is none. */
 function own<Value>(of: { readonly [name: string]: Value } | undefined, name: string): Value | undefined {
   return of && Object.hasOwn(of, name) ? of[name] : undefined;
 }
 
 const asJson = (data: unknown): unknown => data === undefined ? undefined : JSON.parse(JSON.stringify(data));
 
-/** Whether the output may be of another type than the input, by what schemas of valibot, Zod and ArkType say. */
-function changes(schema: unknown): boolean {
+/** Whether the output of a schema may differ in type from its input, as far as valibot, Zod and ArkType tell. */
+function mayTransform(schema: unknown): boolean {
   return typeof schema === "function"
     ? "includesTransform" in schema && schema.includesTransform === true
-    : some(schema, isChange);
+    : some(schema, isTransformation);
 }
 
-function isChange(part: object): boolean {
+function isTransformation(part: object): boolean {
   const { kind, type, operation, transform } = part as Record<string, unknown>; // Read as unknown.
   if (kind !== "transformation") return type === "transform" || typeof transform === "function"; // Of Zod.
   return operation !== undefined || typeof type === "string" && /^(raw|to_(?!lower|upper|m[ai])|parse|stringify)/.test(type);

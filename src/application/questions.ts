@@ -16,7 +16,7 @@ export interface AskOptions<Reply = unknown> {
   reply?: PayloadSchema<unknown, Reply>;
 }
 
-/** The connection that is asked. */
+/** The connection to the client that is asked. */
 export interface AskedConnection {
   readonly accountability: { readonly user: string | null };
   readonly host: { readonly deadlines: Deadlines };
@@ -32,13 +32,13 @@ interface Question {
   reject(error: WebSocketError): void;
 }
 
-/** Starts the `uid` of every question, so that an answer is recognised where its question is no longer known. */
+/** Prefix of the `uid` of every question, by which answers are recognised even after their question has ended. */
 const PREFIX = "ask:";
 
-/** Types that a client takes for messages of the protocol, and does not answer. */
+/** Types that a client treats as messages of the protocol, and does not answer. */
 const RESERVED = new Set(["auth", "ping", "pong", "subscription", "presence"]);
 
-/** Finds what may be an answer without decoding the frame. */
+/** Matches frames that may be answers, without decoding them. */
 const ANSWER = /"uid":\s*"ask:/;
 
 /** Whether the message answers a question. */
@@ -120,8 +120,8 @@ export class Questions {
   }
 
   /**
-   * Whether the frame answers an open question. It then skips the queue, because the middleware that holds the queue may wait for
-   * it. Any other message waits, even one with the `uid` of a question.
+   * Whether the frame answers an open question. Such a frame skips the client's queue, because a middleware that blocks the queue
+   * may wait for the answer. Any other message waits, even one with the `uid` of a question.
    */
   isAnsweredBy(text: string): boolean {
     if (this.#open.size === 0 || !ANSWER.test(text)) return false;
@@ -130,7 +130,7 @@ export class Questions {
     return this.#open.get(decoded.message.uid as string)?.type === decoded.message.type; // As `isAnswer` has checked.
   }
 
-  /** Hands an answer to its question. Returns whether there is one. */
+  /** Settles the question of an answer. Returns whether it was open. */
   answer(message: WebSocketMessage): boolean {
     const question = this.#open.get(message.uid as string); // As `isAnswer` has checked.
     if (!question) return false;
@@ -140,7 +140,7 @@ export class Questions {
     return true;
   }
 
-  /** The connection has closed. */
+  /** Rejects all open questions, because the connection has closed. */
   close(): void {
     for (const { reject } of this.#open.values()) {
       reject(new WebSocketError("server", "DISCONNECTED", "Cannot ask: the connection was lost, the client may have acted"));
@@ -148,7 +148,7 @@ export class Questions {
   }
 }
 
-/** The code of an error of a client. Its text stays unread: the error may be shown to another client. */
+/** The code of an error of a client. Its text is ignored, because the error may be shown to another client. */
 export function codeOf(error: unknown): string {
   const code = (error as { code?: unknown } | undefined)?.code;
   return typeof code === "string" && /^[A-Z][A-Z0-9_]{0,63}$/.test(code) ? code : "UNKNOWN";

@@ -18,9 +18,9 @@ import type { WebSocketClient } from "./websocket-client.ts";
  * - `ip`, `user`: a limit of the address or the user is reached (429)
  * - `draining`: the controller drains or is closed (503)
  * - `unavailable`: `authenticate` failed or timed out (503)
- * - `abandoned`: the client left, or another handler answered the request
+ * - `abandoned`: the client disconnected, or another handler answered the request
  * - `node`: a POST of the fallback for a connection on another node (409)
- * - `posts`: a POST of the fallback beside others of its connection, or repeated too often (429)
+ * - `posts`: too many POSTs of one fallback connection at once, or one that was repeated too often (429)
  */
 export type RefusalReason =
   | "request"

@@ -1,21 +1,21 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "./websocket-client.ts";
 
-/** Answers a message that is not handled, if it has to be answered. Returns whether it is not handled. */
+/** Returns whether to refuse the message, and replies to it if it needs a reply. */
 type Refuse = (message: WebSocketMessage) => boolean;
 
-/** The clients whose requests have a handler under way, and how many. */
+/** Counts the running handlers of each client, and refuses messages of clients that are about to be closed. */
 export class Running {
   readonly #counts = new Map<WebSocketClient, number>();
-  /** What refuses the messages of a client that is about to be closed. Created by the first one. */
+  /** By client that is about to be closed. Created with the first one. */
   #refusals: WeakMap<WebSocketClient, Refuse> | undefined;
 
-  /** Number of the client's handlers under way. */
+  /** Number of the client's running handlers. */
   of(client: WebSocketClient): number {
     return this.#counts.get(client) ?? 0;
   }
 
-  /** A handler has started. Returns a function to call when it has answered. */
+  /** Counts a handler that starts. Returns a function to call when it has answered. */
   begin(client: WebSocketClient): () => void {
     this.#counts.set(client, (this.#counts.get(client) ?? 0) + 1);
     return () => {
@@ -25,12 +25,12 @@ export class Running {
     };
   }
 
-  /** Starts nothing more for the client but what `refuse` does not refuse. */
+  /** From now on handles only those messages of the client that `refuse` accepts. */
   stop(client: WebSocketClient, refuse: Refuse): void {
     (this.#refusals ??= new WeakMap()).set(client, refuse);
   }
 
-  /** Whether the message is not handled, because its client was stopped. */
+  /** Whether to refuse the message, because its client was stopped. */
   refuses(client: WebSocketClient, message: WebSocketMessage): boolean {
     return this.#refusals?.get(client)?.(message) ?? false;
   }

@@ -3,9 +3,9 @@ import { guard, isThenable } from "../base/guard.ts";
 import { FIRST_ISSUE, type Issue } from "../protocol/protocol.ts";
 
 /**
- * A schema of any Standard Schema library (https://standardschema.dev), synchronous or asynchronous. Declared here, with no more
- * than is needed: a library's own type need not be installed, and TypeScript infers nothing from the two files that `import` and
- * `require` resolve it to.
+ * A schema of any Standard Schema library (https://standardschema.dev), synchronous or asynchronous. Only the part in use is
+ * declared here: the package of the standard need not be installed, whose types TypeScript cannot match if `import` and `require`
+ * resolve to two files.
  */
 export interface PayloadSchema<Input, Output> {
   /** The interface of the standard. */
@@ -18,7 +18,9 @@ export interface PayloadSchema<Input, Output> {
   };
 }
 
-/** The result of a validation, in the form of valibot's, which then needs no copy. Issues repeat the input: show their path only. */
+/**
+ * The result of a validation, in valibot's form, whose results then need no copy. Issues quote the input: show only their path.
+ */
 export type Parsed =
   | { readonly success: true; readonly output: unknown }
   | { readonly success: false; readonly output?: unknown; readonly issues: readonly Issue[] };
@@ -49,8 +51,8 @@ interface ZodInternals {
 }
 
 /**
- * The part of a schema of Zod 3 that is called instead of `validate`, for the reason of {@link runnerOf}. Its definition does not say
- * whether anything in it is asynchronous.
+ * The part of a schema of Zod 3 that is called instead of `validate`, for the same reason. Its definition does not say whether a
+ * part of it is asynchronous.
  */
 interface OlderZod {
   safeParseAsync(value: unknown): Promise<{ readonly data?: unknown; readonly error?: { readonly issues: readonly Issue[] } }>;
@@ -60,8 +62,8 @@ interface OlderZod {
 export const SCHEMA = "a schema of valibot, Zod or another Standard Schema library";
 
 /**
- * Accepts any Standard Schema (https://standardschema.dev); `null` for anything else. Of valibot, also `null` for a synchronous
- * schema with an asynchronous part or function: such a `check` always passes, and such a `transform` outputs a promise.
+ * Accepts any Standard Schema (https://standardschema.dev); `null` for anything else. Also `null` for a synchronous schema of
+ * valibot with an asynchronous part or function: such a `check` always passes, and such a `transform` outputs a promise.
  */
 export function checkSchema(value: unknown): CheckedSchema | null {
   const standard = standardOf(value);
@@ -89,7 +91,7 @@ export function checkSchema(value: unknown): CheckedSchema | null {
 }
 
 /**
- * Validates a value; a promise only of an asynchronous schema.
+ * Validates a value. Returns a promise only for an asynchronous schema.
  *
  * @throws {TypeError} if the output contains a promise, and whatever functions of the schema throw.
  */
@@ -101,7 +103,7 @@ export function parse(checked: CheckedSchema, value: unknown): Parsed | Promise<
 }
 
 function withoutPromise({ transforms }: CheckedSchema, parsed: Parsed): Parsed {
-  // Looked for in refused values too: a promise in one field may reject although another field is invalid.
+  // Searched for in invalid values too: a promise in one field may reject while another field is invalid.
   if (transforms && hasPromise(parsed.output) && parsed.success) {
     throw new TypeError("Cannot use the output of the schema: it contains a promise, await it in the handler");
   }
@@ -117,9 +119,9 @@ function standardOf(value: unknown): Standard | undefined {
 }
 
 /**
- * Zod's own `validate` runs an asynchronous schema twice, first without awaiting it: a rejection of that run is unhandled and ends
- * a Node or Deno process. `run` awaits, but does without compiled code, which took 3 to 5 times as long; so a schema that calls
- * no function of the application keeps `validate`.
+ * Zod's own `validate` runs an asynchronous schema twice, first without awaiting it. A rejection of that run is unhandled and
+ * ends a Node or Deno process. `run` awaits, but without compiled code it takes 3 to 5 times as long, so it is used only for
+ * schemas that call functions of the application.
  */
 function runnerOf(standard: Standard, zod: ZodInternals | undefined): CheckedSchema["run"] {
   const run = zod
@@ -147,7 +149,7 @@ export function some(part: unknown, isTrue: (part: object) => boolean, seen: Set
   return isTrue(def) || Object.values(def).some((each) => some(each, isTrue, seen));
 }
 
-/** Whether valibot would not await something: an asynchronous part or function of a synchronous one. */
+/** Whether the schema has an asynchronous part or function within a synchronous one, which valibot does not await. */
 function hasUnawaited(part: unknown, isAwaited = true, seen: Set<object> = new Set()): boolean {
   if (typeof part !== "object" || part === null || seen.has(part)) return false;
   seen.add(part);
@@ -170,7 +172,7 @@ function isTransforming(part: object): boolean {
   return ["default", "fallback", "getter"].some((name) => typeof (part as Record<string, unknown>)[name] === "function");
 }
 
-/** Of a definition of Zod: a refinement, a transformation, a codec, or a part that is known only when its function is called. */
+/** Whether a definition of Zod calls the application: a refinement, a transformation, a codec, or a default or lazy part. */
 function callsApplication(def: object): boolean {
   return "check" in def && def.check === "custom" ||
     ["fn", "transform", "getter", "catchValue"].some((name) => typeof (def as Record<string, unknown>)[name] === "function");
@@ -184,6 +186,6 @@ function hasPromise(value: unknown, seen: Set<object> = new Set()): boolean {
     return true;
   }
   seen.add(value);
-  // Visits all of them: each may reject.
+  // Visits all values, because each promise may reject.
   return Object.values(value).filter((each) => hasPromise(each, seen)).length > 0;
 }

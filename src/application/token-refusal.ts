@@ -31,7 +31,7 @@ export type TokenRefusalReason =
   | "audience"
   | "user";
 
-/** Registered: several copies of the package may share a process. */
+/** `Symbol.for`, because several copies of the package may share a process. */
 const BRAND = Symbol.for("noroshi.TokenRefusal");
 
 /** The reason `jwtAuthenticator` refused a token: the `cause` of `auth.failure`, never sent to a client. */
@@ -41,7 +41,7 @@ export class TokenRefusal extends Error {
   /** Stable code of the reason. */
   readonly reason: TokenRefusalReason;
 
-  /** The message is for people. It quotes only the token's header, times, `iss` and `aud`, cut and escaped. */
+  /** Creates a refusal. The message quotes only the token's header, times, `iss` and `aud`, cut and escaped. */
   constructor(reason: TokenRefusalReason, message: string) {
     super(message);
     this.reason = reason;

@@ -9,7 +9,7 @@ import { type AskedConnection, type AskOptions, Questions, withReply } from "./q
 /** Any value that JSON can represent. */
 export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
 
-/** Who a client is. `authenticate` may add claims of its own. */
+/** Identity and rights of a client. `authenticate` may add further claims. */
 export interface Accountability {
   /** The user's id, at most 256 bytes; `null`: anonymous. */
   user: string | null;
@@ -46,7 +46,7 @@ export interface ClientConnection extends Recipient, AskedConnection {
   /** Whether frames are carried by HTTP, and not by a WebSocket. */
   readonly isOverHttp: boolean;
   readonly bufferedAmount: number;
-  /** Bytes that were sent and that the client is not known to have read. */
+  /** Bytes sent that the client has not confirmed to have read. */
   readonly unreadBytes: number;
   readonly socket: unknown;
   /**
@@ -89,7 +89,7 @@ export let connectionOf: (client: WebSocketClient) => ClientConnection;
 /** Returns the open questions to a client; `undefined` if it was never asked: internal, as {@link connectionOf}. */
 export let questionsOf: (client: WebSocketClient) => Questions | undefined;
 
-/** Asks a client what is checked already, and validates by no contract: internal, as {@link connectionOf}. */
+/** Asks a client a question that is checked already, and does not apply the contract: internal, as {@link connectionOf}. */
 export let askUnchecked: (client: WebSocketClient, ...question: Parameters<Questions["ask"]>) => Promise<unknown>;
 
 /**
@@ -106,7 +106,7 @@ export class WebSocketClient<C = Contract> {
   /** Facts copied from the upgrade request. */
   readonly handshake: Handshake;
   readonly #connection: ClientConnection;
-  /** The accountability that is frozen already. */
+  /** The latest accountability, once it is frozen. */
   #frozen: Accountability | undefined;
   #uid: string | undefined;
   #state: JsonValue;
@@ -131,7 +131,7 @@ export class WebSocketClient<C = Contract> {
     return this.#uid ??= crypto.randomUUID(); // Lazy: it takes 100 bytes, which an idle client saves.
   }
 
-  /** Who the client is. */
+  /** Identity and rights of the client. */
   get accountability(): Accountability {
     const { accountability } = this.#connection;
     // Frozen when it is first read, because freezing takes 2 µs.
@@ -194,8 +194,9 @@ export class WebSocketClient<C = Contract> {
    * Asks the client and resolves with the `data` of its answer. Ignoring the promise is safe. A question does not outlive the
    * connection, nor the hibernation of a Durable Object.
    *
-   * @throws {WebSocketError} as a rejection: TIMEOUT; DISCONNECTED; FORBIDDEN if another user answered; INVALID_PAYLOAD for an answer that
-   * does not fit; LIMIT_EXCEEDED if 64 questions are open; the code of the client's error. An aborted signal rejects with its reason.
+   * @throws {WebSocketError} as a rejection: TIMEOUT; DISCONNECTED; FORBIDDEN if another user answered; INVALID_PAYLOAD for an
+   * answer that does not fit; LIMIT_EXCEEDED if 64 questions are open; the code of the client's error. An aborted signal rejects
+   * with its reason.
    * @throws {TypeError} as a rejection, for an invalid type, payload or option.
    */
   ask<Type extends AskedType<C>, Reply extends AnswerOf<C, Type> = AnswerOf<C, Type>>(

@@ -1,7 +1,10 @@
 /** Minimum length of a secret that is redacted within a text; a shorter one may be part of ordinary words. */
 const MIN_REDACTED = 8;
 
-/** Maximum length of a secret that is redacted within a text. Of a longer one the first characters are searched, which bounds the time. */
+/**
+ * Maximum length of a secret that is redacted within a text. Of a longer one the first characters are searched, which bounds the
+ * time.
+ */
 const [MAX_REDACTED, SEARCHED] = [4_096, 64];
 
 /** Replaces a whole text that contains a short or long secret: redacting "a" in "Cannot" would reveal it. */
@@ -20,9 +23,9 @@ const MAX_DECODED = 3;
 const MAX_CAUSES = 4;
 
 /**
- * Redacts secrets in an error before listeners and the log see it: hono's JWT errors quote the token, and those of HTTP clients have the
- * request among their causes and fields, in an address or in base64. An error without a secret is returned as it is; of one with a secret
- * only message, name, stack and causes are left.
+ * Redacts secrets in an error before listeners and the log see it: hono's JWT errors quote the token, and those of HTTP clients
+ * have the request among their causes and fields, in an address or in base64. An error without a secret is returned as it is; of
+ * one with a secret only message, name, stack and causes are left.
  *
  * @throws what a getter of the error throws.
  */
@@ -37,7 +40,7 @@ export function withoutSecrets(error: unknown, values: readonly string[]): unkno
       return hidden;
     }
     const redacted = redactable.reduce((left, secret) => left.replaceAll(secret, "[redacted]"), text);
-    return quotes(redacted, secrets) ? hidden : redacted; // In a form that nothing encodes it to, such as one with needless escapes.
+    return quotes(redacted, secrets) ? hidden : redacted; // A secret may be left in an unusual form, such as one with needless escapes.
   };
   const copy = (error: unknown, depth: number): unknown => {
     if (typeof error === "string") return redact(error, HIDDEN);
@@ -53,10 +56,10 @@ export function withoutSecrets(error: unknown, values: readonly string[]): unkno
   return copy(error, 0);
 }
 
-/** The forms in which a secret stands in addresses, forms, JSON and base64, such as that of `Authorization: Basic`. */
+/** The forms that a secret takes in URLs, form data, JSON and base64, such as that of `Authorization: Basic`. */
 function formsOf(secret: string): string[] {
   const bytes = new TextEncoder().encode(secret);
-  const text = new TextDecoder().decode(bytes); // Without halves of surrogate pairs, which cannot be encoded.
+  const text = new TextDecoder().decode(bytes); // Without lone surrogates, which cannot be encoded.
   const forms = [secret, decoded(secret), JSON.stringify(secret).slice(1, -1)];
   for (const escaped of [encodeURIComponent(text), encodeURI(text), `${new URLSearchParams([["", text]])}`.slice(1)]) {
     forms.push(escaped, escaped.replace(/%../g, (escape) => escape.toLowerCase()));
@@ -64,7 +67,7 @@ function formsOf(secret: string): string[] {
   if (secret.length < MIN_REDACTED) return forms;
   const binary = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   for (let before = 0; before < 3; before++) {
-    // What comes before and after it changes the characters at its edges.
+    // The bytes around the secret change the characters at its edges.
     const first = Math.ceil(before * 4 / 3);
     const form = btoa(`${"-".repeat(before)}${binary}`).slice(first, Math.floor((before + bytes.length) * 4 / 3));
     forms.push(form, form.replaceAll("+", "-").replaceAll("/", "_"));
@@ -93,10 +96,10 @@ function decoded(text: string): string {
   });
 }
 
-/** Whether a text that can be reached from the value contains a secret, or may do so. */
+/** Whether any text reachable from the value contains a secret, or may contain one. */
 function holds(value: unknown, secrets: readonly string[]): boolean {
   let length = 0;
-  // Iterated while it grows.
+  // Grows while it is iterated.
   const reached = new Set([value]);
   for (const each of reached) {
     if (reached.size > MAX_VALUES) return true;
@@ -107,7 +110,7 @@ function holds(value: unknown, secrets: readonly string[]): boolean {
     if (typeof each !== "object" || each === null) continue;
     if (ArrayBuffer.isView(each)) return true; // Its bytes may be those of a request.
     if (each instanceof Error) { for (const part of [each.message, each.name, each.stack]) reached.add(part); }
-    // Their content is in no property.
+    // Their contents are not properties.
     else if (each instanceof Map || each instanceof Set || each instanceof Headers || each instanceof URLSearchParams) {
       for (const entry of each) reached.add(entry);
     } else if (each instanceof URL) reached.add(each.href);

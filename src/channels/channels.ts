@@ -292,7 +292,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
         }),
       grace: () => this.#channels.size === 0 || this.#host.engine.isAlone ? 0 : this.#table.grace,
       subscriptionsOf: (client) => this.#subscriptions.get(client)?.size ?? 0,
-      isAway: () => this.#host.engine.status !== "ready",
+      isBrokerUnavailable: () => this.#host.engine.status !== "ready",
       // While a delivery is in progress, some clients have not been sent everything up to the position.
       positions: (client) => this.#host.delivery.isBusy ? undefined : this.#subscriptions.get(client)?.positions(),
       stats: () => this.stats(),

@@ -21,8 +21,8 @@ export interface AskAllOptions<Reply = unknown> {
 }
 
 /**
- * The arguments of {@link WebSocketController.askAll}: the type, the payload, which clients are asked, and options. The call rejects
- * with a TypeError if one of them is invalid, and with ENGINE_UNAVAILABLE if the engine cannot list the nodes.
+ * The arguments of {@link WebSocketController.askAll}: the type, the payload, which clients are asked, and options. The call
+ * rejects with a TypeError if one of them is invalid, and with ENGINE_UNAVAILABLE if the engine cannot list the nodes.
  */
 export type AskAllQuestion<Reply = unknown, C = Contract, Type extends string = string> = [
   type: Type,
@@ -55,15 +55,18 @@ export interface AskMissing {
   node: string;
   /** The client. Absent: no client of the node answered, or could be asked. */
   uid?: string;
-  /** Why, as a rejection of {@link WebSocketClient.ask}. `LIMIT_EXCEEDED`: more than 1,000 clients of a node, or a reply over 16 KiB. */
+  /**
+   * Why, as a rejection of {@link WebSocketClient.ask}. `LIMIT_EXCEEDED`: more than 1,000 clients of a node, or a reply over 16
+   * KiB.
+   */
   code: ErrorCode;
 }
 
 /** The outcome of {@link WebSocketController.askAll}. */
 export interface AskAllResult<Reply = unknown> {
-  /** In no order. */
+  /** In no particular order. */
   replies: AskReply<Reply>[];
-  /** In no order. */
+  /** In no particular order. */
   missing: AskMissing[];
 }
 
@@ -173,7 +176,7 @@ export class AskedClients<Reply> {
   /**
    * Validates a reply as it arrives, so that the times of asynchronous schemas do not add up. Never rejects.
    *
-   * @param text of another node, which may be another version of this one
+   * @param text JSON of a node that may run another version
    */
   async #validate(from: Pick<AskReply, "node" | "uid" | "user">, text: string | undefined): Promise<void> {
     const schema = this.#schema;

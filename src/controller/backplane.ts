@@ -11,7 +11,7 @@ import type { Streams } from "../streams/streams.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
-/** The operations that other nodes request of this one. */
+/** Operations of this node that other nodes request. */
 export interface LocalNode
   extends Pick<ClusterHost, "receiveBroadcast" | "disconnect" | "refresh" | "clients" | "stats" | "report"> {
   readonly deadlines: Deadlines;
@@ -63,15 +63,15 @@ export class Backplane {
       node: this.#node,
       now,
       deadlines,
-      published: (channel, publication) => this.#of(channel)?.published(channel, publication),
-      gap: (channel, position) => this.#of(channel)?.gap(channel, position),
-      present: (channel, joined, left) => this.#of(channel)?.present(channel, joined, left),
+      published: (channel, publication) => this.#ownerOf(channel)?.published(channel, publication),
+      gap: (channel, position) => this.#ownerOf(channel)?.gap(channel, position),
+      present: (channel, joined, left) => this.#ownerOf(channel)?.present(channel, joined, left),
       received: (message, age) => this.cluster.received(message, age),
       // Not forwarded: applications read `engine.status`, and the engine reports its failures.
       status: () => {},
       report: (error) => {
         report(error);
-        // Some were revoked, and nothing says whose rights.
+        // The lost orders may have revoked rights of any client.
         if (WebSocketError.from(error)?.code === "ORDERS_LOST") refresh({});
       },
     });
@@ -92,7 +92,7 @@ export class Backplane {
 
   #warn(): void {
     if (hasWarned) return;
-    hasWarned = true; // Once: an object is built again after each hibernation.
+    hasWarned = true; // Once, because an object is built again after each hibernation.
     this.#local.log.warn("unsaved", () => [{ event: "noroshi.history.unsaved" }, IN_MEMORY]);
   }
 
@@ -117,7 +117,7 @@ export class Backplane {
     this.streams?.changed(client);
   }
 
-  /** The client must not be sent anything. */
+  /** Nothing may be sent to the client. */
   suspended(client: WebSocketClient): void {
     this.extension?.suspended(client);
     this.streams?.changed(client);
@@ -139,7 +139,7 @@ export class Backplane {
     this.#engine?.check?.(history);
   }
 
-  /** Closes the engine, once however often it is called. */
+  /** Closes the engine. Further calls return the same promise. */
   close(): Promise<void> {
     const isStarted = this.#node !== undefined; // The getter closes an engine that starts later.
     // Asynchronously, so that `#closed` is set when the end of a stream calls this again.
@@ -155,8 +155,8 @@ export class Backplane {
     }
   }
 
-  /** The owner of a channel of the engine. */
-  #of(channel: string): Pick<EngineHost, "published" | "gap" | "present"> | undefined {
+  /** The part of the controller that a channel of the engine belongs to. */
+  #ownerOf(channel: string): Pick<EngineHost, "published" | "gap" | "present"> | undefined {
     return ResumableStreams.has(channel) ? this.streams?.resumable : this.extension;
   }
 

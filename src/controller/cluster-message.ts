@@ -26,7 +26,7 @@ export type Message =
   | { type: "broadcast"; text: string; isJson: boolean; filter: BroadcastFilter }
   | { type: "ask"; question: string; about: "clients" | "stats"; filter: BroadcastFilter }
   | { type: "ask.clients"; question: string; filter: BroadcastFilter; request: AskRequest }
-  /** A message of an optional feature: see `NodeMessages`. The type has the name of earlier versions. */
+  /** A message of an optional feature: see `NodeMessages`. Its type is `note` for earlier versions. */
   | { type: "note"; to: string; text: string }
   | Order
   | Answer;
@@ -48,7 +48,7 @@ const MessageSchema = v.variant("type", [
   v.object({ type: v.literal("note"), to: id, text: v.string() }),
   v.object({ type: v.literal("refresh"), filter, question }),
   v.object({ type: v.literal("ask"), question: id, about: v.picklist(["clients", "stats"]), filter }),
-  // Not a kind of `ask`: earlier versions accept only the two above there.
+  // A type of its own, because earlier versions accept no other `about` of `ask`.
   v.object({
     type: v.literal("ask.clients"),
     question: id,

@@ -44,11 +44,14 @@ export interface ClusterStats {
 /** The outcome of an order to all nodes. */
 export interface OrderResult {
   /**
-   * Live nodes that have not confirmed the order in time. If it was sent they carry it out once they can be reached. A node cut
-   * off for longer than the engine's `lease` is not listed, but carries it out too.
+   * Live nodes that have not confirmed the order in time. If it was sent, they carry it out once they are reachable. A node that
+   * is unreachable for longer than the engine's `lease` is not listed, but carries it out too.
    */
   missing: string[];
-  /** Whether it was sent. If not, an `error` event says why; it is sent when the engine is back, unless 1,000 wait for that already. */
+  /**
+   * Whether it was sent. If not, an `error` event says why, and it is sent when the engine is available again, unless 1,000
+   * orders wait already.
+   */
   isSent: boolean;
 }
 
@@ -146,7 +149,7 @@ export class Cluster {
     return { nodes, missing };
   }
 
-  // The controller's side
+  // Called by the controller
 
   /**
    * See {@link WebSocketController.askAll}.
@@ -168,7 +171,7 @@ export class Cluster {
     return await asked.result(await others);
   }
 
-  // As NodeMessages of connection-host.ts
+  // Implements NodeMessages of connection-host.ts
 
   /** @internal */
   get node(): string {
@@ -203,7 +206,7 @@ export class Cluster {
 
   /** Orders the other nodes to close matching clients; requires an engine that signs. */
   disconnect(filter: DisconnectFilter, code: number, reason: string): Promise<OrderResult> {
-    // As the close frame has it here: other nodes ignore an order with a longer one.
+    // Cut as in a close frame, because other nodes ignore an order with a longer reason.
     return this.#order({ type: "disconnect", filter, code, reason: cutCloseReason(String(reason)) });
   }
 

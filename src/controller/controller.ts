@@ -8,7 +8,8 @@ import { type ClientKey, clientKey } from "../application/client-key.ts";
 import { ALONE, type Cluster, type OrderResult } from "./cluster.ts";
 import { type Clock, CurrentClock, Deadlines, systemClock } from "../base/clock.ts";
 import { checkCloseCode, CloseCode } from "../protocol/close.ts";
-import { Connection } from "../connection/connection.ts";
+import type { Connection } from "../connection/connection.ts";
+import { ConnectionFactory } from "./connection-factory.ts";
 import type { ConnectionHost } from "../connection/connection-host.ts";
 import { Connections } from "../connection/connections.ts";
 import type { AnswerOf, AskedType, HandledInputOf } from "../protocol/contract-types.ts";
@@ -19,7 +20,8 @@ import type { Engine } from "../engines/engine.ts";
 import { checkListener, type WebSocketEvents } from "../application/events.ts";
 import type { Extension, ExtensionHost } from "../application/extension.ts";
 import { extend } from "./extend.ts";
-import { type Declared, type Handler, Handlers, type Middleware } from "../application/handlers.ts";
+import { type Declared, type Handler, Handlers } from "../application/handlers.ts";
+import type { Middleware } from "../application/middleware.ts";
 import { Heartbeat } from "../connection/heartbeat.ts";
 import { Admission, FailureLimiter, type Slot } from "../base/limits.ts";
 import { Log, reporter } from "../application/log.ts";
@@ -37,7 +39,7 @@ import { Sender } from "../connection/sender.ts";
 import type { SavedConnection, Transport } from "../delivery/transport.ts";
 import { type HandleOptions, Streams } from "../streams/streams.ts";
 import { createUpgrade, type UpgradeHandler } from "./upgrade.ts";
-import type { Handshake, JsonValue, WebSocketClient } from "../application/websocket-client.ts";
+import type { Handshake, WebSocketClient } from "../application/websocket-client.ts";
 
 /**
  * Holds the connections of one node: it admits clients, dispatches their messages and broadcasts to them. Create the default
@@ -57,6 +59,7 @@ export class WebSocketController<C = Contract> {
   #clients: Set<WebSocketClient> | undefined; // Absent until `clients()` is called: an entry takes 33 bytes.
   readonly #connections = new Connections();
   readonly #deadlines: Deadlines;
+  readonly #factory: ConnectionFactory;
   readonly #delivery: Delivery;
   readonly #host: ConnectionHost;
   readonly #keyOf: ClientKey;
@@ -102,7 +105,7 @@ export class WebSocketController<C = Contract> {
     this.#admission = new Admission(resolved);
     const refusals = new Refusals(log, (failure) => this.#bus.emit("auth.failure", failure), observed);
     this.#delivery = new Delivery(resolved.maxBufferedBytes);
-    // Verifying takes up to `timeout` and opening the socket as long again: no older revocation is ever asked for.
+    // Verifying takes up to `timeout`, and opening the socket as long again: older revocations are never needed.
     const revocations = new Revocations(2 * timeout);
     this.#rights = new Rights({ connections: this.#connections, revocations, timeout, canRefresh: !!revalidate, monotonic });
     const backplane = this.#backplane = new Backplane({
@@ -158,13 +161,14 @@ export class WebSocketController<C = Contract> {
         this.#backplane.closed(connection.client, mayReturn);
       },
     };
+    this.#factory = new ConnectionFactory(this.#host, this.#admission, backplane, this.#connections, this.#counts);
     this.#streams.connect({ backplane, keyOf: this.#keyOf, handlers, rateGate: this.#host.rateGate });
     this.upgrade = createUpgrade({
       options: resolved,
       authenticator,
       admission: this.#admission,
       deadlines: this.#deadlines,
-      awayFor: () => this.#drain?.retryAfter ?? (this.isClosed ? 5_000 : undefined),
+      retryAfter: () => this.#drain?.retryAfter ?? (this.isClosed ? 5_000 : undefined),
       open: (...args) => this.open(...args),
       revocations,
       refusals,
@@ -173,7 +177,7 @@ export class WebSocketController<C = Contract> {
     });
   }
 
-  /** Connects the engine to the other nodes; `serve`, `attachWebSocket(server, app)` or else the first client calls it. */
+  /** Starts an engine that connects nodes. Called by `serve` and `attachWebSocket(server, app)`, else with the first client. */
   start(): void {
     this.#backplane.start();
   }
@@ -197,10 +201,12 @@ export class WebSocketController<C = Contract> {
 
   /**
    * Sets the handler that answers one message type. The schema validates the payload, which is the message without `type` and
-   * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`, what an async generator
-   * yields item by item. A `WebSocketError` that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may overlap.
+   * `uid`; an invalid one is answered `INVALID_PAYLOAD` with the path. The handler's result is sent as `data`; an async generator
+   * is sent item by item. A `WebSocketError` that it throws is sent as it is, any other error as `INTERNAL_ERROR`. Handlers may
+   * overlap.
    *
-   * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply, the items and the input.
+   * @param of the payload's schema, or a request of {@link defineContract}, which also declares the reply, the items and the
+   * input.
    * @throws {TypeError} for a reserved type, a type that already has a handler, anything but a schema, or an invalid option.
    */
   handle<
@@ -225,10 +231,11 @@ export class WebSocketController<C = Contract> {
 
   /**
    * Sends a message to the clients connected now, on all nodes, at most once: a string unchanged, an object as JSON. More than
-   * 2,000 recipients are served in slices, between which inbound messages are handled. Resolves when every recipient on this
-   * node was sent the message or was dropped.
+   * 2,000 recipients are served in slices, between which inbound messages are handled. Resolves when the message was sent to, or
+   * dropped for, every recipient on this node.
    *
-   * @throws {TypeError} for a message that JSON cannot represent, or a filter with an unknown key or an empty or non-string value.
+   * @throws {TypeError} for a message that JSON cannot represent, or a filter with an unknown key or an empty or non-string
+   * value.
    */
   broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<BroadcastResult> {
     const checked = checkFilter(filter);
@@ -239,7 +246,10 @@ export class WebSocketController<C = Contract> {
     return delivered;
   }
 
-  /** Asks the clients on all nodes that the filter matches. Resolves with the answers, and with the clients and nodes without one. */
+  /**
+   * Asks the clients on all nodes that the filter matches. Resolves with the answers, and with the clients and nodes that did not
+   * answer.
+   */
   askAll<Type extends AskedType<C>, Reply extends AnswerOf<C, Type> = AnswerOf<C, Type>>(
     ...question: AskAllQuestion<Reply, C, Type>
   ): Promise<AskAllResult<Reply>> {
@@ -264,8 +274,9 @@ export class WebSocketController<C = Contract> {
   }
 
   /**
-   * Ends this node as a deploy needs it: refuses upgrades with 503, closes the clients over `window`, those with nothing under way first,
-   * keeps members of channels their place, calls `stop`, and closes the engine. A later call joins; {@link close} ends it now.
+   * Ends this node without losing requests, as in a rolling deployment: refuses upgrades with 503, closes the clients over
+   * `window`, idle ones first, waits until members of channels have had time to return on other nodes, calls `stop`, and closes
+   * the engine. A further call returns the same result; {@link close} ends the drain at once.
    *
    * @throws {TypeError} for an unknown option, or a value out of range.
    */
@@ -281,7 +292,7 @@ export class WebSocketController<C = Contract> {
 
   /**
    * Closes every client that the filter matches, on all nodes, and refuses matching clients that are authenticating. A node that
-   * is cut off does so when it is back. Resolves when the other nodes have answered, or 2 s after the order was sent.
+   * is unreachable does so later. Resolves when the other nodes have answered, or 2 s after the order was sent.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
    * @param code @default {4403} forbidden: the client does not reconnect by itself
@@ -295,9 +306,10 @@ export class WebSocketController<C = Contract> {
   }
 
   /**
-   * Calls `revalidate` for every client that the filter matches, on all nodes: their rights have changed. A client for which it returns
-   * `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or `revalidate` from before
-   * the refresh are discarded. Resolves when every call here has settled and the other nodes have answered, as {@link disconnect}.
+   * Calls `revalidate` for every client that the filter matches, on all nodes: their rights have changed. A client for which it
+   * returns `null` receives `TOKEN_EXPIRED` and has `timeout` to authenticate again. Results of an `authenticate` or `revalidate`
+   * from before the refresh are discarded. Resolves when every call here has settled and the other nodes have answered, as {@link
+   * disconnect}.
    *
    * @throws {TypeError} without the option `revalidate`, or for a bad filter, as {@link broadcast}.
    */
@@ -344,33 +356,15 @@ export class WebSocketController<C = Contract> {
     transport: Transport,
     handshake: Handshake,
     identity: AuthenticationState | null,
-    slot: Slot = this.#admission.restore(handshake.ip),
-    since: number = this.#host.revocations.number,
+    slot?: Slot,
+    since?: number,
   ): Connection {
-    const connection = this.#connect(transport, slot, handshake);
-    if (slot.released) connection.close(CloseCode.TRY_AGAIN_LATER, "It took too long"); // Its slot had timed out.
-    else if (identity && !slot.claim(identity.accountability.user)) {
-      connection.close(CloseCode.RATE_LIMITED, "Too many connections of this user", "auth");
-    }
-    connection.opened(identity, since);
-    return connection;
+    return this.#factory.open(transport, handshake, identity, slot, since);
   }
 
   /** Resumes a connection after hibernation: the client keeps its `uid` and state, and no `connect` event is emitted. */
   restore(transport: Transport, saved: SavedConnection): Connection {
-    const { handshake, state } = saved as { handshake: Handshake; state: JsonValue }; // As Connection.save wrote them.
-    const connection = this.#connect(transport, this.#admission.restore(handshake.ip), handshake, saved.uid, state);
-    connection.restored(saved);
-    return connection;
-  }
-
-  #connect(transport: Transport, slot: Slot, handshake: Handshake, uid?: string, state?: JsonValue): Connection {
-    const connection = new Connection(this.#host, transport, slot, handshake, uid, state);
-    this.#counts.add(connection);
-    this.#host.observed.observer?.opened?.(connection.client);
-    this.#connections.hold(connection);
-    this.#backplane.start();
-    return connection;
+    return this.#factory.restore(transport, saved);
   }
 
   /** Sets the runtime's own engine, unless the option `engine` was passed; `undefined` if its storage cannot hold one. */
@@ -379,7 +373,7 @@ export class WebSocketController<C = Contract> {
   }
 
   /**
-   * @internal Installs the extension, which is the channels.
+   * @internal Installs the channels, as the extension of the controller.
    * @throws {TypeError} if there is one already, one of its message types has a handler, or the engine cannot keep its histories.
    */
   extend(extension: Extension): ExtensionHost {

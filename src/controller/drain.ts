@@ -13,52 +13,54 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 /** Options of {@link WebSocketController.drain}. */
 export interface DrainOptions {
   /**
-   * Time until the node is gone, in ms; the clients are closed evenly over it, or all at once with `0`. Where members of channels keep their
-   * place on other nodes, the clients are closed earlier by 1.2 times the longest `presence.grace`, but over half of the window at least.
-   * Streams that have not ended after three quarters of that time are ended over the last one with SERVICE_UNAVAILABLE; a client of a
-   * resumable stream continues it on another node, until the window is over. A client that always has a request under way then has no
-   * further one handled, after a second at the earliest, and is closed after the answers to the others.
+   * Time over which the clients are closed evenly, in ms; `0` closes them all at once. If members of channels may return on other
+   * nodes within `presence.grace`, the clients are closed earlier by 1.2 times the longest grace, but over at least half of the
+   * window.
+   *
+   * In the last quarter of that time streams are ended with SERVICE_UNAVAILABLE. Clients continue resumable streams on another
+   * node, until the window is over. A client that is never idle gets no further requests handled, after a second at the earliest,
+   * and is closed once its earlier ones are answered.
    *
    * @default {0}
    */
   window?: number;
   /**
-   * Time for everything, in ms, at least `window`; whatever is left then is ended. Clients have 5 s to answer the close (`closeTimeout`),
-   * and members of channels 5 s to come back (`presence.grace`).
+   * Maximum time of the whole drain, in ms, at least `window`; whatever is left then is ended. The default leaves clients 5 s to
+   * answer the close (`closeTimeout`), and members of channels 5 s to return (`presence.grace`).
    *
-   * @default `window` and 10_000
+   * @default `window` plus 10_000
    */
   timeout?: number;
-  /** Close code. @default {1012} service restart: clients come back at once */
+  /** Close code. @default {1012} service restart: clients reconnect at once */
   code?: number;
   /**
-   * Time that clients are asked to stay away, in ms, at most 300_000: in the close reason, which `noroshi/client` obeys, and as
-   * `Retry-After` of refused upgrades.
+   * Time that clients are asked to wait before they reconnect, in ms, at most 300_000. Sent in the close reason, which
+   * `noroshi/client` obeys, and as `Retry-After` of refused upgrades.
    *
    * @default {0}
    */
   retryAfter?: number;
   /**
-   * Stops your own server; called when the clients have gone, or after `timeout`. The engine is closed once the returned
-   * promise has settled, so that requests under way can still publish. `serve` does this by itself.
+   * Stops your own server. Called when the clients have disconnected, or after `timeout`. The engine is closed once the returned
+   * promise has settled, so that requests in progress can still publish. `serve` does this by itself.
    */
   stop?: () => unknown;
 }
 
 /** How a drain ended. */
 export interface DrainResult {
-  /** Clients that were closed with nothing under way. */
+  /** Number of clients that were closed while idle. */
   closed: number;
-  /** Clients that were closed with a request under way, at `timeout`. */
+  /** Number of clients that were closed with a request in progress, at `timeout`. */
   cut: number;
-  /** Whether everything was over within `timeout` and nothing failed. If not, an `error` event says why. */
+  /** Whether everything ended within `timeout` and nothing failed. If not, an `error` event says why. */
   isClean: boolean;
 }
 
 /**
  * - `running`: the controller accepts clients
- * - `draining`: it refuses new clients, and its clients leave
- * - `closed`: its clients have left
+ * - `draining`: it refuses new clients, and closes its clients
+ * - `closed`: its clients have disconnected
  */
 export type ControllerStatus = "running" | "draining" | "closed";
 
@@ -79,10 +81,10 @@ const TICK = 50;
 /** The window ends this many grace periods after the last close: the rest is for close handshakes and the end of the server. */
 const GRACE_FACTOR = 1.2;
 
-/** Last part of the time over which clients are closed. In it, busy clients are stopped one by one. */
+/** Last share of the time over which clients are closed, in which busy clients are stopped one by one. */
 const ENDING_SHARE = 1 / 4;
 
-/** Minimum time for which a client with a request under way may start others, in ms. */
+/** Minimum time for which a busy client may start further requests, in ms. */
 const MIN_SERVED = 1_000;
 
 /** Upper bound of `retryAfter`, in ms: that of the client. */
@@ -110,7 +112,7 @@ export class Drain implements Timed {
   readonly #stops: (() => unknown)[] = [];
   /** Clients whose streams are ended, and whose further requests are not handled. */
   readonly #stopped = new Set<Connection>();
-  /** Clients that had something under way when the first of them was stopped. */
+  /** Number of busy clients when the first of them was stopped. */
   #busy: number | undefined;
   /** Checks whether members can still return. */
   #checkMembers: (() => void) | undefined;
@@ -178,7 +180,7 @@ export class Drain implements Timed {
     this.#host.deadlines.set(this, TICK);
   }
 
-  /** Closes the client unless it has a request under way. Returns whether it was closed. */
+  /** Closes the client unless it is busy. Returns whether it was closed. */
   #closeIfIdle(connection: Connection): boolean {
     if (!isLive(connection) || isBusy(connection)) return false;
     const { code, retryAfter } = this.#options;
@@ -187,7 +189,11 @@ export class Drain implements Timed {
     return true;
   }
 
-  /** Stops the busy clients that are due: ends their streams and refuses further requests. @param rest of the time, from 1 to 0. */
+  /**
+   * Stops the busy clients that are due: ends their streams and refuses further requests.
+   *
+   * @param rest share of the time that is left, from 1 to 0.
+   */
   #stopClients(live: readonly Connection[], rest: number, isToStop: (connection: Connection) => boolean): void {
     const busy = live.filter((connection) => !this.#stopped.has(connection) && isToStop(connection));
     this.#busy ??= busy.length;
@@ -210,7 +216,7 @@ export class Drain implements Timed {
     if (!extension) return undefined;
     const end = this.#host.monotonic() + extension.grace();
     const graceOver = new Promise<void>((resolve) => {
-      const isOver = () => extension.isAway() && this.#host.monotonic() >= end || this.#connections.isClosing; // By `close`.
+      const isOver = () => extension.isBrokerUnavailable() && this.#host.monotonic() >= end || this.#connections.isClosing; // By `close`.
       this.#checkMembers = () => isOver() && resolve();
     });
     return Promise.race([extension.settled(), graceOver]);
@@ -278,15 +284,15 @@ function isStreaming({ client, host: { streams } }: Connection): boolean {
   return all > portable;
 }
 
-/** Whether the client waits for an answer, or the server waits for one of the client. */
+/** Whether the client waits for an answer of the server, or the server for one of the client. */
 export function isBusy({ client, host: { extension, handlers, streams }, pipeline }: Connection): boolean {
   const isRunning = handlers.running.of(client) > streams.of(client).portable;
   return !!pipeline?.isHeld || isRunning || !!extension?.isBusy(client) || !!questionsOf(client)?.size;
 }
 
 /**
- * Refuses a message of a client that is about to be closed, unless the server waits for something of that client itself. A message
- * that `drained` will ask for again gets no answer, and neither does an idempotent one, which clients send again anyway.
+ * Refuses a message of a client that is about to be closed, unless the server waits for an answer of that client. A message that
+ * the client will send again gets no reply: any message if the close reason will be `drained`, and idempotent ones.
  */
 function refusesWhenStopped(connection: Connection, message: WebSocketMessage): boolean {
   const { client, hasDropped, host: { bus, streams } } = connection;
@@ -298,7 +304,10 @@ function refusesWhenStopped(connection: Connection, message: WebSocketMessage): 
   return true;
 }
 
-/** Whether the close reason may be `drained`: no request without an answer was handled (PROTOCOL.md §6). A `message` listener may have handled any. */
+/**
+ * Whether the close reason may be `drained`: no request without an answer was handled (PROTOCOL.md §6). A `message` listener may
+ * have handled any.
+ */
 export const saysDrained = ({ client, hasDropped, host: { bus, handlers } }: Connection): boolean =>
   !hasDropped && !bus.has("message") && handlers.running.of(client) === 0;
 

@@ -3,19 +3,20 @@ import { findHost } from "../runtimes/runtime.ts";
 
 /** Handlers for the probes of a service manager or a load balancer. */
 export interface Health {
-  /** Liveness: answers 200 as long as the process answers, while it drains and while its broker is away, too. */
+  /** Liveness: answers 200 while the process runs, even while it drains or its broker is unavailable. */
   live(): Response;
   /**
-   * Readiness: answers 200 while new clients are welcome; 503 while a controller drains or is closed, or its engine is not ready.
+   * Readiness: answers 200 while new clients are accepted; 503 while a controller drains or is closed, or its engine is not
+   * ready.
    *
-   * @param context of Hono, by which a server that drains learns of controllers that no request has reached yet
+   * @param context Hono's, through which a draining server finds controllers that no request has reached yet
    */
   ready(context?: { readonly env?: unknown; readonly req: { readonly raw: Request } }): Response;
 }
 
 /**
- * Creates the handlers of two probes, which must not be mixed up: a restart does not bring a broker back, and it ends the clients.
- * Both answer `{ status }`.
+ * Creates the handlers of two probes, which answer `{ status }`. Do not restart a node that is only unready: that does not make
+ * its broker available, and disconnects its clients.
  *
  * @throws {TypeError} without a controller.
  *
@@ -34,7 +35,7 @@ export function health(...controllers: Pick<WebSocketController, "status" | "eng
   return {
     live: () => answer("live", 200),
     ready: (context) => {
-      // A server that drains drains them now, if it has not heard of them before.
+      // A draining server also drains controllers that it did not know before.
       const connections = context && findHost(context.env, context.req.raw)?.connections;
       for (const each of controllers) if ("drain" in each) connections?.reached?.(each); // As in the upgrade.
       const fault = controllers.map(faultOf).find((each) => each !== undefined);

@@ -34,7 +34,7 @@ export interface ControllerStats {
   streams: number;
 }
 
-/** What a controller counts of its connections, since the start. */
+/** Counts the connections of a controller since the start. */
 export class ConnectionCounts {
   opened = 0;
   readonly closedBy: Record<CloseCause, number> = { ...NONE_CLOSED };

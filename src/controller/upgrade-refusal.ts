@@ -56,7 +56,7 @@ export function noToken({ cookie }: ResolvedOptions): Refusal {
   };
 }
 
-/** The refusal where nothing can carry out an upgrade. Its log line says what to write on this runtime. */
+/** The refusal if nothing can carry out the upgrade. Its log line says what to write on this runtime. */
 export function noRuntime(): Refusal {
   const { Bun, Deno, WebSocketPair } = globalThis as { Bun?: unknown; Deno?: unknown; WebSocketPair?: unknown };
   const runtime = Bun ? "bun" : Deno ? "deno" : WebSocketPair ? "worker" : "node";
@@ -90,7 +90,7 @@ const SETUP = {
 export const ANSWERED: Refusal = {
   ...unavailable("Something else has answered"),
   reason: "abandoned",
-  log: "Refused an upgrade: the app answered, as its timeout() does, before authenticate had",
+  log: "Refused an upgrade: the app responded before authenticate had settled, as Hono's timeout() does",
 };
 
 export const GONE: Refusal = { status: 400, code: "INVALID_REQUEST", message: "The connection is gone", reason: "abandoned" };
@@ -111,7 +111,7 @@ export function unavailable(message: string): Refusal {
 }
 
 /** The refusal while the controller drains or is closed. @param retryAfter in ms */
-export function leaving(retryAfter: number): Refusal {
+export function draining(retryAfter: number): Refusal {
   return {
     ...unavailable("The server is going away"),
     headers: { "retry-after": String(Math.max(1, Math.ceil(retryAfter / 1000))) },

@@ -8,7 +8,7 @@ import { invalidRequest, type Refusal } from "./upgrade-refusal.ts";
 /** The name of the query parameter with the token. */
 const TOKEN = "access_token";
 
-/** The start of a pair with it. */
+/** Start of a query pair with a token. */
 const IS_TOKEN = `${TOKEN}=`;
 
 /** A token that needs no decoding. It may have more characters than other values: those that a URL parser leaves as they are. */
@@ -28,8 +28,8 @@ export interface Target {
 }
 
 /**
- * Takes the tokens out of the URL of a request; `null` if it is not a URL. Nearly all clients request one that needs no decoding: to parse a URL
- * and its query takes Node as long as the rest of the upgrade route.
+ * Separates the tokens from the URL of a request; `null` if it is not a URL. A URL that needs no decoding, as most, is not
+ * parsed: parsing a URL and its query takes Node as long as the rest of the upgrade route.
  */
 export function readTarget(text: string): Target | null {
   const [url, query] = splitOnce(text, "?");
@@ -51,7 +51,7 @@ export function readTarget(text: string): Target | null {
   return { url: rest === "" ? url : `${url}?${rest.slice(1)}`, tokens };
 }
 
-/** Whether a URL parser leaves the URL without a query as it is. Most requests have that of the latest one. */
+/** Whether a URL parser leaves the URL, without its query, unchanged. Most requests have the same URL as the one before. */
 function isPlain(url: string): boolean {
   if (url === plainUrl) return true;
   const [, origin] = PLAIN_URL.exec(url) ?? [];
@@ -70,7 +70,7 @@ function parseTarget(text: string): Target | null {
   return { url: url.href, tokens };
 }
 
-/** Whether it is an origin as a URL parser writes it. */
+/** Whether the text is an origin in the form that a URL parser writes. */
 const isOrigin = latest((text) => URL.canParse(text) && new URL(text).origin === text);
 
 function splitOnce(text: string, separator: string): [before: string, after: string] {
@@ -109,7 +109,7 @@ export function checkRequest(
     return invalidRequest("The Connection header must name Upgrade");
   }
   if (headers.get("sec-websocket-version") !== "13") {
-    return invalidRequest("Only version 13 of the protocol is spoken", 426, {
+    return invalidRequest("Only version 13 of the protocol is supported", 426, {
       upgrade: "websocket",
       connection: connectionOf(headers),
       "sec-websocket-version": "13", // RFC 6455 §4.2.2
@@ -135,7 +135,7 @@ function checkProtocols(header: string | null): Refusal | null {
 }
 
 /** A token, or the fault that makes it invalid. */
-export type ShownToken = { source: CredentialSource } & ({ value: string } | { fault: string });
+export type PresentedToken = { source: CredentialSource } & ({ value: string } | { fault: string });
 
 /**
  * Finds the token of an upgrade: in the subprotocol, Authorization, query or cookie, in this order. An invalid token never falls
@@ -146,14 +146,14 @@ export function readToken(
   queried: readonly string[],
   protocols: string[],
   cookie: string | undefined,
-): ShownToken | null {
-  const checked = (value: string, source: CredentialSource): ShownToken =>
+): PresentedToken | null {
+  const checked = (value: string, source: CredentialSource): PresentedToken =>
     value === ""
       ? { source, fault: "It is empty" }
       : value.length > MAX_TOKEN_LENGTH
       ? { source, fault: `It has more than ${MAX_TOKEN_LENGTH} characters` }
       : { source, value };
-  const several = (source: CredentialSource): ShownToken => ({ source, fault: "There are several" });
+  const several = (source: CredentialSource): PresentedToken => ({ source, fault: "There are several" });
 
   const bearers = protocols.length === 0 ? protocols : protocols.filter((name) => name.startsWith("bearer."));
   if (bearers.length > 1) return several("protocol");
@@ -180,7 +180,7 @@ function countCookies(header: string, name: string): number {
   return header.split(";").filter((pair) => pair.includes("=") && pair.slice(0, pair.indexOf("=")).trim() === name).length;
 }
 
-/** Whether the list has this token, in any case. Nearly always it is the only one. */
+/** Whether the list has this token, in any case. It is usually the only one. */
 function includesToken(header: string | null, token: string): boolean {
   const list = header?.toLowerCase();
   return list === token || splitList(list).includes(token);

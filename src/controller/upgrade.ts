@@ -19,10 +19,10 @@ import {
   ANSWERED,
   BEHIND_PROXY,
   COOKIE_WITHOUT_ORIGIN,
+  draining,
   foreignOrigin,
   GONE,
   invalidRequest,
-  leaving,
   noRuntime,
   noToken,
   reached,
@@ -30,7 +30,7 @@ import {
   tooMany,
   unavailable,
 } from "./upgrade-refusal.ts";
-import { checkRequest, readTarget, readToken, type ShownToken, splitList } from "./upgrade-request.ts";
+import { checkRequest, type PresentedToken, readTarget, readToken, splitList } from "./upgrade-request.ts";
 import type { Handshake } from "../application/websocket-client.ts";
 
 /**
@@ -48,15 +48,15 @@ export type UpgradeHandler = WebSocketRoute;
 export interface UpgradeHost {
   readonly options: ResolvedOptions;
   readonly authenticator: Authenticator;
-  /** How long a client is to stay away while the controller drains or is closed, in ms; `undefined` while it runs. */
-  awayFor(): number | undefined;
+  /** Time to wait before another upgrade while the controller drains or is closed, in ms; `undefined` while it runs. */
+  retryAfter(): number | undefined;
   readonly admission: Admission;
   readonly deadlines: Deadlines;
   open(transport: Transport, handshake: Handshake, identity: AuthenticationState | null, slot: Slot, since: number): Connection;
   readonly revocations: Revocations;
   readonly refusals: Refusals;
   report(error: unknown): void;
-  /** Started when somebody is about to connect. */
+  /** Started when a client is about to connect. */
   readonly controller: { start(): void };
 }
 
@@ -75,8 +75,8 @@ const MAX_ADDRESS_LENGTH = 128;
 const CALLED =
   'Cannot upgrade: pass the handler without calling it, app.get("/websocket", controller.upgrade), or call it with Hono\'s context';
 
-/** What the route makes of the headers of a request. Each remembers the latest: most requests have the same. */
-interface Facts {
+/** Results of reading headers. Each caches the latest, because most requests have the same headers. */
+interface HeaderCaches {
   urlOf(url: string): string;
   originOf(header: string): string;
   userAgentOf(header: string): string;
@@ -85,7 +85,7 @@ interface Facts {
 
 /** Creates the upgrade route: it turns an HTTP request into an open connection or a refusal. */
 export function createUpgrade(host: UpgradeHost): UpgradeHandler {
-  const facts: Facts = {
+  const caches: HeaderCaches = {
     urlOf: latestCopy(),
     originOf: latestCopy(),
     userAgentOf: latestCopy(),
@@ -96,23 +96,23 @@ export function createUpgrade(host: UpgradeHost): UpgradeHandler {
     // Thrown where it is called, so that the stack names the application's line.
     if (!c?.req) throw new TypeError(CALLED);
     // A promise, as the type says, unless only Hono reads it.
-    if (isAlone(c)) return upgrade(host, c, facts, true) as never;
-    return new Promise((resolve) => resolve(upgrade(host, c, facts, false))) as never;
+    if (isAlone(c)) return upgrade(host, c, caches, true) as never;
+    return new Promise((resolve) => resolve(upgrade(host, c, caches, false))) as never;
   };
   const { controller } = host;
   return Object.assign(handler, { [ROUTE]: true, [START]: () => controller.start(), [CONTROLLER]: controller });
 }
 
 /**
- * Whether the route alone handles the request, without middleware. Read from the request itself: `matchedRoutes` of `hono/route` knows only
- * the requests of its own copy of Hono.
+ * Whether the route alone handles the request, without middleware. Read from the request itself: `matchedRoutes` of `hono/route`
+ * knows only the requests of its own copy of Hono.
  */
 function isAlone({ req: { matchedRoutes } }: Context): boolean {
   return matchedRoutes.length === 1 && isRoute(matchedRoutes[0]!.handler);
 }
 
 /** A request that may be upgraded once its token is verified. */
-interface Asked {
+interface PendingUpgrade {
   readonly c: Context;
   readonly server: Host | undefined;
   readonly runtime: Runtime;
@@ -126,16 +126,16 @@ interface Asked {
   readonly isAlone: boolean;
 }
 
-/** Answers at once where nothing has to be awaited. */
+/** Returns a promise only if something has to be awaited. */
 function upgrade(
   host: UpgradeHost,
   c: Context,
-  facts: Facts,
+  caches: HeaderCaches,
   isAlone: boolean,
 ): Response | Promise<Response> {
   const { options } = host;
   const server = findHost(c.env, c.req.raw);
-  const runtime = findRuntime(c, server); // First: it marks the request as ours for the server.
+  const runtime = findRuntime(c, server); // First, because it tells the server that an upgrade route was reached.
   const ip = clientIp(host, runtime?.ip(c.req.raw) ?? null, c.req.raw.headers);
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, ip);
   const protocols = c.req.raw.headers.get("sec-websocket-protocol");
@@ -143,9 +143,9 @@ function upgrade(
   if (invalid) return refuse(invalid);
   const target = readTarget(c.req.url);
   if (!target) return refuse(invalidRequest("The request target is not a URL"));
-  server?.connections.reached?.(host.controller); // Absent on a server of an earlier version. A server that drains drains it now.
-  const away = host.awayFor();
-  if (away !== undefined) return refuse(leaving(away));
+  server?.connections.reached?.(host.controller); // Absent in earlier versions. A draining server also drains this controller.
+  const retryAfter = host.retryAfter();
+  if (retryAfter !== undefined) return refuse(draining(retryAfter));
   if (!runtime) return refuse(noRuntime());
 
   const offered = splitList(protocols);
@@ -154,10 +154,10 @@ function upgrade(
   // Copied before the upgrade: Deno throws if the headers are read after it.
   const handshake: Handshake = {
     mode: options.mode,
-    url: facts.urlOf(target.url),
-    origin: origin === undefined ? null : facts.originOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
+    url: caches.urlOf(target.url),
+    origin: origin === undefined ? null : caches.originOf(origin.slice(0, MAX_ORIGIN_LENGTH)),
     ip,
-    userAgent: userAgent === undefined ? null : facts.userAgentOf(userAgent.slice(0, MAX_USER_AGENT_LENGTH)),
+    userAgent: userAgent === undefined ? null : caches.userAgentOf(userAgent.slice(0, MAX_USER_AGENT_LENGTH)),
     protocol: agreedProtocol(offered, options.protocols),
   };
   if (handshake.url.length > MAX_URL_LENGTH) return refuse(invalidRequest("The request target is too long"));
@@ -165,11 +165,11 @@ function upgrade(
   if (handshake.origin !== null) {
     // The Host header, not the request target: a client chooses its target, a browser sets Host for its page.
     const hostname = c.req.header("host")?.toLowerCase() ?? new URL(target.url).host;
-    if (!facts.isAllowed(handshake.origin, hostname)) return refuse(foreignOrigin(handshake.origin, hostname));
+    if (!caches.isAllowed(handshake.origin, hostname)) return refuse(foreignOrigin(handshake.origin, hostname));
   }
   runtime.allowed?.();
   const token = host.authenticator.enabled ? readToken(c, target.tokens, offered, options.cookie) : null;
-  // Browsers store cookies, and their pages send an origin. Without one, the page behind a cookie is unknown.
+  // Any page can make a browser send the cookie. Without an origin the page is unknown.
   if (token?.source === "cookie" && handshake.origin === null && !options.allowCookieWithoutOrigin) {
     return refuse(COOKIE_WITHOUT_ORIGIN);
   }
@@ -179,7 +179,7 @@ function upgrade(
   const slot = host.admission.reserve(handshake.ip);
   if (typeof slot === "string") return refuse(reached(slot, options, handshake.ip));
   const since = host.revocations.number;
-  const asked: Asked = { c, server, runtime, handshake, slot, since, wasAnswered: c.finalized, isAlone };
+  const pending: PendingUpgrade = { c, server, runtime, handshake, slot, since, wasAnswered: c.finalized, isAlone };
   const fail = (error: unknown): never => {
     slot.release();
     throw error;
@@ -187,39 +187,39 @@ function upgrade(
   let identity: Verified | Promise<Verified>;
   try {
     const settled = runtime.settle?.();
-    identity = settled ? settled.then(() => verify(host, asked, token)) : verify(host, asked, token);
+    identity = settled ? settled.then(() => verify(host, pending, token)) : verify(host, pending, token);
   } catch (error) {
     return fail(error);
   }
   return isThenable(identity)
-    ? identity.then((identity) => conclude(host, asked, identity), fail)
-    : conclude(host, asked, identity);
+    ? identity.then((identity) => conclude(host, pending, identity), fail)
+    : conclude(host, pending, identity);
 }
 
 /** Carries out the upgrade of a request whose token is verified, or refuses it. */
-function conclude(host: UpgradeHost, asked: Asked, identity: Verified): Response {
-  const { c, runtime, handshake, slot } = asked;
+function conclude(host: UpgradeHost, pending: PendingUpgrade, identity: Verified): Response {
+  const { c, runtime, handshake, slot } = pending;
   const { options } = host;
   const refuse = (refusal: Refusal) => answerRefusal(host, c, refusal, handshake.ip);
   let opening = false;
   try {
-    // Answered, for example, by Hono's timeout(), which does not wait for this: no socket may open after that.
-    if (c.finalized && !asked.wasAnswered) return refuse(ANSWERED);
+    // Something else, such as Hono's timeout(), has responded meanwhile: no socket may open after that.
+    if (c.finalized && !pending.wasAnswered) return refuse(ANSWERED);
     if (identity && "status" in identity) return refuse(identity);
     if (identity && !slot.claim(identity.accountability.user)) return refuse(reached("user", options, handshake.ip));
-    const away = host.awayFor();
-    if (away !== undefined) return refuse(leaving(away));
+    const retryAfter = host.retryAfter();
+    if (retryAfter !== undefined) return refuse(draining(retryAfter));
     if (slot.released) return refuse(unavailable("It took too long"));
-    const response = accept(host, asked, identity);
-    // The client left during authentication and does not read this response.
+    const response = accept(host, pending, identity);
+    // The client disconnected during authentication and does not read this response.
     if (response === null) return refuse(GONE);
     if (typeof response === "string") {
       return refuse({ ...noRuntime(), message: response, log: `Refused an upgrade: ${response}` });
     }
     opening = true;
-    // The socket may open later or never, and a client that leaves is not always reported: the timeout releases the slot.
+    // The socket may open later or never, and not every runtime reports a client that disconnects: the timeout releases the slot.
     if (!slot.taken) host.deadlines.set(slot, options.timeout);
-    if (asked.isAlone) return response;
+    if (pending.isAlone) return response;
     // Cleared first: otherwise Hono merges earlier headers into a new Response, which not every runtime allows to be a 101.
     c.res = undefined;
     c.res = response;
@@ -234,17 +234,17 @@ function conclude(host: UpgradeHost, asked: Asked, identity: Verified): Response
 type Verified = AuthenticationState | Refusal | null;
 
 /** Authenticates the token: at once if the application does. */
-function verify(host: UpgradeHost, asked: Asked, token: ShownToken | null): Verified | Promise<Verified> {
-  const { handshake } = asked;
+function verify(host: UpgradeHost, pending: PendingUpgrade, token: PresentedToken | null): Verified | Promise<Verified> {
+  const { handshake } = pending;
   if (token === null) return handshake.mode === "strict" ? noToken(host.options) : null;
   if ("fault" in token) return refusedToken(host, handshake, token.source, new Error(token.fault));
   const attempt = host.authenticator.attempt({ access_token: token.value, source: token.source }, handshake);
   return isThenable(attempt)
-    ? attempt.then((attempt) => verdict(host, asked, token.source, attempt))
-    : verdict(host, asked, token.source, attempt);
+    ? attempt.then((attempt) => verdict(host, pending, token.source, attempt))
+    : verdict(host, pending, token.source, attempt);
 }
 
-function verdict(host: UpgradeHost, { handshake, since }: Asked, source: CredentialSource, attempt: Attempt): Verified {
+function verdict(host: UpgradeHost, { handshake, since }: PendingUpgrade, source: CredentialSource, attempt: Attempt): Verified {
   if (attempt.outcome === "accepted") {
     if (!host.revocations.includes("disconnected", attempt.state.accountability, since)) return attempt.state;
     return { status: 403, code: "FORBIDDEN", message: "Disconnected", reason: "disconnected" };
@@ -263,12 +263,12 @@ function verdict(host: UpgradeHost, { handshake, since }: Asked, source: Credent
   return unavailable("Authentication is unavailable");
 }
 
-function accept(host: UpgradeHost, asked: Asked, identity: AuthenticationState | null): Response | string | null {
-  const { c, server, runtime, handshake, slot, since } = asked;
+function accept(host: UpgradeHost, pending: PendingUpgrade, identity: AuthenticationState | null): Response | string | null {
+  const { c, server, runtime, handshake, slot, since } = pending;
   const { maxPayload, heartbeat } = host.options;
   return runtime.accept(c.req.raw, {
     protocol: handshake.protocol,
-    headers: asked.isAlone ? undefined : headersOf(c), // To read them takes a Response.
+    headers: pending.isAlone ? undefined : headersOf(c), // Reading them creates a Response.
     maxPayload,
     idleTimeout: heartbeat ? heartbeat.period + heartbeat.timeout : 0,
     open(transport) {

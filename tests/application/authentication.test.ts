@@ -354,14 +354,14 @@ describe("Authenticator, on what authenticate returned", () => {
     }
   });
 
-  it("has failed when an id has a NUL or half of a surrogate pair", async () => {
+  it("has failed when an id has a NUL or a lone surrogate", async () => {
     for (const id of ["\u0000", "a\u0000b", "\ud800", "a\udc00", "\udd25\ud83d", "🔥\ud83d"]) {
       for (const key of ["user", "role"]) {
         const attempt = await resultOf({ accountability: { ...ann, [key]: id } });
         assert.equal(attempt.outcome, "failed", JSON.stringify(id));
         assert.match(
           String(attempt.outcome === "failed" && attempt.error),
-          new RegExp(`accountability\\.${key} must have no NUL and no half of a surrogate pair$`),
+          new RegExp(`accountability\\.${key} must have no NUL and no lone surrogate$`),
         );
       }
     }

@@ -206,7 +206,12 @@ describe("Handlers.dispatch", () => {
     const alone = create();
     alone.dispatch({ type: "what", uid: "u" });
     assert.deepEqual(alone.answers(), [
-      { type: "what", status: "error", error: { code: "UNSUPPORTED_TYPE", message: 'Nothing here takes "what"' }, uid: "u" },
+      {
+        type: "what",
+        status: "error",
+        error: { code: "UNSUPPORTED_TYPE", message: 'Nothing handles the type "what"' },
+        uid: "u",
+      },
     ]);
     const listened = create({ listening: true });
     listened.dispatch({ type: "what" });

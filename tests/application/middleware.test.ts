@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import * as v from "valibot";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
-import type { Middleware } from "../../src/application/handlers.ts";
+import type { Middleware } from "../../src/application/middleware.ts";
 import { open } from "../support/fake-transport.ts";
 import { Stall, turn } from "../support/waiting.ts";
 

@@ -230,7 +230,7 @@ describe("controller.upgrade, when it refuses", () => {
     stall.resolve({ accountability: { user: "ann", role: null } });
     await response;
     assert.deepEqual([accepted, controller.stats().reserved, controller.stats().refused.abandoned], [[], 0, 1]);
-    assert.match(warnings[0] ?? "", /the app answered, as its timeout\(\) does, before authenticate had/);
+    assert.match(warnings[0] ?? "", /the app responded before authenticate had settled, as Hono's timeout\(\) does/);
   });
 });
 

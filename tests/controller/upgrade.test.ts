@@ -130,7 +130,7 @@ describe("controller.upgrade, refusing", () => {
       assert.deepEqual(await answerTo({ "sec-websocket-version": version }), {
         status: 426,
         headers: { upgrade: "websocket", connection: "Upgrade", "sec-websocket-version": "13" },
-        error: invalid("Only version 13 of the protocol is spoken"),
+        error: invalid("Only version 13 of the protocol is supported"),
       });
     }
   });
