@@ -10,10 +10,10 @@ import { ChannelQuerySchema } from "./query.ts";
 import { readChannel } from "./read-channel.ts";
 import { ACTIONS, type InspectorAction } from "./shown.ts";
 
-/** Asks the application; resolves with the refusal, or with `undefined`. */
+/** Asks the application whether it allows the action. Resolves with the refusal, or with `undefined`. */
 export type Authorize = (context: Context, action: InspectorAction) => Promise<Response | undefined>;
 
-/** What actions work with. */
+/** What the routes of the actions need. */
 export interface ActionsHost {
   readonly controller: WebSocketController<unknown>;
   readonly channels: InspectedChannels | undefined;
@@ -39,7 +39,7 @@ const SCHEMAS = {
   publish: v.object({ channel: v.string(), event: v.string(), data: v.unknown() }),
 };
 
-/** Adds `GET /actions`, which names those that are allowed, and a `POST` route for each action. */
+/** Adds `GET /actions`, which lists the allowed actions, and a `POST` route for each action. */
 export function addActions(app: Hono, { controller, channels, ask, origins }: ActionsHost): void {
   const run = {
     read: (query: v.InferOutput<typeof SCHEMAS.read>) => readChannel(channels, query),
@@ -54,9 +54,9 @@ export function addActions(app: Hono, { controller, channels, ask, origins }: Ac
   };
 
   app.get("/actions", async (c) => {
-    const asked = [...ACTIONS, "tap"] as const;
-    const refusals = await Promise.all(asked.map((action) => ask(c, action)));
-    return c.json({ actions: asked.filter((_, index) => !refusals[index]) });
+    const actions = [...ACTIONS, "tap"] as const;
+    const refusals = await Promise.all(actions.map((action) => ask(c, action)));
+    return c.json({ actions: actions.filter((_, index) => !refusals[index]) });
   });
 
   const fail = (c: Context, status: 400 | 403 | 413 | 415 | 503, code: string, message: string) =>
@@ -67,7 +67,7 @@ export function addActions(app: Hono, { controller, channels, ask, origins }: Ac
     app.post(
       `/actions/${action}`,
       async (c, next) => {
-        // A form of another site can send cookies along, but no JSON, and its browser says the origin.
+        // A form of another site can send cookies, but no JSON, and its browser sends the origin.
         const origin = c.req.header("origin");
         if (origin !== undefined && !isAllowedOrigin(origin, c.req.header("host")?.toLowerCase() ?? "", origins)) {
           return fail(c, 403, "FORBIDDEN", "The page is of another site");

@@ -16,7 +16,7 @@ import { Ring } from "./ring.ts";
 import type { ClientDetail, Ending, EntryKind, Snapshot, StreamRow } from "./shown.ts";
 import { readUsage, type Usage } from "./usage.ts";
 
-/** Maximum number of open clients whose timeline is kept, and of closed ones. */
+/** Maximum number of open clients with a timeline, and of closed clients that are kept. */
 const [MAX_OPEN, MAX_CLOSED] = [20_000, 1_000];
 
 /** Maximum number of channels whose publications are counted in one second. */
@@ -28,7 +28,7 @@ const MAX_SAMPLED = 1_000;
 /** Buffers from this size are recorded in a client's timeline, in bytes. */
 const NOTABLE_BUFFER = 65_536;
 
-/** Maximum length of a text that a client may choose, in characters. */
+/** Maximum length of text from a client, in characters. */
 const MAX_TEXT = 512;
 
 const clean = (text: string): string => escapeControls(text.slice(0, MAX_TEXT)).slice(0, MAX_TEXT);
@@ -82,7 +82,7 @@ export class Collector {
     reported: (error, client) => {
       const now = this.#node.now();
       const summary = clean(describeCause(error, new Error("An error without a message")));
-      // Grouped by stack frame: a client may choose the text of an error, and would fill the list with different ones.
+      // Grouped by stack frame, because a client may influence the text of an error and fill the list with different ones.
       this.errors.add(now, stackFrameOf(error), () => {
         const [{ code, error: described }, text] = errorRecord(error, client);
         return {
@@ -118,7 +118,7 @@ export class Collector {
       const startedAt = this.#node.monotonic();
       const result = call();
       const done = () => this.#handled.add(this.#node.monotonic() - startedAt);
-      // Its `then` is called once: a query builder runs its query at each call.
+      // `then` is called only once, because a query builder runs its query at each call.
       if (isThenable(result)) return Promise.resolve(result).finally(done);
       done();
       return result;
@@ -180,7 +180,7 @@ export class Collector {
     }
   }
 
-  /** Reads the counters. Call it once a second: some are of the time since the last call. */
+  /** Reads the counters. Call it once a second, because some count since the last call. */
   snapshot(): Snapshot {
     const { delivery, sender, extension, nodes } = this.#node;
     const { engine, status } = this.#controller;
@@ -235,7 +235,7 @@ export class Collector {
     this.#timelines.delete(client);
     const { uid, accountability, expires_at, handshake } = client;
     const ending = { at: this.#node.now(), cause, code, reason };
-    // Only fields are copied here, and details are made on request: in a deploy, 10,000 clients leave within seconds.
+    // Only fields are copied here, and details are made on request: in a deployment 10,000 clients disconnect within seconds.
     this.#closed.push({ uid, accountability, expires_at, handshake, timeline, ending });
   }
 }

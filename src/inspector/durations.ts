@@ -3,7 +3,7 @@ import type { Durations } from "./shown.ts";
 /** Maximum number of durations between two readings. */
 const MAX_SAMPLES = 500;
 
-/** Collects durations in ms, and reads their percentiles. Of more than {@link MAX_SAMPLES} the first ones count. */
+/** Collects durations in ms, and computes their percentiles from the first {@link MAX_SAMPLES} of them. */
 export class DurationSamples {
   #samples: number[] = [];
   #count = 0;
@@ -23,5 +23,5 @@ export class DurationSamples {
   }
 }
 
-/** To a hundredth. */
+/** Rounds to a hundredth. */
 export const round = (value: number): number => Math.round(value * 100) / 100;

@@ -20,10 +20,10 @@ const NAME = "noroshi/inspector";
 /** Time between two snapshots, in ms. */
 const PERIOD = 1_000;
 
-/** How long a node keeps measuring after its page was last connected, or another node last asked, in periods. */
+/** How long a node keeps measuring after the page was last connected to it, or another node last asked, in periods. */
 const LEASE = 5;
 
-/** How often a drain of the page checks whether the clients have left, in ms. */
+/** How often a drain of the page's controller checks whether the clients have disconnected, in ms. */
 const TICK = 50;
 
 /** Maximum age of a connection of the page, in ms. The page reconnects, and is authorized again. */
@@ -37,24 +37,24 @@ export interface InspectionOptions {
   readonly origins: readonly string[];
 }
 
-/** The controller of the page. Its drain begins when the clients have left, so that the page shows how they leave. */
+/** The controller of the page. Its drain begins when the clients have disconnected, so that the page shows their drain. */
 class PageController extends WebSocketController {
-  readonly #clientsLeft: () => Promise<void>;
+  readonly #clientsDisconnected: () => Promise<void>;
 
-  constructor(options: WebSocketControllerOptions, clientsLeft: () => Promise<void>) {
+  constructor(options: WebSocketControllerOptions, clientsDisconnected: () => Promise<void>) {
     super(options);
-    this.#clientsLeft = clientsLeft;
+    this.#clientsDisconnected = clientsDisconnected;
   }
 
   override async drain(options: DrainOptions = {}): Promise<DrainResult> {
-    await this.#clientsLeft();
+    await this.#clientsDisconnected();
     return await super.drain({ ...options, window: 0 });
   }
 }
 
 /**
- * Inspects one controller while the page is open on any node. The page connects to a controller of its own: it is not counted
- * among the clients, and can connect while the inspected controller refuses everybody.
+ * Inspects one controller while the page is open on any node. The page connects to a separate controller, so that it is not
+ * counted as a client, and can connect while the inspected controller refuses clients.
  */
 export class Inspection implements Timed {
   readonly deadline: number = 0;
@@ -70,9 +70,9 @@ export class Inspection implements Timed {
   readonly #snapshots = new Map<string, { snapshot: Snapshot; left: number }>();
   #end: (() => void) | undefined;
   #endTap: (() => void) | undefined;
-  /** Periods left for the page of this node to reconnect. */
+  /** Periods until measuring stops unless the page reconnects to this node. */
   #pageLease = 0;
-  /** Periods left for which other nodes request snapshots of this one, and its messages. */
+  /** Periods for which other nodes still request snapshots of this node; `#tapLease`: its messages. */
   #watchLease = 0;
   #tapLease = 0;
 
@@ -100,7 +100,7 @@ export class Inspection implements Timed {
 
     const pageOptions: WebSocketControllerOptions = {
       name: NAME,
-      origins, // Not those of the controller, whose pages are clients.
+      origins, // The controller's origins are those of clients.
       logger,
       clientIp,
       clock: clockOf(host),
@@ -109,7 +109,7 @@ export class Inspection implements Timed {
       maxPayload: 16_384,
       maxBufferedBytes: 8_388_608,
     };
-    this.#page = new PageController(pageOptions, () => this.#clientsLeft());
+    this.#page = new PageController(pageOptions, () => this.#clientsDisconnected());
     this.#pageChannels = new Channels(this.#page, {
       [CHANNEL]: {
         authorize: ({ action }) => action === "subscribe",
@@ -132,7 +132,7 @@ export class Inspection implements Timed {
     this.#host.report(error);
   }
 
-  /** A period is over. */
+  /** Called at the end of each period. */
   due(): void {
     if (this.#controller.isClosed || this.#isDrained) {
       this.#stop();
@@ -145,20 +145,20 @@ export class Inspection implements Timed {
     this.#watchLease--;
     this.#tapLease--;
     if (this.#pageLease <= 0 && this.#watchLease <= 0) return this.#stop();
-    // Set first: an error below must not end it.
+    // Set first, so that an error below does not end the periods.
     this.#host.deadlines.set(this, PERIOD);
     this.#measure(isOpen);
   }
 
-  /** Whether a drain has closed all clients. It then waits for the connections of the server, and the page holds one of them. */
+  /** Whether a drain has closed all clients. It then waits for the server's connections, of which the page has one. */
   get #isDrained(): boolean {
     if (this.#controller.status !== "draining") return false;
     const { active, reserved } = this.#controller.stats();
     return active + reserved === 0;
   }
 
-  /** Resolves when the clients have left in a drain: at once if there is none. */
-  #clientsLeft(): Promise<void> {
+  /** Resolves when a drain has closed all clients; at once without a drain. */
+  #clientsDisconnected(): Promise<void> {
     const { deadlines } = this.#host;
     return new Promise((resolve) => {
       const due = () => this.#controller.status === "draining" && !this.#isDrained ? deadlines.set(timer, TICK) : resolve();
@@ -232,7 +232,7 @@ export class Inspection implements Timed {
   }
 
   #receive(text: string): void {
-    // Anybody with access to the broker can send a message, whatever `authorize` returns.
+    // Only signed: anybody with access to the broker can send a message, without being authorized.
     const message = this.#host.nodes.isSigned ? decodeMessage(text) : null;
     if (!message) return;
     const isOpen = this.#page.clients().size > 0;
@@ -243,13 +243,13 @@ export class Inspection implements Timed {
     } else if (message.kind === "ask") this.#queries.answer(message).catch(this.#host.report);
     else if (message.kind === "answer") this.#queries.receive(message);
     else if (!isOpen) return;
-    // The casts hold for what a node of this version sends.
+    // The casts are true for nodes of this version.
     else if (message.kind === "snapshot") this.#publishSnapshot(message.snapshot as unknown as Snapshot);
     else this.#publish(TAP_CHANNEL, "tapped", message.batch as unknown as TapBatch);
   }
 }
 
-/** The clock of the controller that is inspected, which its runtime may replace. */
+/** The clock of the inspected controller, which its runtime may replace. */
 function clockOf({ deadlines, now, monotonic }: ConnectionHost): Clock {
   return {
     now,
@@ -259,6 +259,6 @@ function clockOf({ deadlines, now, monotonic }: ConnectionHost): Clock {
       deadlines.set(timer, delay);
       return timer;
     },
-    clearTimeout: (timer) => timer && deadlines.delete(timer as Timed), // What setTimeout returned.
+    clearTimeout: (timer) => timer && deadlines.delete(timer as Timed), // Returned by `setTimeout`.
   };
 }

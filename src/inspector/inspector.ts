@@ -1,6 +1,6 @@
 /**
- * `noroshi/inspector`: a page that shows what the nodes are doing, live: connections, clients and why they were closed, channels, streams,
- * errors.
+ * `noroshi/inspector`: a page with the live state of all nodes: connections, clients and why they were closed, channels, streams
+ * and errors.
  *
  * @example
  * ```ts
@@ -50,21 +50,21 @@ type AnyChannels = InspectedChannels;
 /** Options of {@link inspector}. */
 export interface InspectorOptions {
   /**
-   * Decides who may look, and who may do what: called with `"view"` for each request, and with the action itself before each action.
-   * A connection of the page lasts a minute at most, and is then authorized again. Only `true` allows. A `Response` refuses with that
-   * response, such as a redirect to the login.
+   * Decides who may view the page and who may perform which action: called with `"view"` for each request, and with the action
+   * itself before each action. A connection of the page lasts a minute at most, and is then authorized again. Only `true` allows.
+   * A `Response` refuses with that response, such as a redirect to the login.
    */
   authorize: (context: HonoContext, action: InspectorAction) => boolean | Response | Promise<boolean | Response>;
   /** The channels of the controller. @default the page shows no channels */
   channels?: AnyChannels;
   /**
-   * Returns what the tap shows of a message, or `undefined` to hide it. Fields with names such as `password` and `token` are hidden in any
-   * case. @default the message
+   * Returns what the tap shows of a message, or `undefined` to hide it. Fields with names such as `password` and `token` are
+   * always hidden. @default the message
    */
   redact?: (message: WebSocketMessage) => unknown;
   /**
-   * Origins of the page besides the request's own host, such as `["https://ops.example.com"]` behind a proxy that changes `Host`. Those
-   * of the controller do not count. @default {[]}
+   * Origins of the page besides the request's own host, such as `["https://ops.example.com"]` behind a proxy that changes `Host`.
+   * The controller's `origins` do not apply. @default {[]}
    */
   origins?: readonly string[];
 }
@@ -74,7 +74,8 @@ const OPTIONS: readonly string[] = ["authorize", "channels", "redact", "origins"
 /**
  * Creates the app of the inspector, with its page, its WebSocket route and its actions: `app.route("/inspector", inspector(…))`.
  *
- * @throws {TypeError} without `authorize`, for an unknown option, a controller that has an inspector, or one of another copy of the package.
+ * @throws {TypeError} without `authorize`, for an unknown option, a controller that has an inspector, or one of another copy of
+ * the package.
  */
 export function inspector(controller: WebSocketController<unknown>, options: InspectorOptions): App {
   const { authorize, channels, redact = (message) => message, origins = [] } = checkOptions(controller, options);
@@ -88,18 +89,18 @@ export function inspector(controller: WebSocketController<unknown>, options: Ins
   };
 
   app.use(async (c, next) => await ask(c, "view") ?? next());
-  // Before the headers: after an upgrade nothing may change the response.
+  // Before the middleware for headers, because after an upgrade nothing may change the response.
   app.get(
     "/live",
     (c, next) => c.req.header("upgrade") === undefined ? guarded(c, next) : next(),
-    // The URL of a connection says what it was authorized for.
+    // The URL of the connection shows later that it was authorized to tap.
     async (c, next) => c.req.query("tap") === undefined ? next() : await ask(c, "tap") ?? next(),
-    (c, next) => inspection.upgrade(c, next), // Wrapped: the route is none of the application's.
+    (c, next) => inspection.upgrade(c, next), // Wrapped, so that `serve` does not find it as a route of the application.
   );
   app.use(guarded);
   const show = (c: Context) => c.html(page(c.req.url, controller.name));
   app.get("/", show);
-  // Where it is mounted, "/" matches the path without a slash at its end. A proxy may add one.
+  // In a mounted app "/" matches only the path without a slash at its end. A proxy may add one.
   app.get("/*", (c, next) => isFolder(c) ? show(c) : next());
   app.get("/main.js", (c) => c.body(script, 200, { "Content-Type": "text/javascript; charset=utf-8" }));
   app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
@@ -120,7 +121,7 @@ const HEADERS = {
   "Cache-Control": "no-store",
 };
 
-/** Returns a function that asks the application, and returns the refusal. */
+/** Returns a function that calls `authorize` and resolves with the refusal, if any. */
 function authorizer(authorize: InspectorOptions["authorize"], inspection: Inspection): Authorize {
   return async (c, action) => {
     let answer: unknown = false;
@@ -144,7 +145,7 @@ function checkOptions(controller: WebSocketController<unknown>, options: Inspect
   const unknown = Object.keys(options ?? {}).find((name) => !OPTIONS.includes(name));
   if (unknown !== undefined) throw fail(`unknown option "${unknown}", use one of ${OPTIONS.join(", ")}`);
   if (typeof authorize !== "function") {
-    throw fail('pass the option "authorize", a function that says who may look and act: (context, action) => boolean');
+    throw fail('pass the option "authorize", a function that decides who may view and act: (context, action) => boolean');
   }
   if (channels !== undefined && !(channels instanceof Channels)) throw fail('option "channels" must be what new Channels() made');
   if (redact !== undefined && typeof redact !== "function") throw fail('option "redact" must be a function');

@@ -4,7 +4,7 @@ import type { Incident } from "./shown.ts";
 /** Maximum number of incidents. */
 const MAX_INCIDENTS = 200;
 
-/** Incidents of one kind within this many ms are counted with the first: a flood must not push out the others. */
+/** Incidents of one kind within so many ms are one entry with a count, so that a flood does not push out others. */
 const PERIOD = 1_000;
 
 /** The latest refusals, or the latest errors. */

@@ -37,7 +37,7 @@ export class NodeQueries {
     this.#host = host;
   }
 
-  /** Streams the answers of all nodes, or of the one that the query names. A node that does not answer in time is left out. */
+  /** Streams the answers of all nodes, or of the one that the query names. Answers that come too late are left out. */
   query(query: Query): ReadableStream<Part> {
     const { handler, deadlines, others, report } = this.#host;
     const node = this.#host.node();
@@ -95,7 +95,7 @@ export class NodeQueries {
   receive({ id, node, data }: Extract<InspectorMessage, { kind: "answer" }>): void {
     const pending = this.#pending.get(id);
     if (!pending?.waiting.has(node)) return;
-    if (data) return pending.receive({ node, data: data as Answers[keyof Answers] }); // As a node of this version sends it.
+    if (data) return pending.receive({ node, data: data as Answers[keyof Answers] }); // True for nodes of this version.
     pending.waiting.delete(node);
     pending.endIfComplete();
   }

@@ -1,9 +1,9 @@
-/** The page loads and connects to nothing but its own origin, and no inline script runs. */
+/** Content security policy: the page loads from and connects to its own origin only, and runs no inline script. */
 export const POLICY: string =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; " +
   "form-action 'none'; frame-ancestors 'none'";
 
-/** The page. The script fills it. @param url of the request. @param name of the controller. */
+/** Returns the page, which its script fills. @param url of the request. @param name of the controller. */
 export function page(url: string, name: string): string {
   const base = escape(baseOf(url));
   return `<!doctype html>
@@ -24,7 +24,7 @@ export function page(url: string, name: string): string {
 `;
 }
 
-/** Relative, because a proxy may have cut the start of the path: the browser does not show `/inspector` as a folder. */
+/** Returns the base of the page's files. Relative, because a proxy may have removed the start of the path. */
 function baseOf(url: string): string {
   const last = new URL(url).pathname.split("/").at(-1);
   return last ? `./${last}/` : "./";

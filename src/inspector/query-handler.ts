@@ -6,16 +6,16 @@ import type { Query } from "./query.ts";
 import { redactUrl } from "./redact.ts";
 import type { Answers, ChannelRow, ClientDetail, ClientRow } from "./shown.ts";
 
-/** The channels that the inspector was given, whatever their contract. */
+/** The channels passed to the inspector, with any contract. */
 export type InspectedChannels = Pick<Channels, "declared" | "history" | "presence" | "open" | "ofClient" | "publish">;
 
-/** Clients in one item. */
+/** Maximum number of clients in one part of an answer. */
 const ROWS_AT_ONCE = 500;
 
 /** Maximum number of channels and streams in one answer of a node. */
 const MAX_LISTED = 500;
 
-/** Handles queries of the page about one node. */
+/** Answers queries of the page about this node. */
 export class QueryHandler {
   readonly #controller: WebSocketController<unknown>;
   readonly #collector: Collector;
@@ -60,7 +60,7 @@ export class QueryHandler {
 
   /** The open clients that match the text, oldest first. */
   #openMatching(text: string): WebSocketClient<unknown>[] {
-    // An id is made when it is first read: not for clients that do not match.
+    // Reading an id creates it, so it is read only if the text may be one.
     const isId = /^[\da-f-]{4,}$/.test(text);
     return [...this.#controller.clients()].filter((client) => {
       const { accountability: { user, role }, handshake: { ip } } = client;

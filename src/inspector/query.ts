@@ -7,7 +7,7 @@ export interface Query {
   text?: string | undefined;
   /** The `uid` of a client. */
   client?: string | undefined;
-  /** The only node that is asked. */
+  /** The only node to ask. @default all nodes */
   node?: string | undefined;
   /** Of clients. @default {"open"} */
   state?: "open" | "closed" | "all" | undefined;
@@ -24,7 +24,7 @@ export interface ChannelQuery {
 
 /** A message between the inspectors of two nodes. */
 export type InspectorMessage =
-  /** The page is open on the sending node, and shows messages if `isTapping`. */
+  /** The page is connected to the sending node, and shows messages of clients if `isTapping`. */
   | { kind: "watch"; isTapping: boolean }
   | { kind: "snapshot"; snapshot: { node: string } }
   | { kind: "tapped"; batch: { node: string } }
@@ -51,7 +51,7 @@ export const ChannelQuerySchema: v.GenericSchema<unknown, ChannelQuery> = v.obje
   after: v.optional(v.object({ epoch: v.string(), offset: v.number() })),
 });
 
-/** Version of the messages: nodes of another version ignore them. */
+/** Version of the messages. Nodes with another version ignore them. */
 const VERSION = 1;
 
 const version = v.literal(VERSION);

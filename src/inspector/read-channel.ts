@@ -7,9 +7,9 @@ import type { ChannelDetail } from "./shown.ts";
 const HISTORY_PAGE = 50;
 
 /**
- * Reads the members and a page of the history of a channel: any node can.
+ * Reads the members and a page of the history of a channel, which any node can do.
  *
- * @throws {TypeError} for a channel that is not declared, or a position that is none.
+ * @throws {TypeError} for a channel that is not declared, or an invalid position.
  */
 export async function readChannel(
   channels: InspectedChannels | undefined,

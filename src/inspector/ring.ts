@@ -1,4 +1,4 @@
-/** The latest items, up to a number. */
+/** A ring buffer: the latest items, up to its size. */
 export class Ring<Item> {
   readonly #size: number;
   #items: Item[] = [];
@@ -12,7 +12,7 @@ export class Ring<Item> {
     return this.#items[(this.#next || this.#items.length) - 1];
   }
 
-  /** Adds an item; returns the oldest one in its place, if the ring was full. */
+  /** Adds an item. If the ring is full, replaces and returns the oldest one. */
   push(item: Item): Item | undefined {
     const oldest = this.#items[this.#next];
     this.#items[this.#next] = item;
@@ -25,7 +25,7 @@ export class Ring<Item> {
     this.#items[(this.#next || this.#items.length) - 1] = item;
   }
 
-  /** From the oldest to the newest. */
+  /** Returns the items, the oldest first. */
   list(): Item[] {
     return this.#items.length < this.#size
       ? [...this.#items]

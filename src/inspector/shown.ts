@@ -4,12 +4,12 @@ import type { ControllerStats } from "../controller/stats.ts";
 import type { EngineStatus, Position } from "../engines/engine.ts";
 import type { RefusalReason } from "../application/refusals.ts";
 
-// What the server sends to the page.
+// Data that the server sends to the page.
 
-/** What a person may be allowed to do. `view` is asked for everything, the others for what they name as well. */
+/** What a user of the page may be allowed to do. `view` is required for every request, in addition to the action itself. */
 export type InspectorAction = "view" | "read" | "disconnect" | "refresh" | "broadcast" | "publish" | "tap";
 
-/** The actions that are requests of their own. */
+/** Actions with a route of their own. */
 export const ACTIONS: readonly ["read", "disconnect", "refresh", "broadcast", "publish"] = [
   "read",
   "disconnect",
@@ -34,13 +34,13 @@ export interface Durations {
 /** One node at one time. Counters are since its start, unless they say otherwise. */
 export interface Snapshot {
   readonly node: string;
-  /** Of its wall clock, in ms, which may step back. */
+  /** Time of the node's wall clock, in ms, which may step back. */
   readonly at: number;
-  /** Each snapshot of the node has the next number. */
+  /** Sequence number of the node's snapshots. */
   readonly seq: number;
   readonly status: ControllerStatus;
   readonly engine: EngineStatus;
-  /** `false`: it ignores messages of other nodes, because anybody with access to the broker can send them. */
+  /** `false`: the node ignores messages of other nodes, because anybody with access to the broker can send them. */
   readonly isSigned: boolean;
   readonly stats: ControllerStats;
   readonly channels: number;
@@ -50,15 +50,15 @@ export interface Snapshot {
   readonly received: number;
   /** Publications, counted only while the page is open. */
   readonly published: number;
-  /** Of the handlers that ended since the last snapshot. */
+  /** Durations of the handlers that ended since the last snapshot. */
   readonly handled: Durations;
-  /** By how much a timer was late at most since the last snapshot, in ms. */
+  /** Maximum delay of a timer since the last snapshot, in ms. */
   readonly delay: number;
-  /** Bytes. Absent where the runtime does not say. */
+  /** Resident memory, in bytes. Absent if the runtime does not report it. */
   readonly memory?: number;
-  /** Share of one core, since the last snapshot. Absent where the runtime does not say. */
+  /** CPU use since the last snapshot, as a share of one core. Absent if the runtime does not report it. */
   readonly cpu?: number;
-  /** Largest buffer among the clients that were looked at, in bytes. */
+  /** Largest buffer among the sampled clients, in bytes. */
   readonly buffered: number;
   readonly errors: number;
 }
@@ -78,9 +78,9 @@ export interface ClientRow {
   readonly user: string | null;
   readonly role: string | null;
   readonly ip: string | null;
-  /** Of the wall clock, in ms; `null`: it connected before the inspector was created, or when 20,000 were open. */
+  /** Time of the wall clock, in ms; `null`: it connected before the inspector was created, or while 20,000 were open. */
   readonly openedAt: number | null;
-  /** Bytes. */
+  /** Bytes buffered for the client. */
   readonly buffered: number;
   readonly closed?: Ending;
 }
@@ -91,16 +91,16 @@ export type EntryKind = "opened" | "admitted" | "auth" | "message" | "stream" | 
 export interface Entry {
   readonly kind: EntryKind;
   readonly text: string;
-  /** Of the wall clock, in ms. */
+  /** Time of the first, by the wall clock, in ms. */
   readonly at: number;
-  /** When it happened last. */
+  /** Time of the last. */
   readonly until: number;
   readonly count: number;
 }
 
 /** One client, and its timeline so far. */
 export interface ClientDetail extends ClientRow {
-  /** Its path and the names in its query. */
+  /** Path and query of the upgrade, without the values of parameters. */
   readonly url: string;
   readonly origin: string | null;
   readonly userAgent: string | null;
@@ -108,7 +108,7 @@ export interface ClientDetail extends ClientRow {
   readonly expires_at: number | null;
   readonly channels: readonly string[];
   readonly timeline: readonly Entry[];
-  /** Number of entries that are not kept any more. */
+  /** Number of entries that were dropped. */
   readonly forgotten: number;
 }
 
@@ -129,7 +129,7 @@ export interface HistoryPart extends Position {
   readonly publications: readonly { readonly event: string; readonly data: unknown; readonly offset: number }[];
 }
 
-/** The members of a channel, and a part of its history; `null`: it is declared without. */
+/** The members of a channel, and a part of its history; `null`: the channel has none. */
 export interface ChannelDetail {
   readonly members: readonly { readonly user: string; readonly data?: unknown }[] | null;
   readonly history: HistoryPart | null;
@@ -143,7 +143,7 @@ export interface StreamRow {
   readonly startedAt: number;
 }
 
-/** Refusals or errors of one kind, of one second. */
+/** Refusals or errors of one kind within one second. */
 export interface Incident {
   readonly at: number;
   readonly kind: RefusalReason | "error";
@@ -165,7 +165,7 @@ export interface Tapped {
   readonly message: unknown;
 }
 
-/** What the tap of one node has seen in one second. */
+/** Messages that the tap of one node recorded in one second. */
 export interface TapBatch {
   readonly node: string;
   readonly messages: readonly Tapped[];
@@ -173,9 +173,9 @@ export interface TapBatch {
   readonly skipped: number;
 }
 
-/** The answers to a question, by its name: items of a stream, of one node each. */
+/** Answers to queries, by `about`. An answer is a stream, and each item comes from one node. */
 export interface Answers {
-  /** The newest clients; `total` counts in the first part of a node all that match. */
+  /** The newest clients. In the first part of a node, `total` counts all that match. */
   clients: { readonly rows: readonly ClientRow[]; readonly total: number };
   client: { readonly client: ClientDetail | null };
   channels: { readonly rows: readonly ChannelRow[]; readonly total: number };

@@ -1,7 +1,7 @@
 import { Ring } from "./ring.ts";
 import type { Entry, EntryKind } from "./shown.ts";
 
-/** Maximum number of entries of one client, beside its start and its messages. */
+/** Maximum number of entries of one client, without its start and its messages. */
 const MAX_ENTRIES = 100;
 
 /** Maximum number of entries about messages and streams of one client, one for each type. */
@@ -15,22 +15,22 @@ interface MessageEntry {
   count: number;
 }
 
-/** What happened to one client. Its lists are created by their first entry, because most clients have none. */
+/** The events of one client. Its lists are created with their first entry, because most clients have none. */
 export class Timeline {
   readonly openedAt: number;
   admittedAt = 0;
   #entries: Ring<Entry> | undefined;
   /** By text. */
   #messages: Map<string, MessageEntry> | undefined;
-  /** Number of entries that are not kept any more. */
+  /** Number of entries that were dropped. */
   forgotten = 0;
 
-  /** @param openedAt of the wall clock, in ms. */
+  /** @param openedAt the time of the wall clock, in ms. */
   constructor(openedAt: number) {
     this.openedAt = openedAt;
   }
 
-  /** Adds an entry, or counts it with the last one if that is the same. */
+  /** Adds an entry, or increments the count of the last one if it is the same. */
   add(at: number, kind: EntryKind, text: string): void {
     const entries = this.#entries ??= new Ring(MAX_ENTRIES);
     const { last } = entries;
@@ -38,7 +38,7 @@ export class Timeline {
     else if (entries.push({ kind, text, at, until: at, count: 1 })) this.forgotten++;
   }
 
-  /** Adds a message or a stream, or counts it with those of the same text. */
+  /** Adds a message or a stream, or increments the count of the entry with the same text. */
   count(at: number, kind: EntryKind, text: string): void {
     const messages = this.#messages ??= new Map();
     const same = messages.get(text);

@@ -1,10 +1,10 @@
-/** What the process uses. */
+/** Memory and CPU time of the process. */
 export interface Usage {
-  /** Of the monotonic clock, in ms. */
+  /** Time of the monotonic clock, in ms. */
   readonly at: number;
-  /** Resident, in bytes. */
+  /** Resident memory, in bytes. */
   readonly memory: number;
-  /** Time of the processor so far, in ms. */
+  /** CPU time so far, in ms. */
   readonly cpu: number;
 }
 
@@ -14,7 +14,7 @@ interface Process {
   cpuUsage?(): { user: number; system: number };
 }
 
-/** Reads what the process uses; `undefined` where the runtime does not say. */
+/** Reads the memory and CPU time of the process; `undefined` if the runtime does not report them. */
 export function readUsage(at: number): Usage | undefined {
   const { process } = globalThis as { process?: Process }; // Of the runtime, or absent.
   if (!process?.memoryUsage || !process.cpuUsage) return undefined;
@@ -22,6 +22,6 @@ export function readUsage(at: number): Usage | undefined {
     const { user, system } = process.cpuUsage();
     return { at, memory: process.memoryUsage().rss, cpu: (user + system) / 1_000 };
   } catch {
-    return undefined; // Deno without the permission.
+    return undefined; // Deno without permission.
   }
 }
