@@ -6,14 +6,14 @@ import type { ChannelFrame } from "./publication-frame.ts";
 import { OPEN } from "../delivery/transport.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
-/** Time in ms without reading after which a client is closed, for each `maxBufferedBytes` unread, while work waits for it. */
+/** Time in ms after which a client that reads nothing is closed while work waits for it; longer if it has more than `maxBufferedBytes` unread. */
 const STALL_TIME = 30_000;
 
-/** Time between two checks of what a client has read, in ms. It doubles from the minimum to the maximum. */
+/** Shortest and longest interval at which the unread bytes of a client are checked, in ms. */
 const MIN_PERIOD = 20;
 const MAX_PERIOD = 500;
 
-/** Overhead of a kept frame, in bytes. */
+/** Estimated overhead of a kept frame, in bytes. */
 const FRAME_BYTES = 100;
 
 /** Maximum number of frames kept for one subscription. */
@@ -22,17 +22,17 @@ const MAX_KEPT = 1_000;
 /** Maximum number of snapshots in progress, however small. */
 const MAX_AT_ONCE = 4;
 
-/** Something that waits until the client has read, for a subscription or the list of its members. */
+/** Work that waits until the client has read, for a subscription or a presence observer. */
 interface Waiting {
   readonly waiter: object;
-  /** @param isWanted whether the waiter still waits. */
+  /** @param isWanted `false` if the waiter was withdrawn. */
   begin(isWanted: boolean): void;
 }
 
 /** Work of one kind: reads from the engine, or snapshots. Two queues, so that a slow snapshot does not delay the reads. */
 interface Queue {
   /** Bytes reserved by the work in progress. */
-  taken: number;
+  reservedBytes: number;
   waiting: (Waiting & { readonly bytes: number })[];
 }
 
@@ -46,8 +46,8 @@ export class Backlog implements Timed {
   readonly #client: WebSocketClient;
   readonly #host: ExtensionHost;
   readonly #queues: Readonly<Record<"engine" | "snapshot", Queue>> = {
-    engine: { taken: 0, waiting: [] },
-    snapshot: { taken: 0, waiting: [] },
+    engine: { reservedBytes: 0, waiting: [] },
+    snapshot: { reservedBytes: 0, waiting: [] },
   };
   #kept = 0;
   /** Work in progress that waits until the client has read. */
@@ -75,14 +75,14 @@ export class Backlog implements Timed {
   }
 
   /**
-   * Runs the work at once if there is room, else in its turn, first come, first served. Not at all after {@link withdraw}.
+   * Runs the work once there is room, in the order of the calls. It does not run after {@link withdraw}.
    *
    * @param bytes expected size of the result; with `Infinity` the work runs alone in its queue. @default {Infinity}
    */
   async run(kind: "engine" | "snapshot", waiter: object, work: () => Promise<void>, bytes: number = Infinity): Promise<void> {
     const queue = this.#queues[kind];
     const share = Math.min(Math.max(bytes, this.budget / MAX_AT_ONCE), this.budget);
-    if (queue.waiting.length === 0 && this.#admits(queue, share)) queue.taken += share;
+    if (queue.waiting.length === 0 && this.#admits(queue, share)) queue.reservedBytes += share;
     else {
       const isWanted = await new Promise<boolean>((begin) => {
         queue.waiting.push({ waiter, bytes: share, begin });
@@ -93,14 +93,14 @@ export class Backlog implements Timed {
     try {
       await work();
     } finally {
-      queue.taken -= share;
+      queue.reservedBytes -= share;
       this.#advance();
     }
   }
 
   /**
-   * Resolves when there is room or the client is gone; with `false` after {@link withdraw}. Release what can be fetched again before
-   * waiting, and check for room again: others may have used it.
+   * Resolves with `true` when there is room or the client is gone, with `false` after {@link withdraw}. Before waiting, release what can
+   * be read again; afterwards check {@link hasRoom} again, because other work may have used the room.
    */
   drained(waiter: object): Promise<boolean> {
     return new Promise((begin) => {
@@ -109,7 +109,7 @@ export class Backlog implements Timed {
     });
   }
 
-  /** Ends the waits of a waiter that no longer needs them: they would stay in memory until the client has read. */
+  /** Ends all waits of a waiter, which would otherwise stay in memory until the client has read. */
   withdraw(waiter: object): void {
     const others = <Each extends Waiting>(all: Each[]): Each[] => {
       if (!all.some((each) => each.waiter === waiter)) return all;
@@ -120,7 +120,7 @@ export class Backlog implements Timed {
     for (const queue of Object.values(this.#queues)) queue.waiting = others(queue.waiting);
   }
 
-  /** Reserves bytes for something that is kept; `false` if there is no room. */
+  /** Reserves bytes for a kept frame. Returns `false` if there is no room. */
   keep(bytes: number): boolean {
     const { maxBufferedBytes } = this.#host;
     const unread = Math.min(connectionOf(this.#client).unreadBytes, this.budget);
@@ -133,19 +133,19 @@ export class Backlog implements Timed {
     this.#kept -= bytes;
   }
 
-  /** Ends all waiting because the client is gone. The work begins, and stops because its subscription has ended. */
+  /** Ends all waits because the client is gone. The work begins, and stops because its subscription has ended. */
   close(): void {
     this.#host.deadlines.delete(this);
     for (const { begin } of this.#paused.splice(0)) begin(true);
     for (const queue of Object.values(this.#queues)) {
       for (const { bytes, begin } of queue.waiting.splice(0)) {
-        queue.taken += bytes;
+        queue.reservedBytes += bytes;
         begin(true);
       }
     }
   }
 
-  /** Checks what the client has read. Closes a client that has read nothing for too long. */
+  /** Checks the unread bytes, and closes a client that has read nothing for too long. */
   due(): void {
     this.#isPolling = false;
     const connection = connectionOf(this.#client);
@@ -179,8 +179,8 @@ export class Backlog implements Timed {
     return engine.waiting.length + snapshot.waiting.length > 0;
   }
 
-  #admits({ taken }: Queue, bytes: number): boolean {
-    return this.hasRoom && (taken === 0 || taken + bytes <= this.budget);
+  #admits({ reservedBytes }: Queue, bytes: number): boolean {
+    return this.hasRoom && (reservedBytes === 0 || reservedBytes + bytes <= this.budget);
   }
 
   #advance(): void {
@@ -188,7 +188,7 @@ export class Backlog implements Timed {
       const { waiting } = queue;
       for (let [first] = waiting; first && this.#admits(queue, first.bytes); [first] = waiting) {
         waiting.shift();
-        queue.taken += first.bytes;
+        queue.reservedBytes += first.bytes;
         first.begin(true);
       }
     }
@@ -205,8 +205,8 @@ export class Backlog implements Timed {
   }
 }
 
-/** Frames kept while a subscription cannot be sent any, oldest first. */
-export class Kept<Each extends ChannelFrame = ChannelFrame> {
+/** Frames kept while nothing can be sent to a subscription, oldest first. */
+export class KeptFrames<Each extends ChannelFrame = ChannelFrame> {
   readonly #backlog: Backlog;
   #frames: Each[] = [];
 
@@ -218,7 +218,7 @@ export class Kept<Each extends ChannelFrame = ChannelFrame> {
     return this.#frames[0];
   }
 
-  /** Keeps the frame; `false` if there is no room. */
+  /** Keeps the frame. Returns `false` if there is no room. */
   push(frame: Each): boolean {
     if (this.#frames.length >= MAX_KEPT || !this.#backlog.keep(frame.bytes + FRAME_BYTES)) return false;
     return this.#frames.push(frame) > 0;

@@ -1,4 +1,4 @@
-/** The types of what `new Channels` is passed, and of the names that follow from it. */
+/** Types of the declarations that `new Channels` takes, and of the channel names that they allow. */
 import type { ChannelContract, ChannelName, ChannelOf, Contract, MatchingName } from "../protocol/contract-types.ts";
 import type { ChannelOptions, EventSchemas } from "./channel-options.ts";
 
@@ -7,7 +7,7 @@ export type ChannelDeclarations<C = Contract, Schemas = AnySchemas> = C extends 
   ? { readonly [Name in keyof H & string]: ChannelOptions<Name, H[Name]> }
   : { readonly [Name in keyof Schemas]: ChannelOptions<Name & string, ChannelContract, Schemas[Name]> };
 
-/** @internal Refuses what the contract does not have in an object that comes from a variable, too. */
+/** @internal Rejects channels and events that the contract lacks, also in declarations that come from a variable. */
 export type OnlyDeclared<C, Schemas> = string extends keyof Schemas ? unknown
   : C extends { readonly channels: infer H } ? { readonly [Name in keyof Schemas]: OnlyIn<H, Name, Schemas[Name]> }
   : unknown;
@@ -27,7 +27,7 @@ type OnlyEvents<H, Schemas> = {
 /** Schemas of channels that are not known at compile time. */
 export type AnySchemas = { readonly [name: string]: EventSchemas };
 
-/** The contract, or what the schemas of the declarations say instead. */
+/** The contract of the controller; without one, a contract made of the schemas of the declarations. */
 export type ChannelsOf<C, Schemas> = C extends { readonly channels: unknown } ? C : {
   readonly channels: {
     readonly [Name in keyof Schemas]: Schemas[Name] extends EventSchemas ? { readonly events: Schemas[Name] } : ChannelContract;

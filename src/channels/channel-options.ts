@@ -29,7 +29,7 @@ export interface AuthorizeContext<Name extends string = string, H = ChannelContr
   readonly data?: unknown;
 }
 
-/** `true` allows, `{ ttl }` allows and asks again about a subscription after `ttl` ms (from 1; `Infinity`: never), all else refuses. */
+/** `true` allows. `{ ttl }` allows, and a subscription is authorized again after `ttl` ms (from 1; `Infinity`: never). All else refuses. */
 export type Authorization = boolean | { readonly ttl: number };
 
 /** Passed to a channel's `snapshot`. */
@@ -40,7 +40,7 @@ export interface SnapshotContext<Name extends string = string, H = ChannelContra
   readonly channel: NameOf<Name>;
   /** Parameters of the name, as in `authorize`. */
   readonly params: ParamsOf<Name>;
-  /** Query of the subscription; `{}` without one. All its values are strings from the Directus SDK since 19.1. */
+  /** Query of the subscription; `{}` without one. The Directus SDK since 19.1 sends all values as strings. */
   readonly query: Record<string, unknown>;
   /** Reads the history of the channel: see {@link Channels.history}. Needs no `this`. */
   readonly history: (query?: HistoryQuery) => Promise<HistoryRecord<H>>;
@@ -72,7 +72,7 @@ export interface ChannelHistoryOptions extends HistoryOptions {
   readonly maxRecover?: number;
 }
 
-/** Data of a member: of the contract, or any JSON. */
+/** Type of a member's data: as the contract declares it, else any JSON. */
 export type MemberData<Member> = unknown extends Member ? JsonValue : Member;
 
 /** Schemas of publications, by event. */
@@ -131,7 +131,7 @@ export class ChannelTable {
 
   /** @throws {TypeError} for an invalid name or option. */
   constructor(declarations: { readonly [name: string]: ChannelOptions }) {
-    if (!isFields(declarations)) {
+    if (!isRecord(declarations)) {
       throw new TypeError("Cannot declare channels: pass them by name, such as { news: { authorize } }");
     }
     const names = new Map<string, string>();
@@ -149,7 +149,7 @@ export class ChannelTable {
     this.#patterns.sort(([one], [other]) => ChannelPattern.compare(one, other));
   }
 
-  /** Adds the schemas of what clients send. @throws {TypeError} for one that cannot be run, or an event that the contract does not have. */
+  /** Adds the schemas of a contract. @throws {TypeError} for an invalid schema, or a declared event that the contract does not have. */
   declare({ channels = {} }: Contract): void {
     const declared = (channel: ResolvedChannel): ResolvedChannel => {
       if (!Object.hasOwn(channels, channel.name)) return channel;
@@ -212,7 +212,7 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
   if (unknown !== undefined) throw fail(`unknown option "${unknown}", use authorize, snapshot, schema, history or presence`);
   if (typeof authorize !== "function") throw fail("pass authorize, such as ({ client }) => client.accountability.user !== null");
   if (snapshot !== undefined && typeof snapshot !== "function") throw fail("snapshot must be a function ({ query }) => rows");
-  if (schema !== undefined && !isFields(schema)) throw fail("schema must be schemas by event, such as { say: v.object({ … }) }");
+  if (schema !== undefined && !isRecord(schema)) throw fail("schema must be schemas by event, such as { say: v.object({ … }) }");
   const schemas = new Map<string, CheckedSchema>();
   for (const [event, each] of Object.entries(schema ?? {})) {
     if (RESERVED_EVENTS.has(event) || event.length > 64) throw fail(`"${event}" is not a valid event name, use another`);
@@ -222,7 +222,7 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
   }
   const fault = historyFault(history);
   if (fault) throw fail(fault);
-  if (typeof presence !== "boolean" && !isFields(presence)) throw fail("presence must be true, false or { data?, grace? }");
+  if (typeof presence !== "boolean" && !isRecord(presence)) throw fail("presence must be true, false or { data?, grace? }");
   const { data, grace = 5_000, ...more } = typeof presence === "object" ? presence : {};
   const [unknownField] = Object.keys(more);
   if (unknownField !== undefined) throw fail(`unknown option "presence.${unknownField}", use data or grace`);
@@ -241,5 +241,5 @@ function resolveChannel(name: string, options: ChannelOptions, pattern: ChannelP
   };
 }
 
-/** Whether the value is an object with fields, and no list. */
-const isFields = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
+/** Whether the value is an object other than an array. */
+const isRecord = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);

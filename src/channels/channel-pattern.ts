@@ -1,36 +1,36 @@
 import { CHANNEL_NAME } from "../protocol/protocol.ts";
 
-/** The parts of a channel name that a declaration names. */
+/** Values of the parameters in a channel name, by parameter. */
 export type Params = Readonly<Record<string, string>>;
 
 const NO_PARAMS: Params = Object.freeze({});
 
 const PARAM = /\{([A-Za-z]\w*)\}/g;
 
-/** What ends a part of a channel name: `:` or `/`. Other characters outside the set are in no name. */
+/** The end of a part of a channel name: `:` or `/`. Names have no other character outside the set. */
 const PART_END = /[^\w.@=+~-]/g;
 
 /** A part of a declared name: text, a parameter, text, and so on. */
 interface Part {
-  /** Text before, between and after the parameters; one more than these. */
+  /** Texts before, between and after the parameters: one more than there are parameters. */
   readonly texts: readonly string[];
   readonly params: readonly string[];
-  /** The separator after it; `""`: the end of the name, or of the prefix. */
+  /** The separator after the part; `""` at the end of the name or prefix. */
   readonly end: string;
 }
 
 /**
  * A declared channel name: `wire`, `room:{id}`, `room:*` or both, `tenant:{id}:*`. A prefix also matches itself: `room:*` covers
- * `room:`. Of parameters within one part, as in `{a}.{b}`, the earlier is as long as possible.
+ * `room:`. If one part has several parameters, as in `{a}.{b}`, earlier ones match as much as possible.
  */
 export class ChannelPattern {
-  /** Whether it is one name, without parameters and `*`. */
+  /** Whether it has neither parameters nor `*`, and so matches one name only. */
   readonly isExact: boolean;
-  /** The same for all declared names that match the same names. */
+  /** Equal for declared names that match the same channel names. */
   readonly shape: string;
   readonly #isPrefix: boolean;
-  /** Number of characters that a name has in common with it. */
-  readonly #literals: number;
+  /** Number of characters outside the parameters. */
+  readonly #literalLength: number;
   readonly #parts: readonly Part[];
 
   /** @throws {TypeError} for an invalid name. */
@@ -46,7 +46,7 @@ export class ChannelPattern {
     }
     this.shape = declared.replace(PARAM, "{}");
     this.isExact = !this.#isPrefix && params.length === 0;
-    this.#literals = name.replace(PARAM, "").length;
+    this.#literalLength = name.replace(PARAM, "").length;
     this.#parts = partsOf(name);
   }
 
@@ -54,12 +54,12 @@ export class ChannelPattern {
     return name !== "__proto__" && this.#match(name) !== undefined;
   }
 
-  /** The parameters of a name that it matches. */
+  /** The parameters of a name that the pattern matches. */
   params(name: string): Params {
     return this.#match(name) ?? NO_PARAMS;
   }
 
-  /** Takes a time in proportion to the name: a regular expression would try each way to divide it. */
+  /** Takes linear time. A regular expression would backtrack through all ways to divide the name. */
   #match(name: string): Params | undefined {
     if (name === "") return undefined;
     let found: Record<string, string> | undefined;
@@ -71,16 +71,16 @@ export class ChannelPattern {
       const values = valuesOf(name.slice(start, stop), part, isOpen);
       if (!values) return undefined;
       for (const [index, value] of values.entries()) {
-        (found ??= Object.create(null) as Record<string, string>)[part.params[index]!] = value; // One for each.
+        (found ??= Object.create(null) as Record<string, string>)[part.params[index]!] = value; // Each value has a parameter.
       }
       start = stop + 1;
     }
     return found ?? NO_PARAMS;
   }
 
-  /** Sorts the more specific pattern first: one without `*`, then the one with more characters of its own. */
+  /** Sorts the more specific pattern first: without `*` before with `*`, then by the number of characters outside parameters. */
   static compare(one: ChannelPattern, other: ChannelPattern): number {
-    return Number(one.#isPrefix) - Number(other.#isPrefix) || other.#literals - one.#literals;
+    return Number(one.#isPrefix) - Number(other.#isPrefix) || other.#literalLength - one.#literalLength;
   }
 }
 
@@ -100,7 +100,8 @@ function endOfPart(name: string, start: number): number {
 }
 
 /**
- * Finds the values from right to left: the last occurrence of each text makes the parameters before it as long as possible.
+ * Finds the values of the parameters from right to left. Matching the last occurrence of each text makes earlier parameters as long as
+ * possible.
  *
  * @param isOpen whether anything may follow the last text.
  */

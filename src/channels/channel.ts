@@ -10,7 +10,7 @@ import { PublicationFrame } from "./publication-frame.ts";
 export interface ChannelRecipient extends Recipient {
   /** Sends or keeps the publication; `false` if it could do neither and the subscription has to catch up. */
   send(frame: PublicationFrame): boolean;
-  /** Publications may be missing: catch up from the history. */
+  /** Called when publications may be missing: the subscription catches up from the history. */
   lag(): void;
 }
 
@@ -91,12 +91,12 @@ export class Channel {
   }
 
   /** Adds a live subscription to the group, if its runtime can send one frame to many sockets. */
-  join(subscription: ChannelRecipient): void {
+  joinGroup(subscription: ChannelRecipient): void {
     if (subscription.transport?.publisher && !this.#grouped.has(subscription)) this.#grouped.add(subscription);
   }
 
   /** Removes the subscription from the group. Returns the last position sent to the group; `null` if it was not a member. */
-  part(subscription: ChannelRecipient): Position | null {
+  leaveGroup(subscription: ChannelRecipient): Position | null {
     return this.#grouped.delete(subscription) ? this.#groupPosition : null;
   }
 
@@ -111,7 +111,7 @@ export class Channel {
     // A subscription added from now on must not reuse a page read before this publication: it would miss it.
     this.#reads.clear();
     if (position && this.position && position.epoch !== this.position.epoch) {
-      // The history was lost: every subscription starts over.
+      // The history was lost, so every subscription has to start over.
       this.position = position;
       return this.gap();
     }
@@ -137,7 +137,7 @@ export class Channel {
     this.position = position;
     this.#reads.clear();
     for (const subscription of [...this.#subscriptions]) subscription.lag();
-    // All have left the group. Its position may be of an earlier epoch, which must not come back.
+    // The group's position may be of an earlier epoch, which no subscription must return to.
     this.#groupPosition = null;
   }
 

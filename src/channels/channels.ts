@@ -99,9 +99,9 @@ export interface PublishOptions {
    */
   id?: string;
   /**
-   * Publishes if and when this transaction commits, with an engine over the database such as `noroshi/postgres`. Of `pg` it is the
-   * client that ran `BEGIN`; of `postgres` and PGlite, what the callback of the transaction receives. Resolves with `null` once the
-   * publication is part of the transaction: its position is given at the commit.
+   * Publishes if and when this transaction commits, with an engine that uses the database, such as `noroshi/postgres`. With `pg`, pass
+   * the client that ran `BEGIN`; with `postgres` and PGlite, what the callback of the transaction receives. Resolves with `null` once the
+   * publication is part of the transaction: it gets its position at the commit.
    */
   transaction?: unknown;
 }
@@ -118,13 +118,13 @@ export interface MemberRecord {
 export interface ChannelsStats {
   /** Open channels: with subscriptions, or with members in their grace period. */
   channels: number;
-  /** Subscriptions, including those that are being authorized; of one channel, only those that receive publications. */
+  /** Subscriptions, including those that are being authorized. For a single channel, only those that receive publications. */
   subscriptions: number;
   /** Clients with at least one subscription. */
   subscribers: number;
 }
 
-/** Adds channels to a controller. `C` is the contract of the controller; without one, `Schemas` are those of the declarations. */
+/** Adds channels to a controller. `C` is the controller's contract. Without one, `Schemas` are the schemas of the declarations. */
 export class Channels<C = Contract, Schemas = AnySchemas> {
   /** @internal The controller that it extends. */
   readonly controller: Pick<WebSocketController, "upgrade">;
@@ -194,7 +194,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     const declared = this.#declared("publish to", channel);
     const { data: json, once } = publicationOf(channel, event, data, options.id, this.#idWindow);
     const transaction = transactionOf(channel, options, this.#host.engine, "pass the controller an engine of noroshi/postgres");
-    // Calls the engine synchronously: a broadcast after this call is sent after the publication.
+    // The engine is called synchronously, so that a broadcast after this call is sent after the publication.
     const published = (async () => await this.#publish(channel, declared, event, json, once, undefined, transaction))();
     published.catch((error) => this.#host.report(error));
     return published;
@@ -211,7 +211,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
     query: HistoryQuery = {},
   ): Promise<HistoryRecord<DeclarationOf<ChannelsOf<C, Schemas>, Name>>> {
     const { history } = this.#declared("read", channel);
-    return await readHistory(this.#host.engine, channel, history, query) as HistoryRecord<never>; // As it was published.
+    return await readHistory(this.#host.engine, channel, history, query) as HistoryRecord<never>; // `publish` has typed the data.
   }
 
   /**
@@ -276,7 +276,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
       restored: (client) => {
         // Without its subscriptions the client would wait for publications that never come.
         if (!this.#host.engine.keeper) client.close(CloseCode.SERVICE_RESTART, "Subscriptions are lost");
-        else if (!this.#of(client).restore()) this.#subscriptions.delete(client);
+        else if (!this.#subscriptionsOf(client).restore()) this.#subscriptions.delete(client);
       },
       readable: (client) => this.#subscriptions.get(client)?.resume(false),
       suspended: (client) => this.#subscriptions.get(client)?.suspend(),
@@ -333,13 +333,13 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
   }
 
   #handle(client: WebSocketClient, message: WebSocketMessage): void {
-    const subscriptions = this.#of(client);
+    const subscriptions = this.#subscriptionsOf(client);
     if (message.type === "subscribe") subscriptions.subscribe(message);
     else if (message.type === "unsubscribe") subscriptions.unsubscribe(message);
     else subscriptions.publish(message);
   }
 
-  #of(client: WebSocketClient): ClientSubscriptions {
+  #subscriptionsOf(client: WebSocketClient): ClientSubscriptions {
     let subscriptions = this.#subscriptions.get(client);
     if (!subscriptions) this.#subscriptions.set(client, subscriptions = new ClientSubscriptions(client, this.#shared));
     return subscriptions;
@@ -367,7 +367,7 @@ export class Channels<C = Contract, Schemas = AnySchemas> {
 
 const memberOf = ({ user, data }: Member): MemberRecord => data === undefined ? { user } : { user, data: JSON.parse(data) };
 
-/** Channels read private fields of the controller's clients. Clients of another copy of the package do not have them. */
+/** Refuses a controller of another copy of the package: channels read private fields that its clients do not have. */
 function checkController(controller: unknown): void {
   if (controller instanceof WebSocketController) return;
   throw new TypeError(

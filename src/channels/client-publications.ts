@@ -10,14 +10,14 @@ import { FIRST_ISSUE, jsonOf, type PublishMessage, PublishMessageSchema, type We
 import { invalid, readPublished } from "./published-data.ts";
 import { exceeded, messageOf, refuse, withUid } from "./refusal.ts";
 
-/** Shared by the publications of all clients of a controller. */
+/** What the publications of all clients of a controller share. */
 export interface ClientPublicationsHost {
   readonly host: ExtensionHost;
   readonly table: ChannelTable;
   readonly ids: IdQuota;
-  /** The ms to wait if the channel is not open on this node and the user has named too many such channels; else 0. */
+  /** Returns the ms to wait if the channel is not open on this node and the user has named too many such channels; else 0. */
   newName(client: WebSocketClient, channel: string): number;
-  /** @param parent of a client its `traceparent`, unchecked; `null`: it has sent none. */
+  /** @param parent the unchecked `traceparent` of the client's message; `null` without one. */
   publish(
     ...args: [channel: string, options: ResolvedChannel, event: string, data: string, id?: string, parent?: unknown]
   ): Awaitable<Position | null>;
@@ -26,7 +26,7 @@ export interface ClientPublicationsHost {
 /** Maximum number of publications of one client that wait for authorization or the engine. */
 const MAX_PUBLISHING = 1_024;
 
-/** Answers the `publish` of one client, in the order of the messages to each channel. */
+/** Answers the `publish` messages of one client. Those to the same channel are published and answered in order. */
 export class ClientPublications {
   readonly #client: WebSocketClient;
   readonly #shared: ClientPublicationsHost;
@@ -71,7 +71,7 @@ export class ClientPublications {
     });
   }
 
-  /** Publishes in the order of the calls, however long each authorization takes. */
+  /** Publishes after `before`, however long the authorization takes. */
   async #publish(
     request: PublishMessage,
     options: ResolvedChannel,
@@ -84,14 +84,14 @@ export class ClientPublications {
     const ask = () => permit(options, { client, channel, params: options.params(channel), action: "publish", event, data }, host);
     const connection = connectionOf(client);
     let { accountability } = client;
-    // Authorized at once, answered in order. The empty catch prevents an unhandled rejection until the await below.
+    // Authorizes without waiting for `before`. The empty catch prevents an unhandled rejection until the await below.
     const permission = ask();
     permission.catch(() => {});
     if (before) await before;
     await permission;
     const reading = answerOf(() => readPublished(options, event, data), "publish", host);
     const read = reading instanceof Promise ? await reading : reading;
-    // The client may have left, changed its user or its rights meanwhile.
+    // Meanwhile the client may have left, or its user or rights may have changed.
     for (;;) {
       if (connection.revalidating) await connection.revalidating;
       else if (connection.isSuspended) return connection.refuseMessage(uid);
@@ -105,7 +105,7 @@ export class ClientPublications {
     }
     const json = jsonOf(read.data);
     if (json === undefined) throw new TypeError(`Cannot publish to "${channel}": the output of the schema is not JSON`);
-    // Anonymous clients have one scope in common: their address changes when they reconnect.
+    // Ids of all anonymous clients share one scope, because an address may change at a reconnect.
     const scoped = id === undefined ? id : JSON.stringify([client.accountability.user, id]);
     // From here on the outcome is answered, not `TOKEN_EXPIRED`, after which a client publishes again.
     try {

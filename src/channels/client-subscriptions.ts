@@ -17,7 +17,7 @@ import { Subscription } from "./subscription.ts";
 import type { SubscriptionOwner } from "./subscription-owner.ts";
 import { connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 
-/** Shared by the subscriptions of all clients of a controller. */
+/** What the subscriptions of all clients of a controller share. */
 export interface ClientSubscriptionsHost extends ClientPublicationsHost {
   readonly host: ChannelHost;
   readonly maxSubscriptions: number;
@@ -35,7 +35,7 @@ const MAX_SUBSCRIPTION_BYTES = 1_048_576;
 /** Maximum size of the member data that a client sends, in bytes of JSON. */
 const MAX_MEMBER_BYTES = 1_024;
 
-/** Why the subscription has ended that a starting one is to replace, which its client does not know. */
+/** By starting subscription: why the one that it was to replace has ended. The client was not notified. */
 const endings = new WeakMap<Subscription, WebSocketError>();
 
 /** One client's use of channels: answers its `subscribe`, `unsubscribe` and `publish`, and owns its subscriptions. */
@@ -127,7 +127,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     }
   }
 
-  /** Takes the client out of all groups that are sent to at once. */
+  /** Removes the client from the groups of its channels. */
   suspend(): void {
     for (const subscription of this.#subscriptions.values()) {
       subscription.replaces?.suspend();
@@ -135,7 +135,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     }
   }
 
-  /** Positions by channel, from which the client detects lost messages. */
+  /** Positions by channel. The client compares them with what it has received, to detect lost messages. */
   positions(): Record<string, Position> | undefined {
     let positions: Record<string, Position> | undefined;
     for (const { message: { channel }, position } of this.#subscriptions.values()) {
@@ -187,7 +187,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     const end = (code: string) =>
       this.#answer({ type: "subscription", event: "unsubscribe", channel, ...withUid(uid), reason: code });
     if (current?.replaces === subscription) {
-      // No message says so (PROTOCOL.md 4.3): the client would take it for the end of the one that has its answer before it.
+      // The client is not notified (PROTOCOL.md 4.3): it would take the message for the end of the starting subscription.
       current.replaces = undefined;
       endings.set(current, reason);
       return this.changed(subscription);
@@ -197,11 +197,11 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (wasStarted) return end(reason.code);
     refuse(this.client, message, reason);
     const ending = endings.get(subscription);
-    if (ending && reason.code === "INVALID_PAYLOAD") end(ending.code); // The refusal says that nothing has changed.
+    if (ending && reason.code === "INVALID_PAYLOAD") end(ending.code); // After INVALID_PAYLOAD alone, the client expects the earlier one to go on.
   }
 
   waits(subscription: Subscription): void {
-    // Most wait no longer than this turn.
+    // Deferred, because most waits end within this turn.
     if (this.host.engine.keeper) afterTurn(() => subscription.isWaiting && this.changed(subscription));
   }
 
@@ -219,13 +219,13 @@ export class ClientSubscriptions implements SubscriptionOwner {
     try {
       call(keeper);
     } catch (error) {
-      // After hibernation the client would lack some subscriptions, or have some that ended.
+      // Otherwise, after hibernation the client would lack subscriptions, or have some that have ended.
       this.host.report(error, this.client);
       this.client.close(CloseCode.INTERNAL_ERROR, "Cannot keep the subscriptions");
     }
   }
 
-  /** Starts a subscription, in place of the one with its name. */
+  /** Starts a subscription, which replaces the one of the same name. */
   #start(name: string, subscription: Subscription): void {
     const before = this.#subscriptions.get(name);
     if (before?.isStarted) subscription.replaces = before;
@@ -302,7 +302,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (this.#bytes + bytesOf(request) - (before ? bytesOf(before.message) : 0) > MAX_SUBSCRIPTION_BYTES) {
       return new WebSocketError("subscribe", "LIMIT_EXCEEDED", `More than ${MAX_SUBSCRIPTION_BYTES} bytes of all subscriptions`);
     }
-    // Last, because both charge the client.
+    // Last, because both count against the client's limits.
     const wait = this.#shared.newName(this.client, request.channel) ||
       (this.host.rateGate?.ask(this.client, asksOf(request, options)) ?? 0);
     return wait > 0 ? exceeded("subscribe", wait) : undefined;

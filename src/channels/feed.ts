@@ -1,4 +1,4 @@
-import { type Backlog, Kept } from "./backlog.ts";
+import { type Backlog, KeptFrames } from "./backlog.ts";
 import type { Channel } from "./channel.ts";
 import type { ResolvedChannel } from "./channel-options.ts";
 import type { HistoryPage, Position } from "../engines/engine.ts";
@@ -21,7 +21,7 @@ export const expectedBytes = (options: ResolvedChannel): number => snapshotBytes
 export class Feed {
   /** Position up to which the client has been sent everything. */
   at: Position | null = null;
-  /** Whether a publication did not fit into what is kept, or may have been lost. */
+  /** Whether a publication could not be kept, or may have been lost. */
   hasOverflowed = false;
   /** End of the JSON of each message, with the `uid`. */
   readonly ending: string;
@@ -29,7 +29,7 @@ export class Feed {
   readonly #backlog: Backlog;
   readonly #event: string | undefined;
   /** Publications kept while none can be sent. */
-  #kept: Kept<PublicationFrame> | undefined;
+  #kept: KeptFrames<PublicationFrame> | undefined;
 
   constructor(client: WebSocketClient, backlog: Backlog, { event, uid }: Pick<SubscriptionRequest, "event" | "uid">) {
     this.ending = endingOf(uid);
@@ -51,7 +51,7 @@ export class Feed {
   /** Keeps publications from now on, and drops those kept so far. */
   hold(): void {
     this.release();
-    this.#kept = new Kept(this.#backlog);
+    this.#kept = new KeptFrames(this.#backlog);
     this.hasOverflowed = false;
   }
 
@@ -69,7 +69,7 @@ export class Feed {
     return this.#event === undefined || event === this.#event;
   }
 
-  /** Keeps the frame; `false` if there is no room, or if one before it is missing: `at` must not pass what was not sent. */
+  /** Keeps the frame. Returns `false` if it or an earlier one did not fit: `at` must not pass a publication that was not sent. */
   keep(frame: PublicationFrame): boolean {
     if (!this.hasOverflowed && this.#kept?.push(frame)) return true;
     this.hasOverflowed = true;
@@ -81,7 +81,7 @@ export class Feed {
     if (position && (position.epoch !== this.at?.epoch || position.offset > this.at.offset)) this.at = position;
   }
 
-  /** Sends one publication, unless it was sent before; `false` if the client cannot receive it. */
+  /** Sends one publication, unless it was sent before. Returns `false` if the client cannot receive it. */
   send(frame: PublicationFrame): boolean {
     const { position } = frame;
     if (position && this.at && position.epoch === this.at.epoch && position.offset <= this.at.offset) return true;
@@ -90,11 +90,11 @@ export class Feed {
     return true;
   }
 
-  /** Sends as much of the page as there is room for; `undefined` if the client cannot receive messages. */
+  /** Sends as much of the page as there is room for. Returns `undefined` if the client cannot receive messages. */
   sendPage(
     { publications, position, hasMore }: HistoryPage,
     channel: Channel,
-  ): { readonly isWhole: boolean; readonly bytes: number } | undefined {
+  ): { readonly isAllSent: boolean; readonly bytes: number } | undefined {
     let bytes = 0;
     for (const publication of publications) {
       if (!this.accepts(publication)) {
@@ -102,12 +102,12 @@ export class Feed {
         continue;
       }
       // Checked without a promise: one per publication took a third of a recovery on Bun.
-      if (!this.#backlog.hasRoom) return { isWhole: false, bytes };
+      if (!this.#backlog.hasRoom) return { isAllSent: false, bytes };
       const frame = channel.frameOf(publication);
       if (!this.send(frame)) return undefined;
       bytes += frame.bytes;
     }
     if (!hasMore) this.at = position;
-    return { isWhole: true, bytes };
+    return { isAllSent: true, bytes };
   }
 }

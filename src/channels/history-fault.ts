@@ -1,10 +1,10 @@
 import { isMs, MS } from "../base/clock.ts";
 import type { ChannelHistoryOptions } from "./channel-options.ts";
 
-// Not that of option-checks.ts: a publisher would have the checks of a contract with it.
+// Not imported from option-checks.ts, which would add the checks of contracts to the bundle of a publisher.
 const isPositive = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0;
 
-/** Describes what is wrong with the history of a channel and what to write instead; `null`: valid, or absent. */
+/** Describes what to write instead of an invalid history; `null` if it is valid or absent. */
 export function historyFault(history: ChannelHistoryOptions | undefined): string | null {
   if (history === undefined) return null;
   const remedy = `history must be { size, ttl, maxRecover? }: ttl ${MS}, the others whole numbers from 1`;

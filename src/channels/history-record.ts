@@ -33,7 +33,7 @@ export type HistoryReason = "limit" | "gone" | "epoch" | "ahead" | "unreadable";
 
 /** Publications from a history, with the position of its end. */
 export interface HistoryRecord<H = ChannelContract> extends Position {
-  /** Oldest first. If some are missing, those that are left. */
+  /** Oldest first. If the record is not complete, those that remain. */
   publications: { [Event in EventOf<H>]: PublicationRecord<Event, JsonItemOf<DataOf<H, Event>>> }[EventOf<H>][];
   /** Whether these are all publications since `after`; without `after`, whether none of the latest ones is missing. */
   isComplete: boolean;

@@ -1,7 +1,7 @@
 /** Number of keys above which keys whose window is over are removed. */
 const PRUNE_AT = 1_024;
 
-/** Maximum number of ids that are known to be counted. A repeat of a forgotten one counts again. */
+/** Maximum number of counted ids that are kept to recognize repeats. A repeat of a dropped id counts again. */
 const MAX_KNOWN = 50_000;
 
 /** Limits how much each user makes the server remember, such as publication ids. A user is one key of `rateLimit`. */
@@ -22,8 +22,8 @@ export class IdQuota {
   }
 
   /**
-   * Counts an id of the key once, however often it comes: a refused repeat would look as if the first one had done nothing.
-   * Returns what {@link take} returns.
+   * Counts an id of the key once, and allows its repeats: a client would take a refused repeat to mean that its first attempt had no
+   * effect. Returns what {@link take} returns.
    */
   takeId(key: string, id: string): number {
     if (this.#max === Infinity) return 0;

@@ -55,7 +55,7 @@ export function permitSubscription(
 }
 
 /**
- * Authorizes a client that reads without a subscription, at the price of one. Resolves with the options of the channel.
+ * Authorizes a client that reads without a subscription. `rateLimit` counts it like a subscription. Resolves with the channel's options.
  *
  * @throws {WebSocketError} as a `subscribe` is refused.
  */

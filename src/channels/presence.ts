@@ -1,4 +1,4 @@
-import { type Backlog, Kept } from "./backlog.ts";
+import { type Backlog, KeptFrames } from "./backlog.ts";
 import type { Timed } from "../base/clock.ts";
 import type { Member } from "../engines/engine.ts";
 import type { ExtensionHost } from "../application/extension.ts";
@@ -15,7 +15,7 @@ const LIST_PERIOD = 1_000;
 
 /** A subscription that makes its user a member. */
 export interface PresenceEntry {
-  /** The same object until it leaves: the engine takes a different object for newer data. */
+  /** The same object until it leaves: to the engine, a different object means newer data. */
   readonly member: Member;
   /** Order among the entries of the channel on this node; greater is newer. */
   readonly number: number;
@@ -67,12 +67,12 @@ export class Presence {
     let member = this.#members.get(user);
     if (member) this.#host.deadlines.delete(member);
     else {
-      const left = () => this.#left(user);
+      const left = () => this.#remove(user);
       this.#members.set(user, member = { entries: [], joined: undefined, deadline: 0, heapIndex: -1, due: left });
-      // A member in its grace period needs the channel without a subscription. A failure to open it reaches the subscription.
+      // Keeps the channel open during the grace period, too. The subscription handles a failure to open it.
       this.#holder.enter()?.catch(() => {});
     }
-    // After hibernation they are restored in any order.
+    // After hibernation, entries are restored in any order.
     const index = member.entries.findLastIndex((each) => each.number < entry) + 1;
     member.entries.splice(index, 0, added);
     this.#join(member);
@@ -88,10 +88,10 @@ export class Presence {
     member.entries.splice(index, 1);
     if (member.entries.length > 0) this.#join(member);
     else if (mayReturn && this.#grace > 0) this.#host.deadlines.set(member, this.#grace);
-    else this.#left(user);
+    else this.#remove(user);
   }
 
-  /** Handles the members that joined and left on all nodes, from the engine. */
+  /** Called by the engine with the members that joined and left on all nodes. */
   changed(joined: readonly Member[], left: readonly string[]): void {
     if (this.#observers.size === 0) return;
     if (this.#changes.length === 0) afterTurn(() => this.#flush());
@@ -149,7 +149,7 @@ export class Presence {
     this.#notifyEngine(() => this.#host.engine.join(this.#channel, member));
   }
 
-  #left(user: string): void {
+  #remove(user: string): void {
     const member = this.#members.get(user);
     if (!member) return;
     this.#members.delete(user);
@@ -158,7 +158,7 @@ export class Presence {
     this.#holder.leave();
   }
 
-  /** Does not wait: an engine that is unavailable remembers the change and sends it later. */
+  /** Does not wait: an unavailable engine keeps the change and sends it later. */
   #notifyEngine(call: () => void | Promise<void>): void {
     guard(call, (error) => this.#host.report(error));
   }
@@ -168,7 +168,7 @@ export class Presence {
     this.#changes = [];
     const observers = [...this.#observers];
     while (changes.length > 0) {
-      // Keeps the order of joins and leaves: a member that does both in one turn has left.
+      // Joins and leaves stay in order, because a member may do both in one turn.
       const { event } = changes[0]!;
       const end = changes.findIndex((change) => change.event !== event);
       const members = changes.splice(0, Math.min(end < 0 ? changes.length : end, MAX_MEMBERS)).map(({ member }) => member);
@@ -188,12 +188,12 @@ export class PresenceObserver {
   readonly #ending: string;
   readonly #missed: () => void;
   /** Changes kept while the list is being read. */
-  #kept: Kept | undefined;
+  #kept: KeptFrames | undefined;
   /** Whether a change did not fit into what is kept, so that the list has to be read again. */
   isFull = false;
   /** Whether the client missed a change and needs a new list. */
   isStale: boolean;
-  /** Whether nothing may be sent, because the client's rights are being checked: what changes meanwhile is missed. */
+  /** Whether nothing may be sent because the client's rights are being checked. It misses the changes meanwhile. */
   isPaused = false;
 
   constructor(client: WebSocketClient, backlog: Backlog, ending: string, missed: () => void, isStale: boolean) {
@@ -204,7 +204,7 @@ export class PresenceObserver {
     this.isStale = isStale;
   }
 
-  /** Whether it is waiting for the list. */
+  /** Whether it waits for the list of members. */
   get isHeld(): boolean {
     return this.#kept !== undefined;
   }
@@ -224,7 +224,7 @@ export class PresenceObserver {
 
   hold(): void {
     this.end();
-    this.#kept = new Kept(this.backlog);
+    this.#kept = new KeptFrames(this.backlog);
     this.isFull = this.isStale = false;
   }
 

@@ -2,10 +2,10 @@ import type { Engine, PublishOnce } from "../engines/engine.ts";
 import { jsonOf, MAX_ID_LENGTH, RESERVED_EVENTS } from "../protocol/protocol.ts";
 
 /**
- * Checks the transaction that the application publishes in.
+ * Returns the transaction that the application publishes in, if any.
  *
- * @param remedy how to get an engine that takes transactions.
- * @throws {TypeError} for one that is `undefined`, or that the engine does not take.
+ * @param remedy how to get an engine with transactions.
+ * @throws {TypeError} if it is `undefined`, or the engine has no transactions.
  */
 export function transactionOf(
   channel: string,
@@ -36,7 +36,7 @@ export function publicationOf(
   id: string | undefined,
   idWindow: number,
 ): { readonly data: string; readonly once: PublishOnce | undefined } {
-  // JavaScript may pass anything.
+  // A caller without types may pass anything.
   if (typeof event !== "string" || event === "" || event.length > 64 || RESERVED_EVENTS.has(event)) {
     throw new TypeError(
       `Cannot publish to "${channel}": the event must be a string of 1 to 64 characters that the protocol does not reserve`,

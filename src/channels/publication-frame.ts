@@ -2,7 +2,7 @@ import type { Position, Publication } from "../engines/engine.ts";
 import type { MessageUid } from "../protocol/errors.ts";
 import { Frame, SuffixedFrame } from "../protocol/frame.ts";
 
-/** Maximum number of endings shared. Clients of one kind use the same first `uid`s; beyond those, sharing is unlikely. */
+/** Maximum number of endings whose frame is shared. Clients of one program use the same first `uid`s; later ones rarely coincide. */
 const MAX_SHARED = 64;
 
 /** A message to the subscriptions of a channel. The body is encoded once; only the `uid` at the end differs. */

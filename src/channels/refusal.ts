@@ -5,7 +5,7 @@ import { Frame } from "../protocol/frame.ts";
 /** What an answer has of its request. */
 type Request = { readonly type: string; readonly uid?: MessageUid };
 
-/** Answers a request that had no effect with the error: once `revalidate` has answered, if it renews expired credentials. */
+/** Answers a request that had no effect with the error. If `revalidate` is renewing the client's credentials, the answer waits for that. */
 export function refuse(client: WebSocketClient, { type, uid }: Request, reason: WebSocketError): void {
   const connection = connectionOf(client);
   const { isSuspended, revalidating } = connection;

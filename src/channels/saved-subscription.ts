@@ -53,21 +53,21 @@ export function bytesOf({ channel, uid = "", event = "", query = "", data = "", 
   return [channel, `${uid}`, event, query, data, recover?.epoch ?? ""].reduce((sum, text) => sum + byteLength(text), 0);
 }
 
-/** The fields of a subscription to save: those of its request but `recover` and `data`, and its state. */
+/** The fields to save of a subscription that has started: its state, and its request without `recover` and `data`. */
 export function savedOf(request: SubscriptionRequest, state: Omit<SavedSubscription, keyof SubscribeMessage>): SavedSubscription {
   const { recover: _recover, data: _data, query: _query, ...message } = request;
   const query = queryOf(request);
   return { ...message, ...(query && { query }), ...state };
 }
 
-/** The fields of a subscription to save that has not started: all of its request. */
+/** The fields to save of a subscription that has not started: all of its request. */
 export function startingOf(request: SubscriptionRequest): SavedSubscription {
   const { data, query: _query, ...message } = request;
   const query = queryOf(request);
   return { ...message, ...(query && { query }), ...(data === undefined ? {} : { data: JSON.parse(data) }), isStarting: true };
 }
 
-/** The request that the subscription was made from. */
+/** The request of a saved subscription. */
 export function savedRequestOf({
   at: _at,
   member: _member,

@@ -9,17 +9,17 @@ import type { Position } from "../engines/engine.ts";
 import { WebSocketError } from "../protocol/errors.ts";
 import { queryOf, type SubscriptionRequest } from "./saved-subscription.ts";
 
-/** Maximum number of snapshots for one start: another is made if more was published during the last than could be kept. */
+/** Maximum number of snapshots for one start: the next is taken if more was published during the last than could be kept. */
 const MAX_SNAPSHOTS = 3;
 
 /** Where a subscription begins: the data of its `init`, and the position from which publications follow it. */
-interface Beginning {
+interface SubscriptionStart {
   readonly data?: unknown;
   readonly position: Position | null;
 }
 
-/** The subscription that begins. */
-interface Beginner {
+/** The subscription that the snapshot is for. */
+interface StartingSubscription {
   readonly client: WebSocketClient;
   readonly host: ExtensionHost;
   readonly feed: Feed;
@@ -30,18 +30,21 @@ interface Beginner {
 }
 
 /**
- * Begins to keep publications, and makes the snapshot that they follow. `undefined` once it is not wanted any more.
+ * Begins to keep publications, then takes the snapshot that they follow. Resolves with `undefined` if nobody waits for it any more.
  *
  * @throws {WebSocketError} SERVICE_UNAVAILABLE if too much is published meanwhile, or what `snapshot` throws.
  */
-export async function takeSnapshot(beginner: Beginner, options: ResolvedChannel): Promise<Beginning | undefined> {
-  const { channel, feed, message } = beginner;
+export async function takeSnapshot(
+  starting: StartingSubscription,
+  options: ResolvedChannel,
+): Promise<SubscriptionStart | undefined> {
+  const { channel, feed, message } = starting;
   for (let left = MAX_SNAPSHOTS;; left--) {
     feed.hold();
     const { position } = channel;
     if (!options.snapshot || message.event !== undefined) return { position };
-    const data = await snapshotOf(beginner, message, options);
-    if (!beginner.isCurrent()) return undefined;
+    const data = await snapshotOf(starting, message, options);
+    if (!starting.isCurrent()) return undefined;
     if (!feed.hasOverflowed) return { data, position };
     if (left === 1) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
   }

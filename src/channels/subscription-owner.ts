@@ -19,7 +19,7 @@ export interface SubscriptionOwner {
    * @param kept the subscription that it was to replace, and that goes on.
    */
   ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean, kept?: Subscription): void;
-  /** Called when it may wait for longer than a Durable Object is awake: for its client to read, or for `authorize`. */
+  /** Called when it begins to wait for its client to read or for `authorize`: the Durable Object may hibernate meanwhile. */
   waits(subscription: Subscription): void;
   /** Called when the result of {@link Subscription.save} has changed. */
   changed(subscription: Subscription): void;

@@ -11,7 +11,7 @@ interface PermittedSubscription {
   resume(hasChanged: false): void;
 }
 
-/** The permission of one subscription: whether `authorize` has to be called, is running, or has allowed. */
+/** The permission of one subscription: whether `authorize` has to be called, is running, or has allowed it. */
 export class SubscriptionPermission implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
@@ -51,15 +51,15 @@ export class SubscriptionPermission implements Timed {
     if (grant) host.deadlines.set(this, left);
   }
 
-  /** The rights of the client have changed: neither the last answer nor one that is under way counts. */
+  /** Discards the answer of `authorize`, also of a call under way, because the client's rights have changed. */
   outdate(): void {
     const { isGranted } = this;
-    this.#doubt();
+    this.#invalidate();
     if (isGranted) this.#subscription.permissionChanged();
   }
 
   due(): void {
-    this.#doubt();
+    this.#invalidate();
     this.#subscription.resume(false);
   }
 
@@ -96,7 +96,7 @@ export class SubscriptionPermission implements Timed {
     return this.#state === "outdated";
   }
 
-  #doubt(): void {
+  #invalidate(): void {
     this.#state = this.isAsked ? "outdated" : "unknown";
   }
 

@@ -18,7 +18,7 @@ interface SubscriptionPresenceOwner {
   changed(): void;
 }
 
-/** The part of one subscription in presence: makes its user a member, and sends it the members if it asked for them. */
+/** The presence of one subscription: makes its user a member, and sends it the members if it asked for them. */
 export class SubscriptionPresence {
   readonly #owner: SubscriptionPresenceOwner;
   readonly #presence: Presence;
@@ -27,7 +27,7 @@ export class SubscriptionPresence {
   #observer: PresenceObserver | undefined;
   /** Its request, from {@link begin} until it has joined. */
   #joining: SubscriptionRequest | undefined;
-  /** The rest of {@link begin}, set while the client is suspended. */
+  /** Joins in {@link renew}, because the client was suspended. */
   #postponed: (() => void) | undefined;
   #hasEnded = false;
 
@@ -60,7 +60,7 @@ export class SubscriptionPresence {
   /**
    * Sends the list of members, if asked for, and then joins.
    *
-   * @param before of the replaced subscription, whose member is taken over so that no leave and join is sent.
+   * @param before the presence of the replaced subscription, whose member is taken over so that no leave and join are sent.
    */
   begin(options: ResolvedChannel, message: SubscriptionRequest, before?: SubscriptionPresence): void {
     if (before) this.#entry = before.#handOver();
@@ -71,8 +71,7 @@ export class SubscriptionPresence {
   }
 
   /**
-   * Continues after hibernation. The client has the current members, unless `isStale`: then call {@link renew}. It joins with that, too, if
-   * it has not yet.
+   * Continues after hibernation. Call {@link renew} if `isStale`, because the client lacks changes, or if it has not joined yet.
    */
   restore(
     options: ResolvedChannel,
@@ -84,7 +83,7 @@ export class SubscriptionPresence {
       this.#joining = message;
       this.#postponed = () => this.#join(options, message);
     }
-    // With `isJoining`, of the subscription that it has replaced.
+    // With `isJoining`, `entry` is that of the replaced subscription.
     if (!isJoining || entry !== undefined) this.#enter(member, entry);
     if (message.presence) this.#observe(isStale);
   }
@@ -94,7 +93,7 @@ export class SubscriptionPresence {
     if (this.#observer) this.#observer.isPaused = true;
   }
 
-  /** Continues after the client is admitted again: sends a new list if it missed a change, and joins if it has not yet. */
+  /** Continues after the client is admitted again: sends a new list if it missed a change, and joins if that was postponed. */
   renew(): void {
     if (this.#observer) this.#observer.isPaused = false;
     const postponed = this.#postponed;
@@ -150,7 +149,7 @@ export class SubscriptionPresence {
   }
 }
 
-/** The data of the client's member, as JSON text, which is checked against the contract. */
+/** The data of the client's member, as JSON text, checked against the contract. */
 function memberDataOf(
   options: ResolvedChannel,
   request: SubscriptionRequest,
@@ -158,13 +157,13 @@ function memberDataOf(
   { outbound, report }: ExtensionHost,
 ): string | undefined {
   const { name, presence } = options;
-  const json = presence?.data === "client" ? request.data : madeDataOf(options, request, client, report);
+  const json = presence?.data === "client" ? request.data : computedDataOf(options, request, client, report);
   if (json !== undefined) outbound?.member(name, request.channel, json, client);
   return json;
 }
 
 /** The data that the function `presence.data` returns, as JSON text. */
-function madeDataOf(
+function computedDataOf(
   { params, presence }: ResolvedChannel,
   { channel, data: text }: SubscriptionRequest,
   client: WebSocketClient,

@@ -19,7 +19,7 @@ import { connectionOf } from "../application/websocket-client.ts";
 /** One subscription of a client. With a history no publication is skipped: each is sent, kept, or read later. */
 export class Subscription implements ChannelRecipient {
   readonly message: SubscriptionRequest;
-  /** The subscription of the same name that goes on until this one has sent `init`. */
+  /** The subscription of the same name, which continues until this one has sent `init`. */
   replaces: Subscription | undefined;
 
   readonly #owner: SubscriptionOwner;
@@ -28,10 +28,10 @@ export class Subscription implements ChannelRecipient {
   readonly #permission: SubscriptionPermission;
   #channel: Channel | undefined;
   #state: SubscriptionState = "starting";
-  /** Number of the current run. Each start and resume begins a new run, and an older one stops at its next `await`. */
+  /** Number of the current run. Each start and resume begins a new run; an older one stops after its next `await`. */
   #run = 0;
   #presence: SubscriptionPresence | undefined;
-  /** Whether the client would have to catch up after hibernation: it is behind, or kept publications wait until it reads. */
+  /** Whether the client has to catch up after hibernation: it is behind, or kept publications wait until it has read. */
   #isDelayed = false;
 
   constructor(message: SubscriptionRequest, options: ResolvedChannel, owner: SubscriptionOwner) {
@@ -47,12 +47,12 @@ export class Subscription implements ChannelRecipient {
     return this.#state === "live" || this.#state === "behind";
   }
 
-  /** Whether it has not started, or `authorize` is asked again. */
+  /** Whether it has not started, or `authorize` is running. */
   get isWaiting(): boolean {
     return this.#state === "starting" || (this.#state !== "ended" && this.#permission.isAsked);
   }
 
-  /** Position that the client should have reached. `null` if it cannot know: with an `event`, or while publications wait. */
+  /** Position that the client should have reached; `null` if that is unknown: with an `event`, or while publications are kept. */
   get position(): Position | null {
     const isCurrent = this.#state === "live" && !this.#feed.isHeld && this.message.event === undefined;
     return isCurrent ? this.#channel?.position ?? null : null;
@@ -80,7 +80,7 @@ export class Subscription implements ChannelRecipient {
   }
 
   suspend(): void {
-    this.#feed.advance(this.#channel?.part(this) ?? null);
+    this.#feed.advance(this.#channel?.leaveGroup(this) ?? null);
   }
 
   lag(): void {
@@ -100,7 +100,7 @@ export class Subscription implements ChannelRecipient {
 
   /** Authorizes the subscription and sends `init`. Never rejects. */
   async start(): Promise<void> {
-    // The run that waits for `authorize` goes on with the newest rights.
+    // The run that waits for `authorize` continues with the newest rights.
     if (this.#permission.isAsked) return;
     const run = this.#newRun();
     // A suspended client starts again in `resume`.
@@ -108,14 +108,14 @@ export class Subscription implements ChannelRecipient {
     try {
       if (!this.#permission.isGranted) await this.#ask(run);
       if (!this.#isAllowed(run)) return;
-      // Opened again if that failed while the client was suspended.
+      // `open` again, because it may have failed while the client was suspended.
       const opening = this.#channel
         ? this.#channel.open()
         : (this.#channel = this.#owner.channel(this.message.channel, this.#options)).enter();
       if (opening) await opening;
       if (!this.#isCurrent(run)) return;
       const { recover, event } = this.message;
-      const fill = () => this.#fill(run);
+      const fill = () => this.#recoverOrBegin(run);
       if (recover && this.#options.history) await this.#owner.backlog.run("engine", this, fill);
       else if (!this.#options.snapshot || event !== undefined) await fill();
       else await this.#owner.backlog.run("snapshot", this, fill, expectedBytes(this.#options));
@@ -124,7 +124,7 @@ export class Subscription implements ChannelRecipient {
     }
   }
 
-  async #fill(run: number): Promise<void> {
+  async #recoverOrBegin(run: number): Promise<void> {
     if (!this.#isCurrent(run)) return;
     const channel = this.#channel!; // Set by `start`.
     const { recover } = this.message;
@@ -176,7 +176,7 @@ export class Subscription implements ChannelRecipient {
       const next = startingOf(this.message);
       return this.replaces ? { ...this.replaces.save(), next } : next;
     }
-    // What is published while `authorize` is asked is kept, and would be lost.
+    // Publications kept while `authorize` runs would be lost.
     const isBehind = this.#isDelayed || !this.#permission.isGranted;
     return savedOf(this.message, {
       ...(isBehind && this.#feed.at ? { at: this.#feed.at } : {}),
@@ -194,7 +194,7 @@ export class Subscription implements ChannelRecipient {
     channel.add(this);
     this.#feed.at = at ?? channel.position;
     // Members may have changed while the engine was subscribing.
-    this.#attend()?.restore(this.#options, this.message, saved, isStale || opening !== undefined);
+    this.#createPresence()?.restore(this.#options, this.message, saved, isStale || opening !== undefined);
     if (opening) {
       this.#feed.hold();
       opening.then(() => this.#resume(), (error) => this.#fail(this.#run, error));
@@ -212,7 +212,7 @@ export class Subscription implements ChannelRecipient {
     if (this.isStarted) this.#owner.changed(this);
   }
 
-  /** Begins another run. What an older one waits for is not wanted any more. */
+  /** Begins another run, and ends the waits of the previous one. */
   #newRun(): number {
     this.#owner.backlog.withdraw(this);
     return ++this.#run;
@@ -243,7 +243,7 @@ export class Subscription implements ChannelRecipient {
     const { client, host } = this.#owner;
     const feed = this.#feed;
     const isCurrent = () => this.#isCurrent(run);
-    // It has a channel once it has begun to start.
+    // `#channel` was set by `start` or `restore`.
     const begun = await takeSnapshot(
       { client, host, feed, channel: this.#channel!, message: this.message, isCurrent },
       this.#options,
@@ -285,7 +285,7 @@ export class Subscription implements ChannelRecipient {
       const sent = feed.sendPage(page, channel);
       if (!sent) return this.#fallBehind();
       host.rateGate?.spend(client, sent.bytes);
-      if (sent.isWhole && !page.hasMore) break;
+      if (sent.isAllSent && !page.hasMore) break;
       // Releases the page while the client reads; the rest is read again from `feed.at`.
       page = undefined;
       while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
@@ -311,7 +311,7 @@ export class Subscription implements ChannelRecipient {
     if (feed.hasOverflowed) {
       if (!feed.at) throw new WebSocketError("subscribe", "SERVICE_UNAVAILABLE", "Cannot subscribe: too much is published");
       this.#fallBehind();
-      // Not awaited: it waits for the work in progress, which this may be part of.
+      // Not awaited: it may wait for the work in progress, which this is part of.
       return void this.#resume();
     }
     this.#live();
@@ -322,15 +322,15 @@ export class Subscription implements ChannelRecipient {
     this.#feed.release();
     if (this.#isDelayed) this.#setDelayed(false);
     const { uid, event } = this.message;
-    if (uid === undefined && event === undefined) this.#channel?.join(this);
+    if (uid === undefined && event === undefined) this.#channel?.joinGroup(this);
   }
 
   async #resume(): Promise<void> {
     this.suspend();
-    // Nothing is kept while behind: what is published before the read is in the history.
+    // Nothing is kept while behind: the history has it.
     if (this.#state === "behind") this.#feed.release();
     else if (!this.#feed.isHeld) this.#feed.hold();
-    // The run that waits for `authorize` goes on with the newest rights, from the state that it then finds.
+    // The run that waits for `authorize` continues with the newest rights and the current state.
     if (this.#permission.isAsked) return;
     const run = this.#newRun();
     if (!this.#isCurrent(run)) return this.#setDelayed(true);
@@ -370,7 +370,7 @@ export class Subscription implements ChannelRecipient {
     this.#owner.changed(this);
   }
 
-  /** Waits until the client has read; `false` if the run has ended. Check for room again: others may have used it. */
+  /** Waits until the client has read. Resolves with `false` if the run has ended. Check for room again: other work may have used it. */
   async #drained(run: number): Promise<boolean> {
     if (!this.#isCurrent(run)) return false;
     this.#setDelayed(true);
@@ -381,10 +381,10 @@ export class Subscription implements ChannelRecipient {
   #join(): void {
     const { replaces } = this;
     const before = replaces?.message.channel === this.message.channel ? replaces.#presence : undefined;
-    this.#attend()?.begin(this.#options, this.message, before);
+    this.#createPresence()?.begin(this.#options, this.message, before);
   }
 
-  #attend(): SubscriptionPresence | undefined {
+  #createPresence(): SubscriptionPresence | undefined {
     const presence = this.#channel?.presence;
     const { client, host, backlog } = this.#owner;
     const owner = { client, host, backlog, changed: () => this.#owner.changed(this) };
