@@ -2,7 +2,7 @@ import type { ClusterClient, ClusterClients, ClusterQuestion } from "../controll
 import type { WebSocketController } from "../controller/controller.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import { checkMs } from "../base/clock.ts";
-import { FAN_OUT, inTime } from "../engines/shards/shards.ts";
+import { FAN_OUT, withTimeout } from "../engines/shards/shards.ts";
 import { checkFilterObject } from "./object-calls.ts";
 import { relayOf } from "./shard-names.ts";
 
@@ -86,7 +86,7 @@ export async function listClients(
     const left = limit - clients.length;
     const pages = await Promise.all(some.map(({ name, number }) => {
       const last = number === from.number ? from.uid : undefined;
-      return inTime(ask(name, { type: "clients", filter, after: last, limit: left }), timeout).catch(() => undefined);
+      return withTimeout(ask(name, { type: "clients", filter, after: last, limit: left }), timeout).catch(() => undefined);
     }));
     for (const [index, page] of pages.entries()) {
       const { name, number } = some[index]!; // Each has its page.

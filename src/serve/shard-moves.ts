@@ -3,7 +3,7 @@ import { connectionOf } from "../application/websocket-client.ts";
 import type { Connection } from "../connection/connection.ts";
 import type { WebSocketController } from "../controller/controller.ts";
 import { isBusy, saysDrained } from "../controller/drain.ts";
-import { FAN_OUT, inTime, RELAY_TIMEOUT } from "../engines/shards/shards.ts";
+import { FAN_OUT, RELAY_TIMEOUT, withTimeout } from "../engines/shards/shards.ts";
 import { rowsOf, type Sql } from "../engines/sqlite-histories.ts";
 import { CloseCode } from "../protocol/close.ts";
 import { relayOf } from "./shard-names.ts";
@@ -68,7 +68,7 @@ export async function rebalance(
     const askNext = async () => {
       for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
         try {
-          answered(name, await inTime(ask(name, question(name)), RELAY_TIMEOUT));
+          answered(name, await withTimeout(ask(name, question(name)), RELAY_TIMEOUT));
         } catch {
           missing.push(name);
         }

@@ -2,7 +2,14 @@ import type { WebSocketController } from "../controller/controller.ts";
 import type { BroadcastFilter } from "../delivery/broadcast.ts";
 import { HomeEngine } from "../engines/shards/home-engine.ts";
 import { RelayEngine } from "../engines/shards/relay-engine.ts";
-import { type CallHome, type CallRelay, type HomeCall, inTime, RELAY_TIMEOUT, type RelayCall } from "../engines/shards/shards.ts";
+import {
+  type CallHome,
+  type CallRelay,
+  type HomeCall,
+  RELAY_TIMEOUT,
+  type RelayCall,
+  withTimeout,
+} from "../engines/shards/shards.ts";
 import type { Sql } from "../engines/sqlite-histories.ts";
 import type { WebSocketObjectState } from "./durable-object.ts";
 import { prefixOf } from "./object-engine.ts";
@@ -104,7 +111,7 @@ export class ShardPart<C> {
     this.#fetching++;
     try {
       const relays = [...this.#engines.values()].filter((engine) => engine instanceof RelayEngine);
-      await inTime(Promise.all(relays.map((relay) => relay.register())), RELAY_TIMEOUT);
+      await withTimeout(Promise.all(relays.map((relay) => relay.register())), RELAY_TIMEOUT);
     } catch {
       this.#fetching--;
       return new Response("The home object does not answer, try again later", { status: 503 });

@@ -309,7 +309,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       run: "run",
       deadlines: host.deadlines,
       answered() {},
-      present: (changes) =>
+      itemsOf: (changes) =>
         Array.from(changes, (change) => ({ type: "presence", channel: "room", joined: [{ user: change.slice(5) }], left: [] })),
       report() {},
       callRelay(_relay, call) {
@@ -342,7 +342,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       run: "run",
       deadlines: host.deadlines,
       answered() {},
-      present: () => [],
+      itemsOf: () => [],
       report() {},
       callRelay(_relay, { items: [item] }) {
         const end = new Stall<RelayAnswer>();

@@ -2,7 +2,7 @@ import type { Deadlines, Timed } from "../../base/clock.ts";
 import { afterTurn } from "../../base/turn.ts";
 import { type CallRelay, callTree, FAN_OUT, type Item, lengthOf, type RelayAnswer, takeCall } from "./shards.ts";
 
-/** What the fan-out needs from its engine. */
+/** What {@link FanOut} needs from its engine. */
 export interface FanOutHost {
   /** One start of the home object. */
   readonly run: string;
@@ -10,31 +10,31 @@ export interface FanOutHost {
   readonly callRelay: CallRelay;
   /** Called with each answer. */
   answered(answer: RelayAnswer): void;
-  /** The current state of the changed members, for a relay that was late. */
-  present(changes: ReadonlySet<string>): Item[];
+  /** Returns the current state of the changed members. @param changes channel and user, with a line break between them. */
+  itemsOf(changes: ReadonlySet<string>): Item[];
   report(error: unknown): void;
 }
 
-/** An item, and the relays that receive it. `null`: they read from the history what they lack. */
+/** An item and the relays to send it to. Without an item, they read missing publications from the history. */
 interface Entry {
   readonly item: Item | null;
   readonly targets: ReadonlySet<string>;
 }
 
-/** Characters that wait for the relays of one branch. Beyond them the oldest items go, and its relays read what they lack. */
-const MAX_WAITING = 8_000_000;
+/** Maximum characters queued for one branch or late relay. Beyond it the oldest items are dropped, and relays read them later. */
+const MAX_QUEUED_LENGTH = 8_000_000;
 
-/** Messages, and changes of members, that wait for a late relay: beyond them the oldest go. */
+/** Maximum messages and member changes queued for a late relay. Beyond them the oldest are dropped. */
 const [MAX_MESSAGES, MAX_CHANGES] = [1_000, 10_000];
 
-/** Changes of members in one call: each may have as much data as a message. */
+/** Maximum member changes in one call to a late relay: the data of each may be as long as a message. */
 const CHANGES_PER_CALL = 100;
 
-/** The first and the longest time between two attempts to reach a late relay, in ms. */
+/** Shortest and longest pause between two attempts to reach a late relay, in ms. */
 const [FIRST_PAUSE, LONGEST_PAUSE] = [500, 60_000];
 
-/** Numbers the calls of a run, so that relays recognize a repeated one. */
-class Numbers {
+/** Numbers the calls of a run, so that relays recognize repeated calls. */
+class CallNumbers {
   #last = 0;
 
   next(): number {
@@ -43,15 +43,15 @@ class Numbers {
 }
 
 /**
- * Hands items to relays over {@link FAN_OUT} branches, each with one call at a time: items wait while it is under way, and go together
- * with the next. A relay that fails leaves its branch, so that it delays no other: see {@link LateRelay}.
+ * Sends items to relays over {@link FAN_OUT} branches. Each branch makes one call at a time; items that arrive during a call go together
+ * in the next. A relay that fails leaves its branch, so that it delays no other relay: see {@link LateRelay}.
  */
 export class FanOut {
   readonly #host: FanOutHost;
-  readonly #numbers = new Numbers();
+  readonly #numbers = new CallNumbers();
   readonly #branches: Branch[];
   readonly #late = new Map<string, LateRelay>();
-  /** The branch of each relay: its own, so that its items stay in order. */
+  /** By relay: its branch. It never changes, so that the relay's items stay in order. */
   readonly #branchOf = new Map<string, Branch>();
 
   constructor(host: FanOutHost) {
@@ -59,7 +59,7 @@ export class FanOut {
     this.#branches = Array.from({ length: FAN_OUT }, () => new Branch(host, this.#numbers, this.#late));
   }
 
-  /** Whether all relays have everything. */
+  /** Whether all relays have received everything. */
   get isIdle(): boolean {
     return this.#late.size === 0 && this.#branches.every(({ isIdle }) => isIdle);
   }
@@ -82,7 +82,7 @@ export class FanOut {
     this.#late.delete(relay);
   }
 
-  /** Hands an item to these relays. `null`: they read what they lack, because nobody knows what they have. */
+  /** Sends an item to these relays. @param item `null`: the relays read missing publications from the history. */
   push(item: Item | null, relays: Iterable<string>): void {
     const targets = new Map<Branch, Set<string>>();
     for (const relay of relays) {
@@ -103,18 +103,18 @@ export class FanOut {
   }
 }
 
-/** One tree of relays. */
+/** The relays that one call tree reaches, and the items queued for them. */
 class Branch {
-  /** Its relays now: those of an entry that waits, or of a call under way, may have been removed. */
+  /** Current relays. A queued entry or a call under way may name relays that were removed since. */
   readonly relays = new Set<string>();
   readonly #host: FanOutHost;
-  readonly #numbers: Numbers;
+  readonly #numbers: CallNumbers;
   readonly #late: Map<string, LateRelay>;
   readonly #queue: Entry[] = [];
   #length = 0;
   #isCalling = false;
 
-  constructor(host: FanOutHost, numbers: Numbers, late: Map<string, LateRelay>) {
+  constructor(host: FanOutHost, numbers: CallNumbers, late: Map<string, LateRelay>) {
     this.#host = host;
     this.#numbers = numbers;
     this.#late = late;
@@ -127,10 +127,10 @@ class Branch {
   push(entry: Entry): void {
     this.#queue.push(entry);
     this.#length += sizeOf(entry);
-    while (this.#length > MAX_WAITING && this.#queue.length > 1) this.#drop();
+    while (this.#length > MAX_QUEUED_LENGTH && this.#queue.length > 1) this.#drop();
     if (this.#isCalling) return;
     this.#isCalling = true;
-    // What arrives together is one call.
+    // Items that arrive in one turn go in one call.
     afterTurn(() => void this.#callAll());
   }
 
@@ -166,7 +166,7 @@ class Branch {
     this.#isCalling = false;
   }
 
-  /** The relay lacks the item, and is reached on its own from now on. */
+  /** Moves the relay out of the branch until it has received everything. @param item that it has missed. */
   #miss(relay: string, item: Item | null): void {
     if (!this.relays.has(relay)) return;
     (this.#late.get(relay) ?? new LateRelay(relay, this.#host, this.#numbers, this.#late)).miss(item);
@@ -174,33 +174,33 @@ class Branch {
 }
 
 /**
- * A relay that did not answer. It reads publications from the history once a call reaches it; messages and changes of members wait for it.
- * It returns to its branch once it has everything.
+ * A relay that did not answer. Messages and member changes are queued for it; it reads publications from the history once a call reaches
+ * it. It returns to its branch once it has received everything.
  */
 class LateRelay implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
   readonly #relay: string;
   readonly #host: FanOutHost;
-  readonly #numbers: Numbers;
+  readonly #numbers: CallNumbers;
   readonly #all: Map<string, LateRelay>;
   readonly #messages: Item[] = [];
   /** Channel and user, with a line break between them. */
   readonly #changes = new Set<string>();
-  /** Whether it has to read what it lacks. */
+  /** Whether the relay has to read missing publications from the history. */
   #hasMissed = true;
-  /** Whether orders for it were dropped. */
+  /** Whether orders for the relay were dropped. */
   #hasLostOrders = false;
   #attempts = 0;
   #isStopped = false;
 
-  constructor(relay: string, host: FanOutHost, numbers: Numbers, all: Map<string, LateRelay>) {
+  constructor(relay: string, host: FanOutHost, numbers: CallNumbers, all: Map<string, LateRelay>) {
     this.#relay = relay;
     this.#host = host;
     this.#numbers = numbers;
     this.#all = all;
     all.set(relay, this);
-    // After what has been kept for it in this turn.
+    // Deferred, so that the first call holds everything that is queued in this turn.
     queueMicrotask(() => void this.#callAll());
   }
 
@@ -220,7 +220,7 @@ class LateRelay implements Timed {
     this.#host.deadlines.delete(this);
   }
 
-  /** Tries again. */
+  /** Runs the next attempt. */
   due(): void {
     void this.#callAll();
   }
@@ -234,7 +234,7 @@ class LateRelay implements Timed {
       this.#hasMissed = false;
       const lost: Item[] = this.#hasLostOrders ? [{ type: "lost" }] : [];
       this.#hasLostOrders = false;
-      const items = [...lost, ...this.#host.present(changes), ...messages];
+      const items = [...lost, ...this.#host.itemsOf(changes), ...messages];
       const answer = await callTree([this.#relay], { run, number: this.#numbers.next(), items, isLate }, callRelay);
       this.#host.answered(answer);
       if (answer.failed.length + answer.behind.length === 0) {
@@ -250,7 +250,7 @@ class LateRelay implements Timed {
       }
       if (this.#isStopped) return;
       if (this.#attempts++ === 1) this.#host.report(new Error(`Cannot reach the relay "${this.#relay}": trying again`));
-      // The first attempt is repeated at once: an object that has stopped starts with the next call.
+      // The second attempt follows at once, because a call starts an object that has stopped.
       if (this.#attempts > 1) {
         return deadlines.set(this, Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (this.#attempts - 2)));
       }
@@ -266,10 +266,10 @@ class LateRelay implements Timed {
     }
   }
 
-  /** Drops the oldest messages beyond what may wait. If an order was among them, the relay is sent `lost`. */
+  /** Drops the oldest messages beyond the limits. If one of them was an order, the relay is sent `lost`. */
   #limit(): void {
     let length = this.#messages.reduce((sum, message) => sum + lengthOf(message), 0);
-    while (this.#messages.length > 1 && (this.#messages.length > MAX_MESSAGES || length > MAX_WAITING)) {
+    while (this.#messages.length > 1 && (this.#messages.length > MAX_MESSAGES || length > MAX_QUEUED_LENGTH)) {
       const dropped = this.#messages.shift()!; // There are two or more.
       length -= lengthOf(dropped);
       if (dropped.type === "message" && dropped.isOrder) this.#hasLostOrders = true;

@@ -10,12 +10,12 @@ import {
   takeCall,
 } from "./shards.ts";
 
-/** What the calls need from their engine. */
+/** What {@link HomeCalls} needs from its engine. */
 export interface HomeCallsHost {
   readonly call: CallHome;
-  /** The call without its operations. */
+  /** Returns the current state of the relay, which each call carries beside its operations. */
   sender(): Omit<HomeCall, "operations">;
-  /** Called at each answer, with what {@link sender} returned for its call. */
+  /** Called with each answer, and with what {@link sender} returned for its call. */
   answered(answer: HomeAnswer, sender: Omit<HomeCall, "operations">): void;
 }
 
@@ -27,15 +27,15 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Operations that wait for a call. */
+/** Maximum number of operations that wait for a call. */
 const MAX_WAITING = 10_000;
 
-/** Attempts for an operation that may be repeated, and the time before the second and later ones, in ms. */
+/** Attempts for an operation that may be repeated, and the pause before the third and later ones, in ms. */
 const [MAX_ATTEMPTS, RETRY_PAUSE] = [4, 200];
 
 /**
- * The calls of a relay to its home object, one at a time: operations wait while it is under way, and go together with the next. So a
- * relay calls as often as the home object answers, however much is asked.
+ * The calls of a relay to its home object, one at a time. Operations that are requested during a call go together in the next, so a busy
+ * relay makes larger calls, not more of them.
  */
 export class HomeCalls {
   readonly #host: HomeCallsHost;
@@ -47,17 +47,17 @@ export class HomeCalls {
   }
 
   /**
-   * Resolves with the result of the operation, which is carried out in the order of the calls.
+   * Resolves with the result of the operation. Operations are carried out in the order of these calls.
    *
-   * @param operation made when it is sent.
-   * @param isRepeatable whether it may be carried out twice, when the home object stops during the call.
-   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the home object cannot be reached, or the error of the operation.
+   * @param operation called when the operation is sent.
+   * @param isRepeatable whether to send it again when a call fails, although the home object may have carried it out.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE if the home object cannot be reached; else the error of the operation.
    */
   run(operation: () => Operation, isRepeatable: boolean): Promise<unknown> {
-    if (this.#waiting.length >= MAX_WAITING) return Promise.reject(away("go on", "behind"));
+    if (this.#waiting.length >= MAX_WAITING) return Promise.reject(unavailable("call the home object", "it is overloaded"));
     return new Promise((resolve, reject) => {
       this.#waiting.push({ operation, isRepeatable, attempts: 0, resolve, reject });
-      // Called at the end of this turn's work: what is asked in one go is one call.
+      // Deferred, so that operations requested in one go share a call.
       if (!this.#isCalling) {
         this.#isCalling = true;
         queueMicrotask(() => void this.#callAll());
@@ -66,7 +66,7 @@ export class HomeCalls {
   }
 
   /**
-   * Like {@link run}, in a call of its own: for what takes longer, because the home object asks the other relays.
+   * Like {@link run}, in a call of its own: for operations that take longer because the home object queries other relays.
    *
    * @param check called before the operation is repeated. It throws if the engine was closed meanwhile.
    */
@@ -77,7 +77,7 @@ export class HomeCalls {
         return valueOf(outcome);
       } catch (error) {
         if (error instanceof WebSocketError || attempt >= MAX_ATTEMPTS) {
-          throw WebSocketError.from(error) ?? away("go on", "away", error);
+          throw WebSocketError.from(error) ?? unreachable(error);
         }
         if (attempt > 1) await pause(RETRY_PAUSE);
         check();
@@ -106,13 +106,13 @@ export class HomeCalls {
       const again: Waiting[] = [];
       for (const each of taken) {
         if (each.isRepeatable && ++each.attempts < MAX_ATTEMPTS) again.push(each);
-        else each.reject(away("go on", "away", error));
+        else each.reject(unreachable(error));
       }
       this.#waiting.unshift(...again);
       if (again.some(({ attempts }) => attempts > 1)) await pause(RETRY_PAUSE);
       return;
     }
-    // The answer would have been too large.
+    // Operations without an outcome were not carried out, because the answer would have been too large: they go again.
     if (outcomes.length > 0) this.#waiting.unshift(...taken.slice(outcomes.length));
     for (const [number, each] of taken.slice(0, outcomes.length || taken.length).entries()) {
       try {
@@ -132,13 +132,15 @@ export class HomeCalls {
 }
 
 function valueOf(outcome: Outcome | undefined): unknown {
-  if (!outcome) throw away("go on", "of another version");
+  if (!outcome) throw unavailable("call the home object", "it runs another version");
   if ("value" in outcome) return outcome.value;
   throw new WebSocketError("engine", outcome.code, outcome.message);
 }
 
 /** Makes an ENGINE_UNAVAILABLE error. */
-export function away(action: string, state: string, cause?: unknown): WebSocketError {
-  const text = `Cannot ${action}: the home object is ${state}, try again later`;
+export function unavailable(action: string, state: string, cause?: unknown): WebSocketError {
+  const text = `Cannot ${action}: ${state}, try again later`;
   return new WebSocketError("engine", "ENGINE_UNAVAILABLE", text, cause === undefined ? {} : { cause });
 }
+
+const unreachable = (cause: unknown): WebSocketError => unavailable("call the home object", "it cannot be reached", cause);

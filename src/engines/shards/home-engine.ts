@@ -34,18 +34,18 @@ import {
   type RelayAnswer,
 } from "./shards.ts";
 
-/** Interval at which stored items that all relays have received are deleted, in ms: one write for all of them. */
-const TIDY_PERIOD = 10_000;
+/** Interval at which items that all relays have received are deleted from the storage, in ms. */
+const CLEANUP_PERIOD = 10_000;
 
-/** The relay name under which the home object stores its own members. */
+/** The relay name under which the home object stores its own members and orders. */
 const OWN = "";
 
 /**
- * The engine of the home object: it stores histories, members and the channels that each relay is subscribed to, and hands relays what is
+ * The engine of the home object. It stores histories, members and the channels that each relay is subscribed to, and sends relays what is
  * published. It needs no connection of its own.
  *
- * What relays may not have been handed yet is marked in the storage. A home object that finds the mark when it starts lets all relays read
- * what they lack, and an alarm starts it.
+ * While relays may lack something, a flag in the storage says so and an alarm is set. A home object that finds the flag when it starts
+ * lets all relays read what they lack.
  */
 export class HomeEngine implements Engine, Timed {
   readonly deadline: number = 0;
@@ -59,12 +59,12 @@ export class HomeEngine implements Engine, Timed {
   readonly #local: SqliteEngine;
   readonly #store: HomeStore;
   readonly #members: HomeMembers;
-  /** Channels that this node is subscribed to itself. */
+  /** Channels that the home object's own node is subscribed to. */
   readonly #own = new Set<string>();
-  /** By channel that relays are subscribed to: the offset of its last publication. */
+  /** By subscribed channel with a history: the offset of its last publication. */
   readonly #latestOffsets = new Map<string, number>();
   readonly #nodes: RelayNodes;
-  /** The rank of the data of each member here, and the member that is joining. */
+  /** By member of this node: the rank of its data. And the member that {@link join} is adding. */
   readonly #ranks = new WeakMap<Member, number>();
   #joining: Member | undefined;
   #host: EngineHost | undefined;
@@ -92,12 +92,12 @@ export class HomeEngine implements Engine, Timed {
     return this.#local.status;
   }
 
-  /** Number of channels with a history, members or a subscription. */
+  /** Number of channels with a history, a member or a subscription. */
   get channels(): number {
     return this.#local.channels;
   }
 
-  /** The relays that have connections, by name. */
+  /** Names of the listed relays: those with connections, subscriptions or members. */
   get relays(): string[] {
     return [...this.#store.relays.keys()];
   }
@@ -128,11 +128,11 @@ export class HomeEngine implements Engine, Timed {
       deadlines,
       callRelay: this.#options.callRelay,
       answered: (answer) => this.#answered(answer),
-      present: (changes) => this.#members.itemsOf(changes),
+      itemsOf: (changes) => this.#members.itemsOf(changes),
       report,
     });
     for (const relay of this.#store.relays.keys()) this.#fanOut.add(relay);
-    for (const channel of this.#store.channels.keys()) this.#hold(channel);
+    for (const channel of this.#store.channels.keys()) this.#retain(channel);
     if (this.#store.hasPending) this.#resendPending();
   }
 
@@ -151,13 +151,13 @@ export class HomeEngine implements Engine, Timed {
   async nodes(): Promise<string[]> {
     this.#check("name the nodes");
     const nodes = await this.#nodesOf();
-    return [...new Set([...nodes, this.#host!.node])]; // As `#check` has found it.
+    return [...new Set([...nodes, this.#host!.node])]; // `#check` throws before the start.
   }
 
   subscribe(channel: string, history: HistoryOptions | null): Position | null {
     this.#check("subscribe");
     this.#own.add(channel);
-    return this.#hold(channel, history);
+    return this.#retain(channel, history);
   }
 
   unsubscribe(channel: string): void {
@@ -167,9 +167,9 @@ export class HomeEngine implements Engine, Timed {
 
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): Position | null {
     this.#check("publish");
-    // The history would lack it, as when a new version of the application declares one.
+    // A history would lack this publication. So it ends when a new version of the application no longer declares one.
     if (!history && this.#local.endHistory(channel) && this.#own.has(channel)) {
-      this.#host?.gap(channel, this.#hold(channel) ?? undefined);
+      this.#host?.gap(channel, this.#retain(channel) ?? undefined);
     }
     return this.#local.publish(channel, content, history, once);
   }
@@ -201,13 +201,13 @@ export class HomeEngine implements Engine, Timed {
 
   async members(channel: string): Promise<Member[]> {
     this.#check("name the members");
-    await this.#checkRelaysOf(channel);
+    await this.#querySilentRelays(channel);
     return this.#members.members(channel);
   }
 
-  /** As many members as fit into one answer, by user. @param after the last user of the page before. */
+  /** A page of members in the order of their users, as many as fit into one answer. @param after the last user of the previous page. */
   async membersAfter(channel: string, after: string | undefined): Promise<MembersPage> {
-    if (after === undefined) await this.#checkRelaysOf(channel);
+    if (after === undefined) await this.#querySilentRelays(channel);
     return this.#members.page(channel, after);
   }
 
@@ -227,7 +227,7 @@ export class HomeEngine implements Engine, Timed {
     const outcomes: Outcome[] = [];
     let length = 0;
     for (const operation of operations) {
-      if (length > CALL_LENGTH) break; // The relay asks for the rest again.
+      if (length > CALL_LENGTH) break; // The relay sends the other operations again.
       try {
         const made = this.#carryOut(relay, operation);
         const value = made instanceof Promise ? await made : made;
@@ -242,10 +242,10 @@ export class HomeEngine implements Engine, Timed {
     return { home: this.#store.id, revision, outcomes };
   }
 
-  /** Deletes what is stored for relays, once all of them have received it. */
+  /** Deletes stored items once all relays have received them. */
   due(): void {
     if (!this.#store.hasPending) return;
-    if (!this.#fanOut?.isIdle) return this.#host?.deadlines.set(this, TIDY_PERIOD);
+    if (!this.#fanOut?.isIdle) return this.#host?.deadlines.set(this, CLEANUP_PERIOD);
     this.#members.confirmAll();
     this.#store.hasPending = false;
   }
@@ -263,7 +263,7 @@ export class HomeEngine implements Engine, Timed {
       case "subscribe": {
         const { channel, history } = operation;
         this.#store.subscribe(relay, operation);
-        return this.#hold(channel, history);
+        return this.#retain(channel, history);
       }
       case "unsubscribe":
         this.#store.unsubscribe(relay, operation.channel);
@@ -280,7 +280,7 @@ export class HomeEngine implements Engine, Timed {
         return this.membersAfter(operation.channel, operation.after);
       case "resync":
         for (const channel of this.#store.replace(relay, operation.channels)) this.#release(channel);
-        for (const { channel, history } of operation.channels) this.#hold(channel, history);
+        for (const { channel, history } of operation.channels) this.#retain(channel, history);
         return this.#members.replace(relay, operation.members);
       case "send":
         return this.#send(relay, operation.text, operation.to);
@@ -296,7 +296,7 @@ export class HomeEngine implements Engine, Timed {
     }
   }
 
-  async #checkRelaysOf(channel: string): Promise<void> {
+  async #querySilentRelays(channel: string): Promise<void> {
     await this.#nodes.querySilent(this.#members.relays(channel).filter((relay) => relay !== OWN));
   }
 
@@ -306,8 +306,8 @@ export class HomeEngine implements Engine, Timed {
     return this.#options.hasConnections() ? [...nodes, this.#host!.node] : nodes; // Called after the start.
   }
 
-  /** Subscribes the storage to the channel, so that its history does not expire. */
-  #hold(channel: string, history?: HistoryOptions | null): Position | null {
+  /** Subscribes the storage to a channel, so that its history does not expire. Returns its position, or `null` without a history. */
+  #retain(channel: string, history?: HistoryOptions | null): Position | null {
     const declared = history ?? [...this.#store.channels.get(channel)?.values() ?? []].find(Boolean) ?? null;
     const position = this.#local.subscribe(channel, declared);
     if (position) this.#latestOffsets.set(channel, position.offset);
@@ -338,13 +338,13 @@ export class HomeEngine implements Engine, Timed {
     return this.#store.channels.get(channel)?.keys() ?? [];
   }
 
-  /** Returns whether there are any relays. */
+  /** Sends an item to relays. Returns whether there are any. */
   #push(item: Item | null, relays: Iterable<string>): boolean {
     const targets = [...relays];
     if (targets.length === 0) return false;
     if (!this.#store.hasPending) {
       this.#store.hasPending = true;
-      this.#host?.deadlines.set(this, TIDY_PERIOD);
+      this.#host?.deadlines.set(this, CLEANUP_PERIOD);
     }
     this.#fanOut?.push(item, targets);
     return true;
@@ -361,7 +361,7 @@ export class HomeEngine implements Engine, Timed {
 
   #order(sender: string, text: string): void {
     const host = this.#host!; // Called after the start.
-    // Without another relay nobody lacks it.
+    // Without another relay there is nobody to send it to again.
     if (this.#allBut(sender).length > 0) this.#store.storeOrder({ text, at: host.now(), sender });
     this.#send(sender, text, undefined, true);
   }
@@ -370,14 +370,14 @@ export class HomeEngine implements Engine, Timed {
     return this.relays.filter((relay) => relay !== sender);
   }
 
-  /** Sends again what relays may not have received before the last run ended. */
+  /** Sends again what relays may not have received before the previous run ended. */
   #resendPending(): void {
     const host = this.#host!; // Called by the start.
-    host.deadlines.set(this, TIDY_PERIOD);
+    host.deadlines.set(this, CLEANUP_PERIOD);
     this.#push(null, this.#store.relays.keys());
     for (const { channel, user } of this.#members.pending()) {
       const [item] = this.#members.itemsOf([`${channel}\n${user}`]);
-      this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One for one change.
+      this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One change makes one item.
     }
     for (const { item, sender } of this.#store.orders(host.now())) {
       this.#push(item, this.#allBut(sender));

@@ -2,7 +2,7 @@ import type { Member } from "../engine.ts";
 import { rowsOf, type Sql } from "../sqlite-histories.ts";
 import { type Item, lengthOfMember, type MembersPage, type RelayMember, takeCall } from "./shards.ts";
 
-/** Receives changes of a channel's members, over all objects. Returns whether relays have to receive them. */
+/** Called with the users that have joined or left a channel over all objects. Returns whether relays have to receive the change. */
 export type Changed = (channel: string, joined: readonly Member[], left: readonly string[]) => boolean;
 
 interface MemberRow {
@@ -10,16 +10,17 @@ interface MemberRow {
   data: string | null;
 }
 
-/** Maximum number of members in one call. */
+/** Maximum number of members in one page. */
 const MEMBERS_PER_PAGE = 2_000;
 
-/** Maximum number of changes that are stored for relays. Beyond it the earlier ones are dropped. */
+/** Maximum number of changes that are stored for relays. Beyond it all earlier ones are dropped. */
 const MAX_PENDING = 10_000;
 
 /**
- * The members on all objects, in a table of the home object. A user on several objects is one member, with the newest data.
+ * The members on all objects, in a table of the home object. A user on several objects is one member, with the newest data. Newer data has
+ * a higher rank.
  *
- * A change is stored until all relays have received it: a home object that was evicted before that sends it again.
+ * A change is stored until all relays have received it: if the home object is evicted before that, it sends the change again.
  */
 export class HomeMembers {
   readonly #sql: Sql;
@@ -27,14 +28,15 @@ export class HomeMembers {
   readonly #pending: string;
   readonly #changed: Changed;
   #newestRank = 0;
-  /** Number of pending changes, or more: one of the same member counts again. */
+  /** Upper bound of the number of pending changes: a second change of the same member counts again. */
   #pendingCount = 0;
 
   constructor(sql: Sql, prefix: string, changed: Changed) {
     const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
     this.#sql = sql;
+    // Objects that exist have these names of tables and columns.
     this.#members = table("attendance");
-    this.#pending = table("untold"); // Its name in objects that exist.
+    this.#pending = table("untold");
     this.#changed = changed;
   }
 
@@ -55,7 +57,7 @@ export class HomeMembers {
     this.#pendingCount = this.pending().length;
   }
 
-  /** Returns the rank of the data. @param rank that the data has already, so that it does not become newer. @default a new one */
+  /** Returns the rank of the data. @param rank of data that was stored before, which keeps its rank. @default the highest */
   join(relay: string, channel: string, { user, data }: Member, rank: number = ++this.#newestRank): number {
     this.#change(channel, user, () => this.#put(relay, channel, user, data ?? null, rank));
     return rank;
@@ -82,7 +84,7 @@ export class HomeMembers {
     }
   }
 
-  /** The members, by user. */
+  /** All members of a channel, in the order of their users. */
   members(channel: string): Member[] {
     const members: Member[] = [];
     let page: MembersPage;
@@ -93,7 +95,7 @@ export class HomeMembers {
     return members;
   }
 
-  /** As many members as fit into one call. @param after the last user of the page before. */
+  /** As many members as fit into one call. @param after the last user of the previous page. */
   page(channel: string, after: string = ""): MembersPage {
     // Beside MAX(), SQLite reads the other columns from the row with the maximum: the newest data.
     const rows = rowsOf<MemberRow>(
@@ -108,13 +110,13 @@ export class HomeMembers {
     return { members, hasMore: rows.length === MEMBERS_PER_PAGE || members.length < rows.length };
   }
 
-  /** The relays with members of the channel. */
+  /** Names of the relays that have members of the channel. */
   relays(channel: string): string[] {
     const rows = rowsOf<{ relay: string }>(this.#sql, `SELECT DISTINCT relay FROM ${this.#members} WHERE channel = ?`, channel);
     return rows.map(({ relay }) => relay);
   }
 
-  /** The member as it is now; `undefined`: it has left. */
+  /** The current member, or `undefined` if the user has left. */
   member(channel: string, user: string): Member | undefined {
     const [row] = rowsOf<MemberRow>(
       this.#sql,
@@ -134,12 +136,12 @@ export class HomeMembers {
     });
   }
 
-  /** The changes that some relays may not know of. */
+  /** Changes that some relays may not have received. */
   pending(): { channel: string; user: string }[] {
     return rowsOf(this.#sql, `SELECT channel, user FROM ${this.#pending}`);
   }
 
-  /** All relays know of all changes. */
+  /** Deletes the pending changes: all relays have received them. */
   confirmAll(): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#pending}`);
     this.#pendingCount = 0;

@@ -2,19 +2,19 @@ import type { HistoryOptions } from "../engine.ts";
 import { rowsOf, type Sql } from "../sqlite-histories.ts";
 import type { MessageItem, RelayInterest } from "./shards.ts";
 
-/** An order that some relays may not have had. */
+/** An order that some relays may not have received. */
 export interface StoredOrder {
   readonly text: string;
-  /** When it was given, in ms of the wall clock. */
+  /** When it was sent, in ms of the wall clock. */
   readonly at: number;
-  /** The relay that gave it; `""`: the home object. */
+  /** The relay that has sent it; `""` for the home object. */
   readonly sender: string;
 }
 
-/** Maximum number of stored orders. Beyond it the oldest are dropped, and {@link HomeStore.orders} begins with `lost`. */
+/** Maximum number of stored orders. Beyond it the oldest are dropped, and {@link HomeStore.orders} returns `lost` first. */
 const MAX_ORDERS = 1_000;
 
-/** What the home object stores: its relays, the channels that they are subscribed to, and what they may not have been handed yet. */
+/** What the home object stores beside histories and members: its relays, their subscriptions, and orders that they may not have received. */
 export class HomeStore {
   /** Identifies this storage. */
   id = "";
@@ -25,9 +25,9 @@ export class HomeStore {
   readonly #orders: string;
   /** By relay: its generation. */
   readonly #known = new Map<string, number>();
-  /** By relay: how often it has changed. */
+  /** By relay: the number of calls that have changed what is stored of it. */
   readonly #revisions = new Map<string, number>();
-  /** By channel: the relays that are subscribed to it, with their history. */
+  /** By channel: the subscribed relays, with the history that each declares. */
   readonly #subscribed = new Map<string, Map<string, HistoryOptions | null>>();
   #hasPending = false;
 
@@ -70,17 +70,17 @@ export class HomeStore {
     for (const { channel, relay, size, ttl } of interests) this.#remember(relay, channel, size === null ? null : { size, ttl });
   }
 
-  /** The relays, by name. */
+  /** By name of each relay: its generation. */
   get relays(): ReadonlyMap<string, number> {
     return this.#known;
   }
 
-  /** The channels that relays are subscribed to. */
+  /** By channel: the subscribed relays, with the history that each declares. */
   get channels(): ReadonlyMap<string, ReadonlyMap<string, HistoryOptions | null>> {
     return this.#subscribed;
   }
 
-  /** Whether relays may lack something. */
+  /** Whether relays may lack something. Stored, so that it survives an eviction. */
   get hasPending(): boolean {
     return this.#hasPending;
   }
@@ -92,7 +92,7 @@ export class HomeStore {
     if (!hasPending) rowsOf(this.#sql, `DELETE FROM ${this.#orders}`);
   }
 
-  /** Adds or updates a relay. Returns its revision. @param isChanged whether this call changes what is stored of it. */
+  /** Adds or updates a relay. Returns its revision. @param isChanged whether the call has an operation that changes what is stored of it. */
   add(relay: string, generation: number, isChanged: boolean): number {
     const before = this.#revisions.get(relay) ?? 0;
     const revision = before + (isChanged ? 1 : 0);
@@ -103,7 +103,7 @@ export class HomeStore {
     return revision;
   }
 
-  /** Returns the channels that it was subscribed to. */
+  /** Deletes a relay. Returns the channels that it was subscribed to. */
   delete(relay: string): string[] {
     this.#known.delete(relay);
     this.#revisions.delete(relay);
@@ -130,7 +130,7 @@ export class HomeStore {
     rowsOf(this.#sql, `DELETE FROM ${this.#interests} WHERE channel = ? AND relay = ?`, channel, relay);
   }
 
-  /** Replaces the subscriptions of a relay. Returns the channels of before that are not among them. */
+  /** Replaces the subscriptions of a relay. Returns the channels that it is no longer subscribed to. */
   replace(relay: string, interests: readonly RelayInterest[]): string[] {
     const now = new Set(interests.map(({ channel }) => channel));
     const gone = [...this.#subscribed].filter(([channel, relays]) => relays.has(relay) && !now.has(channel));
@@ -139,13 +139,13 @@ export class HomeStore {
     return gone.map(([channel]) => channel);
   }
 
-  /** The orders that some relays may not have had, each with its sender. @param now the wall clock, in ms. */
+  /** Orders that some relays may not have received, each with its sender. @param now the wall clock, in ms. */
   orders(now: number): { readonly item: MessageItem; readonly sender: string }[] {
     const orders = rowsOf<StoredOrder & { place: number }>(this.#sql, `SELECT * FROM ${this.#orders} ORDER BY place`);
     const items = orders.map(({ text, at, sender }) => {
       return { item: { type: "message", text, isOrder: true, age: Math.max(0, now - at) } as const, sender };
     });
-    // The table was empty when all relays had everything, and numbers its rows from 1: those before the first were dropped.
+    // The table is emptied when all relays have everything, and numbers its rows from 1 then. If row 1 is missing, orders were dropped.
     return (orders[0]?.place ?? 1) > 1 ? [{ item: { type: "lost" }, sender: "" }, ...items] : items;
   }
 

@@ -3,18 +3,18 @@ import type { Item } from "./shards.ts";
 
 type Change = Extract<Item, { type: "presence" }>;
 
-/** Maximum number of members whose last change is remembered. */
+/** Maximum number of members whose last change is kept. Beyond it all are forgotten. */
 const MAX_MEMBERS = 10_000;
 
-/** The last change of each member that a relay has reported: a home object that starts again repeats changes. */
+/** The last change of each member that a relay has reported. A home object that starts again repeats changes. */
 export class LastChanges {
-  /** By channel and user: the member's data, or that it has left. */
+  /** By channel and user: the member's data, or {@link LEFT}. */
   readonly #last = new Map<string, Map<string, string | undefined | typeof LEFT>>();
   #count = 0;
 
   /**
-   * Returns the part of the change that is new. Only a repeated change can hold known parts: before any other one, relays may have missed
-   * a change.
+   * Returns the part of the change that is new. Only repeated changes are filtered: before any other, the relay may have missed one, so
+   * an equal state does not mean that nothing has changed.
    */
   filterNew({ channel, joined, left, isRepeated }: Change): { joined: readonly Member[]; left: readonly string[] } {
     if (this.#count + joined.length + left.length > MAX_MEMBERS) this.#clear();
@@ -30,7 +30,7 @@ export class LastChanges {
     return { joined: joined.filter(({ user, data }) => isNew(user, data)), left: left.filter((user) => isNew(user, LEFT)) };
   }
 
-  /** Forgets a channel whose list of members is read anew, or whose changes do not arrive any more. */
+  /** Forgets a channel. Call it when its members are read again, and when its changes no longer arrive. */
   forget(channel: string): void {
     this.#count -= this.#last.get(channel)?.size ?? 0;
     this.#last.delete(channel);

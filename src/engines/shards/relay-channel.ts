@@ -1,7 +1,7 @@
 import type { HistoryOptions, HistoryPage, Position, Publication } from "../engine.ts";
 import { GapDetector, type PositionedPublication } from "../broker/gap-detector.ts";
 
-/** What a channel needs from its relay. */
+/** What a {@link RelayChannel} needs from its engine. */
 export interface RelayChannelHost {
   read(after: Position, limit: number): Promise<HistoryPage>;
   published(publication: Publication): void;
@@ -16,11 +16,11 @@ export class RelayChannel {
   readonly history: HistoryOptions | null;
   readonly #host: RelayChannelHost;
   readonly #gaps: GapDetector | undefined;
-  /** The position that is stored. */
+  /** The position in the storage. */
   #stored: Position | undefined;
-  /** Whether the last attempt to read what is missing has failed. */
+  /** Whether the last attempt to read missing publications has failed. */
   #hasFailed = false;
-  /** Whether it had to recover before it started. */
+  /** Whether to recover at the start. */
   #isLate = false;
 
   constructor(history: HistoryOptions | null, host: RelayChannelHost) {
@@ -29,7 +29,7 @@ export class RelayChannel {
     this.#gaps = history ? this.#follow(history) : undefined;
   }
 
-  /** Delivers everything after this position. @param isStored whether it is that of the storage. */
+  /** Begins to deliver the publications after a position. @param isStored whether the storage has this position already. */
   start(position: Position | null, isStored: boolean): void {
     if (!position) return;
     if (isStored) this.#stored = position;
@@ -47,14 +47,14 @@ export class RelayChannel {
     else this.#host.published(publication);
   }
 
-  /** Items were lost: reads what is missing, or reports a gap where there is no history. */
+  /** Reads missing publications from the history, or reports a gap if there is none. */
   recover(): void {
     if (!this.#gaps) return this.#host.gap();
     this.#isLate = !this.#gaps.position;
     void this.#gaps.resume();
   }
 
-  /** Resolves once nothing is being read, and the position is stored. `false`: something is missing still. */
+  /** Resolves once nothing is being read and the position is stored, with whether everything was read. */
   async settle(): Promise<boolean> {
     const gaps = this.#gaps;
     if (!gaps) return true;
@@ -77,7 +77,7 @@ export class RelayChannel {
       },
       deliver: (publication) => host.published(publication),
       gap: (position) => host.gap(position),
-      // It was published by a run of the home object whose storage is lost: the epoch is another then, and the gap is reported.
+      // A publication of a storage that was lost. The epoch differs, so the gap is reported without this.
       unknown: () => {},
       failed: (error) => {
         this.#hasFailed = true;

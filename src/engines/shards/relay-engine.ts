@@ -15,33 +15,33 @@ import {
 import { afterTurn } from "../../base/turn.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
 import { LastChanges } from "./last-changes.ts";
-import { away, HomeCalls } from "./home-calls.ts";
+import { HomeCalls, unavailable } from "./home-calls.ts";
 import { ReceivedCalls } from "./received-calls.ts";
 import { RelayChannel } from "./relay-channel.ts";
 import { RelayStore } from "./relay-store.ts";
 import { Resync } from "./resync.ts";
 import { SharedCalls } from "./shared-calls.ts";
 import {
+  forwardCall,
   type MembersPage,
   mergeAnswers,
   type Operation,
   ordersLost,
-  passOn,
   receiveMessage,
   type RelayAnswer,
   type RelayCall,
   type RelayEngineOptions,
 } from "./shards.ts";
 
-/** Number of channels that recover at once. */
-const RECOVERIES = 500;
+/** Maximum number of channels that recover at once. */
+const MAX_RECOVERIES = 500;
 
 /**
  * The engine of an object that holds connections, while its home object stores histories and members.
  *
- * It stores the position up to which each channel was delivered, its members, and the subscriptions of its clients: when it returns from
- * hibernation it calls nobody. Its members stay while it hibernates, because its connections do. If it was restarted without them, the
- * members leave when it next runs, after the time that a client takes to reconnect.
+ * It stores the position up to which each channel was delivered, its members, and the subscriptions of its clients, so it needs no call
+ * when it returns from hibernation. Members stay while it hibernates, as its connections do. If the object was restarted without its
+ * connections, the members leave when it next runs, after the time that a client takes to reconnect.
  */
 export class RelayEngine implements Engine {
   status: EngineStatus = "ready";
@@ -54,27 +54,27 @@ export class RelayEngine implements Engine {
   readonly #calls: HomeCalls;
   readonly #store: RelayStore;
   readonly #resync: Resync;
-  /** Keeps subscriptions and the members here. */
+  /** Stores the subscriptions of clients and the members of this relay. */
   readonly #local: SqliteEngine;
   readonly #channels = new Map<string, RelayChannel>();
-  /** The rank of each member's data, which the home object has assigned. */
+  /** By member of this relay: the rank that the home object has given its data. */
   readonly #ranks = new WeakMap<Member, number>();
   #host: EngineHost | undefined;
   readonly #receivedCalls = new ReceivedCalls();
-  /** Lists of members by channel. A list may be long, and all clients that return at once want it. */
-  readonly #lists = new SharedCalls<readonly Member[]>();
-  /** The member that is joining. */
+  /** By channel: the calls for its members. The list may be long, and clients that return at once share it. */
+  readonly #memberLists = new SharedCalls<readonly Member[]>();
+  /** The member that {@link join} is adding. */
   #joining: Member | undefined;
-  /** The announcement of the call that is under way. */
+  /** The announcement that the last {@link join} or {@link leave} has started. */
   #announcing: Promise<unknown> | undefined;
   readonly #lastChanges = new LastChanges();
-  /** Whether the start is over, and with it the return of clients from hibernation. */
+  /** Whether all clients have returned from hibernation. */
   #isSettled = false;
-  /** The registration under way. All connections that open meanwhile wait for it. */
+  /** The registration under way. Connections that open meanwhile wait for it. */
   #registering: Promise<unknown> | undefined;
-  /** Reads what all channels lack. */
+  /** The recovery of all channels that is under way. */
   #recovering: Promise<boolean> | undefined;
-  /** Whether a channel could not be read, which was reported, and not all were since. */
+  /** Whether a failed recovery was reported. It is reported once, until all channels have recovered. */
   #hasFailed = false;
 
   constructor(options: RelayEngineOptions) {
@@ -86,11 +86,11 @@ export class RelayEngine implements Engine {
     this.#calls = new HomeCalls({
       call: callHome,
       sender: () => ({ relay, node: this.#host?.node ?? "", ...this.#store.state }),
-      // A closed engine ignores the answer to its last call, which would list the relay again.
+      // The answer to the last call of a closed engine is ignored: it would mark the relay as listed again.
       answered: (answer, call) => {
         if (this.status === "closed" || !this.#store.applyAnswer(answer, call)) return;
         this.#resync.request(true);
-        this.#host?.report(ordersLost()); // The home object may have given orders without listing this relay.
+        this.#host?.report(ordersLost()); // The home object may have sent orders while it did not list this relay.
       },
     });
     const host = () => this.#host;
@@ -106,7 +106,7 @@ export class RelayEngine implements Engine {
       report: (error) => host()?.report(error),
     });
     const answer = (type: "claim" | "settle") => async (key: string, text: string, ttl: number) =>
-      // Only `settle` is repeated: a repeated `claim` would find its own text.
+      // `claim` is not repeated: the second call would find the text of the first.
       await this.#run(`${type} an answer`, () => ({ type, key, text, ttl }), type === "settle");
     this.answers = {
       claim: answer("claim") as AnswerStore["claim"], // As the home object answers it.
@@ -114,7 +114,7 @@ export class RelayEngine implements Engine {
     };
   }
 
-  /** Number of channels with a subscription or a member here. */
+  /** Number of channels with a subscription or a member on this relay. */
   get channels(): number {
     return new Set([...this.#channels.keys(), ...this.#store.members().map(({ channel }) => channel)]).size;
   }
@@ -134,17 +134,17 @@ export class RelayEngine implements Engine {
       status: () => {},
       report: (error) => host.report(error),
     });
-    // As in SqliteEngine: clients return from hibernation in the turn of the start.
+    // Clients return from hibernation in the turn of the start, as in SqliteEngine.
     queueMicrotask(() => this.#settle());
   }
 
   /**
-   * Resolves once the home object lists this relay. Called before a connection opens, so that it misses no order or broadcast:
-   * connections without a subscription receive those, too.
+   * Resolves once the home object lists this relay. Call it before a connection opens: orders and broadcasts concern connections
+   * without a subscription, too.
    */
   async register(): Promise<void> {
     if (this.#store.isListed) return;
-    const registering = this.#registering ??= this.#run("be listed", () => ({ type: "hello" }));
+    const registering = this.#registering ??= this.#run("register the relay", () => ({ type: "hello" }));
     await registering.finally(() => this.#registering = undefined);
   }
 
@@ -163,7 +163,7 @@ export class RelayEngine implements Engine {
   subscribe(channel: string, history: HistoryOptions | null): Position | null | Promise<Position | null> {
     this.#check("subscribe");
     const stored = this.#isSettled ? undefined : this.#store.positionOf(channel);
-    // The home object still has the subscription. It hands over what was published meanwhile, or its next call reveals the gap.
+    // The home object still has the subscription: it sends later publications, or its next call shows that some are missing.
     if (stored === undefined || (stored === null) !== (history === null)) return this.#subscribe(channel, history);
     this.#open(channel, history).start(stored, true);
     return stored;
@@ -199,7 +199,7 @@ export class RelayEngine implements Engine {
     return await this.#run("read", read) as HistoryPage; // As above.
   }
 
-  /** The member is recorded even when this rejects, and announced later. */
+  /** If it rejects, the member is recorded nevertheless, and announced later. */
   async join(channel: string, member: Member): Promise<void> {
     this.#check("join");
     this.#joining = member;
@@ -220,7 +220,7 @@ export class RelayEngine implements Engine {
 
   async members(channel: string): Promise<readonly Member[]> {
     this.#check("name the members");
-    return await this.#lists.run(channel, async () => {
+    return await this.#memberLists.run(channel, async () => {
       const members: Member[] = [];
       this.#lastChanges.forget(channel);
       let page: MembersPage;
@@ -244,28 +244,28 @@ export class RelayEngine implements Engine {
     this.#channels.clear();
     this.#store.clear();
     this.#local.close();
-    await this.#calls.run(() => ({ type: "close" }), true).catch(() => {}); // The home object notices when it calls next.
+    await this.#calls.run(() => ({ type: "close" }), true).catch(() => {}); // Otherwise the home object notices at its next call.
   }
 
-  /** Handles a call of the home object, and passes it on to other relays. */
+  /** Handles a call of the home object, and forwards it to other relays. */
   async receive({ others, ...call }: RelayCall): Promise<RelayAnswer> {
     const { relay, callRelay, hasConnections } = this.#options;
     const isNew = call.number !== 0 && this.status !== "closed" && this.#receivedCalls.record(call);
-    // Both at once. A failure here must not end the others' calls.
-    const [isWhole, passed] = await Promise.all([this.#handle(call, isNew), passOn(others, call, callRelay)]);
+    const [isComplete, forwarded] = await Promise.all([this.#handle(call, isNew), forwardCall(others, call, callRelay)]);
     const isIdle = this.#channels.size === 0 && !hasConnections() && !this.#store.hasMembers;
     const own = { relay, node: this.#host?.node ?? "", generation: this.#store.state.generation, isIdle };
     if (isIdle) this.#store.unlist();
-    return mergeAnswers([{ failed: [], behind: isWhole ? [] : [relay], nodes: [own] }, passed]);
+    return mergeAnswers([{ failed: [], behind: isComplete ? [] : [relay], nodes: [own] }, forwarded]);
   }
 
-  /** `false`: something is missing still. */
+  /** Resolves with whether this relay has everything now. */
   async #handle({ number, items, isLate }: Omit<RelayCall, "others">, isNew: boolean): Promise<boolean> {
     if (this.status === "closed" || number === 0) return true;
     if (isNew) { for (const item of items) this.#receiveItem(item); }
-    // Deliveries are written at the end of the turn. The position is stored after that, so a relay that stops in between delivers again.
+    // Deliveries are written at the end of the turn. The position is stored after that: a relay that stops in between delivers again
+    // instead of skipping publications.
     await new Promise<void>((done) => afterTurn(done));
-    // The same call may come once more while it is carried out.
+    // A call may be repeated while it is being handled.
     if (isLate && (isNew || this.#recovering)) {
       return await (this.#recovering ??= this.#recover().finally(() => this.#recovering = undefined));
     }
@@ -274,26 +274,26 @@ export class RelayEngine implements Engine {
     return settled.every(Boolean);
   }
 
-  /** Reads what all channels lack, some at once. `false`: something is missing still. */
+  /** Reads the missing publications of all channels. Resolves with whether this relay has everything now. */
   async #recover(): Promise<boolean> {
     const channels = this.#channels.values();
-    let isWhole = true;
+    let isComplete = true;
     const recover = async () => {
       for (const channel of channels) {
         channel.recover();
-        if (!await channel.settle()) isWhole = false;
+        if (!await channel.settle()) isComplete = false;
       }
     };
-    await Promise.all(Array.from({ length: RECOVERIES }, recover));
-    if (isWhole) this.#hasFailed = false;
-    return isWhole;
+    await Promise.all(Array.from({ length: MAX_RECOVERIES }, recover));
+    if (isComplete) this.#hasFailed = false;
+    return isComplete;
   }
 
   #receiveItem(item: RelayCall["items"][number]): void {
     const host = this.#host!; // The object calls it after the start.
     if (item.type === "message" || item.type === "lost") return receiveMessage(host, item);
     const subscription = this.#channels.get(item.channel);
-    if (!subscription) return; // Of another relay of the call.
+    if (!subscription) return; // The item is for another relay of the call.
     if (item.type === "presence") {
       const { joined, left } = this.#lastChanges.filterNew(item);
       if (joined.length + left.length > 0) host.present(item.channel, joined, left);
@@ -321,9 +321,9 @@ export class RelayEngine implements Engine {
   async #subscribe(channel: string, history: HistoryOptions | null): Promise<Position | null> {
     const subscription = this.#open(channel, history);
     try {
-      // What is published from the answer on may arrive before it: the subscription keeps it.
+      // Publications may arrive before the answer: the subscription keeps them until it starts.
       const position = await this.#run("subscribe", () => ({ type: "subscribe", channel, history })) as Position | null;
-      if (this.#channels.get(channel) !== subscription) throw away("subscribe", `no longer asked for "${channel}"`);
+      if (this.#channels.get(channel) !== subscription) throw unavailable("subscribe", `"${channel}" was unsubscribed meanwhile`);
       this.#store.save(channel, position);
       subscription.start(position, true);
       return position;
@@ -333,7 +333,7 @@ export class RelayEngine implements Engine {
     }
   }
 
-  /** Sends the home object a change of the members here. */
+  /** Sends the home object a change of this relay's members. */
   #announce(channel: string, joined: readonly Member[], left: readonly string[]): void {
     if (this.status === "closed") return;
     const member = this.#joining;
@@ -345,7 +345,7 @@ export class RelayEngine implements Engine {
     announcing.catch(() => this.#resync.request());
   }
 
-  /** @param member as the node holds it: the same object has the same rank. */
+  /** @param member the object that the node has passed to {@link join}; its rank is kept for later calls with the same object. */
   async #announceJoin(channel: string, { user, data }: Member, member: Member | undefined): Promise<void> {
     const join = (): Operation => ({
       type: "join",
@@ -357,7 +357,7 @@ export class RelayEngine implements Engine {
     if (member) this.#ranks.set(member, rank);
   }
 
-  /** Runs once all clients have returned from hibernation: what none of them is subscribed to ends. */
+  /** Runs once all clients have returned from hibernation, and unsubscribes from channels that none of them is subscribed to. */
   #settle(): void {
     this.#isSettled = true;
     if (this.status === "closed") return;
@@ -373,7 +373,7 @@ export class RelayEngine implements Engine {
     await this.#resync.trackRemoval(() => this.#run(operation.type, () => operation));
   }
 
-  /** Sends the home object all that this relay has. `false`: something is missing still. */
+  /** Sends the home object all subscriptions and members. Resolves with whether this relay has everything now. */
   async #sendAll(): Promise<boolean> {
     const channels = () => [...this.#channels].map(([channel, { history }]) => ({ channel, history }));
     await this.#run("resync", () => ({ type: "resync", channels: channels(), members: this.#store.members() }));
@@ -392,6 +392,6 @@ export class RelayEngine implements Engine {
   }
 
   #check(action: string): void {
-    if (this.status === "closed") throw away(action, "not called: the engine is closed");
+    if (this.status === "closed") throw unavailable(action, "the engine is closed");
   }
 }

@@ -1,6 +1,6 @@
-import { type CallRelay, passOn, type RelayAnswer } from "./shards.ts";
+import { type CallRelay, forwardCall, type RelayAnswer } from "./shards.ts";
 
-/** What {@link RelayNodes} need from their engine. */
+/** What {@link RelayNodes} needs from its engine. */
 export interface RelayNodesHost {
   readonly callRelay: CallRelay;
   /** The monotonic clock, in ms. */
@@ -9,15 +9,16 @@ export interface RelayNodesHost {
   answered(answer: RelayAnswer): void;
 }
 
-/** Time for which a relay counts as alive without an answer, in ms. */
-const TRUST = 60_000;
+/** Silence after which a relay is queried, in ms. */
+const LIVENESS_TIMEOUT = 60_000;
 
-/** How long each relay may take to name its node, in ms. */
+/** Time that each relay has to answer a query, in ms. */
 const QUERY_TIMEOUT = 2_000;
 
-/** The names of the nodes of relays, as of their last call or answer. */
+/** The node of each relay, as of its last call or answer. */
 export class RelayNodes {
   readonly #host: RelayNodesHost;
+  /** By node: its relay. */
   readonly #relays = new Map<string, string>();
   /** By relay: when it last called or answered, in ms of the monotonic clock. */
   readonly #lastSeen = new Map<string, number>();
@@ -29,30 +30,30 @@ export class RelayNodes {
   update(relay: string, node: string): void {
     this.#lastSeen.set(relay, this.#host.now());
     if (this.#relays.get(node) === relay) return;
-    this.#drop(relay); // It has started anew.
+    this.#drop(relay); // A relay that was restarted has another node.
     this.#relays.set(node, relay);
   }
 
-  /** The relay of the node; `undefined` if it is not known. */
+  /** The relay of a node, or `undefined` if it is unknown. */
   relayOf(node: string): string | undefined {
     return this.#relays.get(node);
   }
 
   /**
-   * Queries the names of the nodes of relays, and leaves out idle ones. A relay that does not answer may have clients: it is
-   * listed by its last known name, else by that of its object.
+   * Queries relays for their nodes, without idle ones. A relay that does not answer may have clients: its last known node is returned, or
+   * else the name of its object.
    */
   async query(relays: readonly string[]): Promise<string[]> {
     const call = { run: "", number: 0, items: [], isLate: false, timeout: QUERY_TIMEOUT };
-    const answer = await passOn(relays, call, this.#host.callRelay);
+    const answer = await forwardCall(relays, call, this.#host.callRelay);
     const silent = answer.failed.map((relay) => this.#nodeOf(relay) ?? relay);
     this.#host.answered(answer);
     return [...answer.nodes.filter(({ isIdle }) => !isIdle).map(({ node }) => node), ...silent];
   }
 
-  /** Queries relays that were silent for a while: one that was restarted without its connections then removes its members. */
+  /** Queries relays that were silent for {@link LIVENESS_TIMEOUT}. A relay that was restarted without its connections then starts, and removes its members. */
   async querySilent(relays: readonly string[]): Promise<void> {
-    const since = this.#host.now() - TRUST;
+    const since = this.#host.now() - LIVENESS_TIMEOUT;
     await this.query(relays.filter((relay) => (this.#lastSeen.get(relay) ?? -Infinity) < since));
   }
 

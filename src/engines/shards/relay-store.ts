@@ -7,11 +7,11 @@ interface StateRow {
   generation: number;
   revision: number;
   listed: number;
-  /** 0: the home object knows everything. Otherwise 1, and 1 for each attempt to send everything that has failed. */
+  /** 0: the home object knows everything. Otherwise 1 more than the number of failed attempts to send it everything. */
   behind: number;
 }
 
-/** What a relay stores: the position of each channel, and what the home object knows of it. */
+/** What a relay stores: the position of each channel, and whether the home object knows its subscriptions and members. */
 export class RelayStore {
   readonly #sql: Sql;
   readonly #state: string;
@@ -19,7 +19,7 @@ export class RelayStore {
   readonly #members: string;
   #row: StateRow = { home: null, generation: 0, revision: 0, listed: 0, behind: 0 };
 
-  /** @param prefix of the table names, as that of the engine that stores the members. */
+  /** @param prefix of the table names: the same as that of the engine that stores the members. */
   constructor(sql: Sql, prefix: string) {
     const table = (name: string) => `"${prefix.replaceAll('"', '""')}_${name}"`;
     this.#sql = sql;
@@ -46,7 +46,7 @@ export class RelayStore {
     if (row) this.#row = row;
   }
 
-  /** As {@link HomeCall} has it. */
+  /** The part of a {@link HomeCall} that is stored. */
   get state(): Pick<HomeCall, "generation" | "revision"> {
     const { generation, revision } = this.#row;
     return { generation, revision };
@@ -57,14 +57,14 @@ export class RelayStore {
     return this.#row.listed === 1;
   }
 
-  /** The home object no longer lists this relay. The next call is of another generation. */
+  /** Records that the home object no longer lists this relay. The next call has a higher generation. */
   unlist(): void {
     if (!this.isListed) return;
     const { generation } = this.#row;
     this.#write({ ...this.#row, listed: 0, generation: generation + 1, revision: 0 });
   }
 
-  /** Whether the home object lacks changes of subscriptions or members, so that the relay has to send all of them. */
+  /** Whether the home object lacks changes, so that the relay has to send all subscriptions and members. */
   get isBehind(): boolean {
     return this.#row.behind > 0;
   }
@@ -73,19 +73,19 @@ export class RelayStore {
     if (isBehind !== this.isBehind) this.#write({ ...this.#row, behind: isBehind ? 1 : 0 });
   }
 
-  /** Attempts to send everything that have failed since the home object knew everything. */
+  /** Number of consecutive failed attempts to send everything. */
   get failedResyncs(): number {
     return Math.max(0, this.#row.behind - 1);
   }
 
-  /** Counts such an attempt: stored, so that a relay that hibernates in between does not begin with the shortest pause again. */
+  /** Counts a failed attempt. Stored, so that the pauses go on growing when the relay hibernates in between. */
   resyncFailed(): void {
     this.#write({ ...this.#row, behind: Math.max(1, this.#row.behind) + 1 });
   }
 
   /**
-   * Handles an answer: the home object lists the generation of the call, unless there is a newer one. Returns whether it knows
-   * less than before, because its storage is another one or an older copy.
+   * Records from an answer that the home object lists this relay, unless the relay has a newer generation. Returns whether the home object
+   * has lost something, because its storage is another one or an older copy.
    */
   applyAnswer({ home, revision }: HomeAnswer, call: Pick<HomeCall, "generation" | "revision">): boolean {
     const { generation, ...before } = this.#row;
@@ -94,7 +94,7 @@ export class RelayStore {
       if (before.home !== home) this.#write({ ...this.#row, home });
       return isOther;
     }
-    // Answers to other calls that were under way report no second loss.
+    // `before.revision`: a loss is reported once, not again by the answers to other calls that were under way.
     const hasLess = isOther || revision < Math.min(call.revision, before.revision);
     const now = hasLess ? revision : Math.max(revision, before.revision);
     if (before.home !== home || before.listed !== 1 || before.revision !== now) {
@@ -107,7 +107,7 @@ export class RelayStore {
     return rowsOf<{ channel: string }>(this.#sql, `SELECT channel FROM ${this.#positions}`).map(({ channel }) => channel);
   }
 
-  /** The position up to which a channel was delivered; `null` without a history, `undefined` if it was not subscribed to. */
+  /** The position up to which a channel was delivered: `null` without a history, `undefined` without a subscription. */
   positionOf(channel: string): Position | null | undefined {
     const [row] = rowsOf<{ epoch: string | null; at: number }>(
       this.#sql,
@@ -135,7 +135,7 @@ export class RelayStore {
     return rowsOf(this.#sql, `SELECT 1 FROM ${this.#members} LIMIT 1`).length > 0;
   }
 
-  /** The members here. */
+  /** All members of this relay. */
   members(): RelayMember[] {
     const rows = rowsOf<{ channel: string; user: string; data: string | null }>(
       this.#sql,
@@ -144,7 +144,7 @@ export class RelayStore {
     return rows.map(({ channel, user, data }) => data === null ? { channel, user } : { channel, user, data });
   }
 
-  /** Forgets everything: the relay is closed. */
+  /** Forgets everything, because the relay is closed. */
   clear(): void {
     rowsOf(this.#sql, `DELETE FROM ${this.#positions}`);
     this.#write({ ...this.#row, listed: 0, behind: 0, generation: this.#row.generation + 1, revision: 0 });

@@ -1,26 +1,26 @@
 import type { Deadlines, Timed } from "../../base/clock.ts";
 import type { RelayStore } from "./relay-store.ts";
 
-/** What a {@link Resync} needs from its engine. */
+/** What {@link Resync} needs from its engine. */
 export interface ResyncHost {
   /** Absent before the start. */
   readonly deadlines: Deadlines | undefined;
   readonly isClosed: boolean;
-  /** Sends the home object everything, and reads what channels lack. `false`: something is missing still. */
+  /** Sends the home object everything, and reads what channels lack. Resolves with whether nothing is missing any more. */
   send(): Promise<boolean>;
   report(error: unknown): void;
 }
 
-/** The first and the longest time between two attempts, in ms: on the alarm, so that the relay may hibernate. */
+/** Shortest and longest pause between two attempts, in ms. An alarm waits for them, so that the relay may hibernate. */
 const [FIRST_PAUSE, LONGEST_PAUSE] = [5_000, 60_000];
 
-/** Sends the home object all that a relay has, again and again, once a call with a change has failed. */
+/** After a call with a change has failed, sends the home object all that a relay has, until that succeeds. */
 export class Resync implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
   readonly #store: RelayStore;
   readonly #host: ResyncHost;
-  /** Whether it is scheduled, or will be once the start is over. */
+  /** Whether an attempt is scheduled, or will be at the start. */
   #isWanted = false;
   #isRunning = false;
   /** Number of calls under way that report ended subscriptions or members. */
@@ -31,7 +31,7 @@ export class Resync implements Timed {
     this.#host = host;
   }
 
-  /** @param isAtOnce whether it does not wait. Otherwise the pause doubles with each attempt that has failed, and relays differ. */
+  /** Schedules an attempt. @param isAtOnce without a pause. Otherwise the pause doubles with each failure, with a random part. */
   request(isAtOnce = false): void {
     const { isClosed, deadlines } = this.#host;
     if (isClosed) return;
@@ -42,7 +42,10 @@ export class Resync implements Timed {
     deadlines?.set(this, isAtOnce ? 0 : longest * (1 + Math.random()) / 2);
   }
 
-  /** Makes a call that reports an ended subscription or member. It is noted in the storage: a relay that restarts sends everything. */
+  /**
+   * Makes a call that reports an ended subscription or member. The storage records it before the call, so that a relay that is restarted
+   * during the call sends everything.
+   */
   async trackRemoval(call: () => Promise<unknown>): Promise<void> {
     this.#removalCalls++;
     this.#store.isBehind = true;
@@ -65,20 +68,20 @@ export class Resync implements Timed {
     if (this.#isRunning || this.#host.isClosed) return;
     this.#isRunning = true;
     this.#isWanted = false;
-    let isWhole = false;
+    let isComplete = false;
     try {
-      isWhole = await this.#host.send();
+      isComplete = await this.#host.send();
     } catch (error) {
       this.#host.report(error);
     }
     this.#isRunning = false;
     if (this.#host.isClosed) return;
-    if (!isWhole) this.#store.resyncFailed();
-    if (!isWhole || this.#isWanted) this.request(); // Its deadline may have passed meanwhile.
+    if (!isComplete) this.#store.resyncFailed();
+    if (!isComplete || this.#isWanted) this.request(); // Again, as a deadline that passed during the attempt had no effect.
     else this.#clear();
   }
 
-  /** Notes that the home object knows everything, if it does. */
+  /** Records that the home object knows everything, unless an attempt or a call is under way. */
   #clear(): void {
     if (!this.#isWanted && !this.#isRunning && this.#removalCalls === 0) this.#store.isBehind = false;
   }

@@ -3,11 +3,11 @@ interface Calls<Value> {
   next?: Promise<Value>;
 }
 
-/** Calls with an answer that many wait for: one at a time for each key. Those who call meanwhile share the next one. */
+/** Shares calls between callers: one call at a time for each key. Callers that arrive during a call share the next one. */
 export class SharedCalls<Value> {
   readonly #calls = new Map<string, Calls<Value>>();
 
-  /** Resolves with the answer of a call that began after this. */
+  /** Resolves with the answer of a call that begins no earlier than now. */
   run(key: string, call: () => Promise<Value>): Promise<Value> {
     const calls = this.#calls.get(key);
     if (!calls) return this.#start(key, call);
