@@ -1,9 +1,9 @@
 import { isConflict, isLost, type PostgresConnection } from "./client.ts";
 
-/** Calls, and characters of their arguments, in one statement. */
+/** Maximum number of calls in one statement, and of characters of their arguments. */
 const [MAX_CALLS, MAX_LENGTH] = [200, 4_000_000];
 
-/** Runs of a statement that other transactions conflict with. */
+/** Attempts for a statement that fails because of other transactions. */
 const MAX_RUNS = 5;
 
 interface Waiting {
@@ -12,7 +12,7 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Makes calls in their order, one statement at a time: those made meanwhile share the next one, and its commit. */
+/** Makes calls in order, one statement at a time. Calls that arrive during a statement share the next one, and its transaction. */
 export class CallQueue {
   readonly #connection: Pick<PostgresConnection, "query">;
   readonly #statement: string;
@@ -22,7 +22,7 @@ export class CallQueue {
   #isRunning = false;
   #stopped: unknown;
 
-  /** @param statement with the namespace and the calls as its parameters. @param failed receives errors that calls reject with. */
+  /** @param statement whose parameters are the namespace and the calls. @param failed called with each error that calls reject with. */
   constructor(
     connection: Pick<PostgresConnection, "query">,
     statement: string,
@@ -46,7 +46,7 @@ export class CallQueue {
     });
   }
 
-  /** Rejects the calls that wait, and later ones: on a later session they would follow newer calls. */
+  /** Rejects waiting and later calls. In the next session, they would be made after newer ones. */
   stop(reason: unknown): void {
     this.#stopped ??= reason;
     for (const { reject } of this.#waiting.splice(0)) reject(this.#stopped);
@@ -59,19 +59,19 @@ export class CallQueue {
 
   async #send(batch: readonly Waiting[], runs = 1): Promise<void> {
     try {
-      // `stop` may be called while this half of a split batch waits for the other.
+      // `stop` may be called while the second half of a split batch waits for the first.
       if (this.#stopped !== undefined) throw this.#stopped;
       const text = `[${batch.map(({ call }) => call).join()}]`;
       const [row] = await this.#connection.query(this.#statement, [this.#namespace, text]);
       const answers: unknown = JSON.parse(`${row?.["answers"]}`);
       if (!Array.isArray(answers) || answers.length !== batch.length) {
-        throw new TypeError("Cannot use the answer of PostgreSQL");
+        throw new TypeError("Cannot read the answer of PostgreSQL: it is not a list with one answer for each call");
       }
       for (const [number, { resolve }] of batch.entries()) resolve(answers[number]);
     } catch (error) {
       if (runs < MAX_RUNS && isConflict(error)) return await this.#send(batch, runs + 1);
       if (batch.length > 1 && !isLost(error)) {
-        // One call has failed, and the transaction of all was rolled back.
+        // One call has failed, which has rolled back all of them.
         const half = batch.length >> 1;
         await this.#send(batch.slice(0, half));
         return await this.#send(batch.slice(half));

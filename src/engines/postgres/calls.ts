@@ -1,6 +1,7 @@
-/** The functions that only nodes call, many at a time. @param s as for the tables. */
+/** The functions that nodes call, through `noroshi_call`. @param s the quoted schema and a dot. */
 export const calls = (s: string): string => `
--- A page after a position, or the last publications without one.
+-- A page of publications after a position, or the last publications. p: [name, channel, size, ttl, slack, epoch, position, limit,
+-- maximum bytes, known epoch, known position, whether the position is known to have existed].
 create or replace function ${s}noroshi_read(p_namespace text, p json) returns json language plpgsql as $$
 declare
   c ${s}noroshi_channels := ${s}noroshi_channel(
@@ -18,7 +19,7 @@ declare
   v_whole boolean;
   v_entries json;
 begin
-  -- Not at each read, for it is a write; and not while another appends, which renews it too.
+  -- Renews the history, but not at each read, because that is a write, nor while another transaction appends, which renews it too.
   if c.expires < v_until - (p->>4)::bigint / 3 or (c.size, c.ttl) is distinct from ((p->>2)::bigint, (p->>3)::bigint) then
     update ${s}noroshi_channels set size = (p->>2)::bigint, ttl = (p->>3)::bigint, expires = greatest(expires, v_until)
       where id = (select id from ${s}noroshi_channels where id = c.id for update skip locked);
@@ -31,7 +32,7 @@ begin
     return json_build_array(c.epoch, c.pos, true, coalesce(v_entries, '[]'), false);
   end if;
   if p->>5 <> c.epoch or v_after > c.pos then return json_build_array(c.epoch, c.pos, false, '[]'::json, false); end if;
-  -- In one statement: others remove publications between two.
+  -- In one statement, as publications may be removed between two.
   select count(*), max(e.pos), min(e.previous), coalesce(bool_and(e.previous = e.before), true),
       json_agg(json_build_array(e.pos, e.previous, e.at, e.envelope) order by e.pos)
         filter (where e.number = 1 or e.bytes <= (p->>8)::bigint)
@@ -42,7 +43,7 @@ begin
         where q.channel = c.id and q.pos > v_after and q.pos <= c.pos and q.at > v_cut
         window w as (order by q.pos)
     ) e;
-  -- A publication skips over a position that the node is sure of: the history went back before it and went on from there.
+  -- The first publication follows an earlier position than the node's, which has existed: the history was set back and continued.
   if v_confirmed and v_first < v_after then
     perform 1 from ${s}noroshi_channels where id = c.id for update;
     c := ${s}noroshi_begin(c.id, c.run, (p->>3)::bigint + (p->>4)::bigint);
@@ -56,7 +57,7 @@ begin
   );
 end $$;
 
--- What notifications have named: publications by channel, epoch and position, and mail by its id.
+-- The rows that notifications have named: publications by channel, epoch and position, and mail by id.
 create or replace function ${s}noroshi_fetch(p_namespace text, p json) returns json language sql volatile as $$
   select json_build_array(
     (
@@ -72,6 +73,7 @@ create or replace function ${s}noroshi_fetch(p_namespace text, p json) returns j
   )
 $$;
 
+-- Renews histories, and returns their latest positions; null for one that is missing or has lost publications.
 create or replace function ${s}noroshi_tops(p_namespace text, p json) returns json language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
@@ -92,7 +94,7 @@ begin
   );
 end $$;
 
--- Renews the lease of a node, and removes those that have expired.
+-- Renews the lease of a node, and removes nodes whose lease is over.
 create or replace function ${s}noroshi_beat(p_namespace text, p_node text, p_lease bigint, p_beat bigint)
 returns json language plpgsql as $$
 declare
@@ -120,7 +122,7 @@ begin
   return json_build_array(coalesce(v_known, false), v_now, ${s}noroshi_run(), v_lsn);
 end $$;
 
--- Removes some of each of these parts of what has expired. Returns the parts that may have more.
+-- Removes expired rows of these kinds, a limited number of each. Returns the kinds that may have more.
 create or replace function ${s}noroshi_sweep(p_parts text[]) returns json language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
@@ -153,7 +155,8 @@ begin
         );
         get diagnostics v_count = row_count;
       when 'members' then
-        -- Of nodes that joined after their lease and ended before the next. By ctid: a member that joins again meanwhile has another one.
+        -- Members without a node: it joined after its lease was over, and ended before the next. By ctid, because a member that joins again
+        -- meanwhile has a new one and stays.
         delete from ${s}noroshi_members where ctid = any(array(
           select m.ctid from ${s}noroshi_members m where not exists (
             select from ${s}noroshi_nodes l where l.namespace = m.namespace and l.node = m.node
@@ -162,7 +165,7 @@ begin
         get diagnostics v_count = row_count;
       when 'channels' then
         v_most := 1000;
-        -- A week later: until then \`noroshi_publish\` knows that the channel has a history.
+        -- A week after they have expired: until then \`noroshi_publish\` finds the settings of the history here.
         with ended as (
           delete from ${s}noroshi_channels where id in (
             select id from ${s}noroshi_channels where expires < v_now - 604800000 limit v_most for update skip locked
@@ -178,7 +181,7 @@ begin
         ), gone as (delete from ${s}noroshi_publications where channel in (select id from expired))
         select count(*) into v_count from expired;
       when 'publications' then
-        -- Of channels that are quiet: others remove them as they publish.
+        -- Of channels without new publications: those of others are removed by each publication.
         v_most := 50;
         with quiet as (
           select c.id, c.n - c.size as surplus from ${s}noroshi_channels c cross join lateral (
@@ -196,14 +199,14 @@ begin
             from (select channel, max(n) as n from removed group by channel) last where id = last.channel
         ) select count(*) into v_count from removed;
       else
-        v_count := 0; -- Of a later version.
+        v_count := 0; -- A kind of a later version.
     end case;
     if v_count >= v_most then v_more := array_append(v_more, v_part); end if;
   end loop;
   return to_json(v_more);
 end $$;
 
--- At the start of a session. A database that is behind what the node has seen of it was restored: no history of it goes on.
+-- Starts a session. If the database is behind what the node has seen of it, it was restored: a new token ends all histories.
 create or replace function ${s}noroshi_start(p_namespace text, p_run text, p_lsn text) returns json language plpgsql as $$
 begin
   if p_lsn is not null and p_run = ${s}noroshi_run() and pg_current_wal_flush_lsn() < p_lsn::pg_lsn then
@@ -212,6 +215,7 @@ begin
   return to_json(${s}noroshi_now());
 end $$;
 
+-- Stores an answer unless one is stored. Returns the stored one, or null.
 create or replace function ${s}noroshi_claim(p_key bytea, p_answer text, p_ttl bigint) returns json language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
@@ -224,7 +228,7 @@ begin
   return to_json(v_answer);
 end $$;
 
--- Calls of a node, in their order and in one transaction: [name, ...arguments] each.
+-- Makes the calls of a node in order, in one transaction. Each is [name, ...arguments].
 create or replace function ${s}noroshi_call(p_namespace text, p_calls text) returns text language plpgsql as $$
 declare
   v_calls json := p_calls::json;
@@ -234,8 +238,8 @@ declare
   v_begins boolean;
   p json;
 begin
-  -- Gates, and then channels and keys, are locked in one order by all: else two could wait for each other. A call alone waits for one at
-  -- a time, and an event enters by the gate first.
+  -- Against deadlocks, all transactions lock gates first, then channels and keys, each in one order. A single call locks only one, except
+  -- for an event, which locks its gate first.
   if json_array_length(v_calls) > 1 or v_calls->0->>0 = 'event' then
     for v_gate, v_begins in
       select ${s}noroshi_gate(p_namespace, each.name), bool_or(each.begins) from (

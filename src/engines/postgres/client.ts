@@ -1,6 +1,6 @@
 /** The parts of a client or pool of `pg` that the engine uses. */
 export interface PgClient {
-  /** Runs a statement. Its parameters are `never`, because the libraries overload it. */
+  /** Runs a statement. The parameters are of type `never`, so that the overloads of the library are assignable. */
   query(text: string, values: never[]): unknown;
   /** Connects, or takes a connection of the pool. */
   connect(): Promise<unknown>;
@@ -32,13 +32,13 @@ export type PostgresClient = PgClient | PostgresJsClient | PgliteClient;
 /** A row of an answer. */
 type Row = Readonly<Record<string, unknown>>;
 
-/** Connections with the database. They end instead of reconnecting. */
+/** The connections of one session. They end instead of reconnecting. */
 export interface PostgresConnection {
   /** Runs one statement. */
   query(text: string, values: readonly string[]): Promise<readonly Row[]>;
   /** Runs several statements in one transaction. */
   script(text: string): Promise<void>;
-  /** Resolves when notifications reach `notify`. */
+  /** Calls `notify` with each notification of the channel. Resolves when the database has begun to send them. */
   listen(channel: string, notify: (payload: string) => void): Promise<void>;
   close(): void;
 }
@@ -50,13 +50,13 @@ interface Pg {
   query(text: string, values?: readonly string[]): Promise<{ readonly rows: readonly Row[] }>;
   on(event: "notification", listener: (message: { readonly payload?: string }) => void): unknown;
   on(event: "error" | "end", listener: (error?: unknown) => void): unknown;
-  /** Of every version, though not in the types. */
+  /** Every version has it, but not in its types. */
   readonly connection?: { readonly stream?: { destroy(): void } };
 }
 
 type PgConstructor = new (options: object) => Pg;
 
-/** A pool of `pg`: what it makes clients with. */
+/** A pool of `pg`: the constructor of its clients, and their options. */
 interface PgPool {
   readonly Client: PgConstructor;
   readonly options: object;
@@ -82,7 +82,7 @@ const isPool = (client: object): boolean => "Client" in client && "options" in c
 const isPostgresJs = (client: unknown): boolean => typeof client === "function" && "unsafe" in client && "listen" in client;
 const isPglite = (client: object): boolean => "exec" in client && "listen" in client && "waitReady" in client;
 
-/** @throws {TypeError} when the value is a client of none of the libraries. */
+/** @throws {TypeError} if the value is not a client of one of the libraries. */
 export function checkClient(name: string, client: unknown): void {
   if (isPostgresJs(client)) return;
   if (typeof client === "object" && client !== null) {
@@ -94,11 +94,12 @@ export function checkClient(name: string, client: unknown): void {
 }
 
 /**
- * Opens connections with the settings of the clients. A pool or client of `pg` is not used itself: connections of the engine's own can
- * be ended when they hang.
+ * Opens connections with the settings of the clients. The engine does not use the connections of a pool or client of `pg`, because it
+ * has to end those that hang.
  *
- * @param listen the client whose settings lead to the database directly, without a pooler; `null` if nothing listens.
- * @param abandoned ends the attempt.
+ * @param listen client that connects to the database without a pooler, for notifications; `null` for none.
+ * @param ended called when a connection is lost.
+ * @param abandoned ends the attempt to connect.
  */
 export async function connectPostgres(
   client: PostgresClient,
@@ -107,11 +108,11 @@ export async function connectPostgres(
   abandoned: AbortSignal,
 ): Promise<PostgresConnection> {
   if (listen === null || isPglite(client) && listen === client) return await open(client, ended, abandoned);
-  // Together: to begin takes a server process of PostgreSQL some ms.
+  // At once, because PostgreSQL takes some ms to start the process of each connection.
   const [commands, listener] = await Promise.allSettled([open(client, ended, abandoned), open(listen, ended, abandoned)]);
   if (commands.status === "rejected" || listener.status === "rejected") {
     for (const each of [commands, listener]) if (each.status === "fulfilled") each.value.close();
-    throw (commands.status === "rejected" ? commands : listener as PromiseRejectedResult).reason; // One of the two was.
+    throw (commands.status === "rejected" ? commands : listener as PromiseRejectedResult).reason; // If not the first, the second was rejected.
   }
   return {
     ...commands.value,
@@ -123,16 +124,16 @@ export async function connectPostgres(
   };
 }
 
-/** A transaction of the application, which runs one statement. @throws {TypeError} when it is something else, such as a pool. */
+/** Runs a statement in a transaction of the application. @throws {TypeError} if it is something else, such as a pool. */
 export async function inTransaction(transaction: unknown, text: string, values: readonly (string | null)[]): Promise<void> {
   if (typeof transaction === "function" && "savepoint" in transaction && "unsafe" in transaction) {
-    return void await (transaction as unknown as { unsafe(...query: unknown[]): Promise<unknown> }).unsafe(text, values); // Of `sql.begin`.
+    return void await (transaction as unknown as { unsafe(...query: unknown[]): Promise<unknown> }).unsafe(text, values); // Of `postgres`.
   }
   const isClient = typeof transaction === "object" && transaction !== null && "query" in transaction &&
     typeof transaction.query === "function";
   if (!isClient || isPool(transaction) || isPglite(transaction)) {
     throw new TypeError(
-      'Cannot publish in the transaction: pass the client that ran BEGIN, not the pool; of "postgres" and PGlite, what the callback of the transaction receives',
+      'Cannot publish in the transaction: pass the client that ran BEGIN, not the pool; with "postgres" or PGlite, what the callback of the transaction receives',
     );
   }
   await (transaction as { query(...query: unknown[]): Promise<unknown> }).query(text, values); // Of `pg` or PGlite.
@@ -143,7 +144,7 @@ async function open(
   ended: (error: unknown) => void,
   abandoned: AbortSignal,
 ): Promise<PostgresConnection> {
-  // The checks below tell the three libraries apart by methods that only one of them has; their types say more than is used here.
+  // The casts hold, because the checks recognize each library by methods that only it has.
   if (isPostgresJs(client)) return openPostgresJs(client as unknown as PostgresJs, ended);
   if (isPglite(client)) return openPglite(client as unknown as Pglite);
   return isPool(client)
@@ -166,9 +167,9 @@ async function openPg(
   let isClosed = false;
   // `error` without a listener ends the process.
   client.on("error", (error) => isClosed || ended(error));
-  client.on("end", () => isClosed || ended(new Error("Cannot go on: the connection was closed")));
+  client.on("end", () => isClosed || ended(new Error("Cannot use PostgreSQL: the connection was closed")));
   const destroy = () => client.connection?.stream?.destroy();
-  // A server that accepts and stays silent would keep the process alive.
+  // A server that accepts the connection and never answers would keep the process alive.
   abandoned.addEventListener("abort", destroy, { once: true });
   await client.connect();
   abandoned.removeEventListener("abort", destroy);
@@ -177,7 +178,7 @@ async function openPg(
     script: async (text) => void await client.query(text),
     async listen(channel, notify) {
       client.on("notification", ({ payload }) => notify(payload ?? ""));
-      // Notifications do not count as activity. The setting is of PostgreSQL 14 or later.
+      // `idle_session_timeout` (PostgreSQL 14 or later) would end the connection, because notifications do not count as activity.
       const name = "'idle_session_timeout'";
       const stay = `select set_config(${name}, '0', false) where current_setting(${name}, true) is not null`;
       await client.query(`${stay}; listen ${channel}`);
@@ -185,7 +186,7 @@ async function openPg(
     close() {
       if (isClosed) return;
       isClosed = true;
-      client.end().catch(() => {}); // The server may be unreachable, so nothing waits for the goodbye.
+      client.end().catch(() => {}); // Not awaited: the server may be unreachable.
       destroy();
     },
   };
@@ -199,9 +200,9 @@ function openPostgresJs(sql: PostgresJs, ended: (error: unknown) => void): Postg
     script: async (text) => void await sql.unsafe(text),
     async listen(channel, notify) {
       let isListening = false;
-      // It listens again by itself after it lost the connection; notifications in between are lost.
+      // The library listens again after it has lost the connection, but notifications in between are lost.
       const listening = () => {
-        if (isListening && !isClosed) ended(new Error("Cannot go on: the connection that listens was lost"));
+        if (isListening && !isClosed) ended(new Error("Cannot receive notifications: the connection that listens was lost"));
         isListening = true;
       };
       const listener = await sql.listen(channel, (payload) => isClosed || notify(payload), listening);
@@ -211,12 +212,12 @@ function openPostgresJs(sql: PostgresJs, ended: (error: unknown) => void): Postg
     close() {
       if (isClosed) return;
       isClosed = true;
-      unlisten().catch(() => {}); // The server may be away.
+      unlisten().catch(() => {}); // The server may be unreachable.
     },
   };
 }
 
-/** Time in ms after which a query of PGlite waits for timers. */
+/** Time in ms after which the next query of PGlite waits for a timer. */
 const PGLITE_SLICE = 20;
 
 function openPglite(db: Pglite): PostgresConnection {
@@ -225,7 +226,7 @@ function openPglite(db: Pglite): PostgresConnection {
   let turned = performance.now();
   return {
     async query(text, values) {
-      // PGlite answers in microtasks: queries that follow each other would keep all timers waiting, and leases would end.
+      // PGlite answers in microtasks: consecutive queries would delay all timers until leases expire.
       if (performance.now() - turned > PGLITE_SLICE) {
         await new Promise<void>((resolve) => void setTimeout(resolve));
         turned = performance.now();
@@ -249,11 +250,11 @@ function openPglite(db: Pglite): PostgresConnection {
 export function isLost(error: unknown): boolean {
   const code = codeOf(error);
   if (code === undefined) return true;
-  // Connections, shutdowns, a standby, and tables or functions that are gone: the next session creates them.
+  // Connection errors, shutdowns, a standby, and missing tables or functions, which the next session creates.
   return /^08|^57P|^53|^25006|^3D|^3F|^42P01|^42883/.test(code);
 }
 
-/** Whether the statement was rolled back in favour of another transaction, and may be run again. */
+/** Whether the statement was rolled back because of another transaction, and may be run again. */
 export function isConflict(error: unknown): boolean {
   return ["40001", "40P01"].includes(codeOf(error) ?? "");
 }

@@ -1,6 +1,6 @@
 import { RESERVED_EVENTS } from "../../protocol/protocol.ts";
 
-/** The functions that the tables are written by, for the engine, for transactions and for triggers. @param s as for the tables. */
+/** The functions that write the tables, for the engine, transactions and triggers. @param s the quoted schema and a dot. */
 export const functions = (s: string): string => `
 create or replace function ${s}noroshi_now() returns bigint language sql volatile as $$
   select (extract(epoch from clock_timestamp()) * 1000)::bigint
@@ -10,22 +10,23 @@ create or replace function ${s}noroshi_key(variadic parts text[]) returns bytea 
   select sha256(convert_to(array_to_json(parts)::text, 'UTF8'))
 $$;
 
--- The name that nodes listen to.
+-- The channel name of LISTEN and NOTIFY.
 create or replace function ${s}noroshi_subject(p_namespace text) returns text language sql immutable as $$
   select 'noroshi_' || left(encode(${s}noroshi_key('${s.replaceAll("'", "''")}', p_namespace), 'hex'), 32)
 $$;
 
--- Whoever locks several names locks them in one order.
+-- Locks a name until the end of the transaction. Lock several names in one order, to avoid deadlocks.
 create or replace function ${s}noroshi_lock(p_name text) returns void language sql volatile as $$
   select pg_advisory_xact_lock(hashtextextended('${s.replaceAll("'", "''")}' || p_name, 0))
 $$;
 
--- Begins of histories exclude publications without one, which could not see and end a history that is not committed yet. By a few
--- gates: a lock for each channel could be more locks than a transaction may have.
+-- A transaction that begins a history and one that publishes without a history exclude each other: the second has to end the history, and
+-- would not see it before the commit. The channels share 64 locks, called gates, because a transaction may hold only so many locks.
 create or replace function ${s}noroshi_gate(p_namespace text, p_name text) returns integer language sql immutable as $$
   select hashtext(p_namespace || ' ' || p_name) & 63
 $$;
 
+-- Locks a gate: exclusively to begin a history, shared to publish without one.
 create or replace function ${s}noroshi_enter(p_gate integer, p_begins boolean) returns void language plpgsql as $$
 begin
   if p_begins then
@@ -35,7 +36,8 @@ begin
   end if;
 end $$;
 
--- The token and the timeline: a standby that is promoted, and a backup that is recovered to a point in time, begin another one.
+-- Identifies the state of the database: the token and the timeline, which changes when a standby is promoted or a backup is recovered to
+-- a point in time.
 create or replace function ${s}noroshi_run() returns text language plpgsql as $$
 declare
   v_timeline text := '';
@@ -44,7 +46,7 @@ begin
   begin
     v_timeline := left(pg_walfile_name(pg_current_wal_lsn()), 8);
   exception when others then
-    null; -- Not every service has it: there a promotion is noticed by what the nodes know.
+    null; -- Not every service has it. There, nodes notice a promotion by the positions that they know.
   end;
   select token into v_token from ${s}noroshi_state;
   if v_token is null then
@@ -54,7 +56,7 @@ begin
   return v_token || '.' || v_timeline;
 end $$;
 
--- The history of a channel, begun when there is none, or when it has lost what the caller knows of.
+-- Returns the history of a channel. It is begun if there is none, it has expired, or it lacks the position that the caller knows.
 create or replace function ${s}noroshi_channel(
   p_namespace text, p_name text, p_size bigint, p_ttl bigint, p_epoch text, p_pos bigint, p_lock boolean
 ) returns ${s}noroshi_channels language plpgsql as $$
@@ -72,7 +74,7 @@ begin
     end if;
     v_now := ${s}noroshi_now();
     if c.id is null then
-      -- The caller has entered by it, unless the history was ended meanwhile.
+      -- The caller has locked the gate already, unless the history was ended meanwhile.
       perform ${s}noroshi_enter(${s}noroshi_gate(p_namespace, p_name), true);
       insert into ${s}noroshi_channels (namespace, name, run, epoch, size, ttl, expires)
         values (p_namespace, p_name, v_run, gen_random_uuid()::text, p_size, p_ttl, v_now + p_ttl)
@@ -89,6 +91,7 @@ begin
   end loop;
 end $$;
 
+-- Begins a new history in the row of an earlier one, with another epoch.
 create or replace function ${s}noroshi_begin(p_id bigint, p_run text, p_ttl bigint)
 returns ${s}noroshi_channels language plpgsql as $$
 declare
@@ -101,7 +104,7 @@ begin
   return c;
 end $$;
 
--- The answer to a publication whose id was published before. Another id is stored with its position.
+-- Returns the answer to a publication whose id was published before. A new id is stored with its position, and null is returned.
 create or replace function ${s}noroshi_once(
   p_namespace text, p_channel text, p_once text, p_window bigint, p_epoch text, p_pos bigint
 ) returns json language plpgsql as $$
@@ -117,20 +120,20 @@ begin
   return null;
 end $$;
 
--- Steps are random, so that a publication that replaces a lost one stands elsewhere.
+-- The next position. Steps are random, so that a publication never gets the position of one that was lost.
 create or replace function ${s}noroshi_next(p_pos bigint) returns bigint language sql volatile as $$
   select p_pos + 1 + floor(random() * 999998)::bigint
 $$;
 
--- Adds a publication to a history, whose row the caller has locked and saves afterwards.
+-- Adds a publication to a history. The caller has locked its row, and saves it afterwards.
 create or replace function ${s}noroshi_add(c ${s}noroshi_channels, p_pos bigint, p_envelope text) returns void language plpgsql as $$
 begin
   insert into ${s}noroshi_publications values (c.id, p_pos, c.pos, c.n + 1, ${s}noroshi_now(), p_envelope);
   perform pg_notify(${s}noroshi_subject(c.namespace), 'p ' || c.epoch || ' ' || p_pos || ' ' || c.name);
 end $$;
 
--- Saves the end of a history after some publications. Publications that the size has no room for stay for 10 s: nodes that were
--- notified of them read them meanwhile. The sweep removes those of a channel that is quiet then.
+-- Saves the end of a history after new publications, and removes old ones. Publications beyond its size stay for 10 s, so that nodes can
+-- read those that they were notified of. If no publication follows, the sweep removes them.
 create or replace function ${s}noroshi_save(c ${s}noroshi_channels, p_slack bigint, p_added bigint) returns void language plpgsql as $$
 declare
   v_now bigint := ${s}noroshi_now();
@@ -169,6 +172,7 @@ begin
   return json_build_array(c.epoch, v_pos, false);
 end $$;
 
+-- Stores an envelope for other nodes, and notifies them.
 create or replace function ${s}noroshi_mail(p_namespace text, p_kind text, p_channel text, p_envelope text)
 returns json language plpgsql as $$
 declare
@@ -179,8 +183,8 @@ begin
   return to_json(v_id);
 end $$;
 
--- Publishes without a history, and ends the one that others keep: it lacks this publication. The caller has entered by the gate of the
--- channel or called noroshi_find: else it would leave a history that another transaction is about to begin.
+-- Publishes without a history, and ends a history that other nodes keep, which would lack this publication. The caller has locked the
+-- gate of the channel or called noroshi_find; otherwise it would miss a history that another transaction is beginning.
 create or replace function ${s}noroshi_event(p_namespace text, p_channel text, p_envelope text, p_once text, p_window bigint)
 returns json language plpgsql as $$
 declare
@@ -210,8 +214,8 @@ begin
   return null;
 end $$;
 
--- Locks the row of a history, or its name where there is none: no other transaction begins one before this one has ended, and one
--- that an older snapshot does not show is a serialization failure.
+-- Locks the row of a history, or its name if there is none, so that no other transaction begins one before this one ends. A history that
+-- an older snapshot does not show causes a serialization failure.
 create or replace function ${s}noroshi_find(p_namespace text, p_name text) returns ${s}noroshi_channels language plpgsql as $$
 declare
   c ${s}noroshi_channels;
@@ -229,7 +233,7 @@ begin
   end loop;
 end $$;
 
--- At commit: positions are given in the order of the commits, and no lock is held while the transaction works.
+-- Publishes the outbox at the commit, so that positions are in the order of the commits and the transaction holds no lock before.
 create or replace function ${s}noroshi_flush() returns trigger language plpgsql as $$
 declare
   o record;
@@ -243,7 +247,7 @@ declare
   v_is_free boolean := false;
   v_gate integer;
 begin
-  -- It runs for each row, and the first run takes them all.
+  -- The trigger fires for each row; the first time it publishes all rows.
   perform 1 from ${s}noroshi_outbox where xact = new.xact and id = new.id;
   if not found then return null; end if;
   for v_gate in
@@ -254,21 +258,21 @@ begin
   loop
     perform ${s}noroshi_enter(v_gate, true);
   end loop;
-  -- In one order for all transactions: else two could wait for each other.
+  -- In one order for all transactions, to avoid deadlocks.
   for o in
     with taken as (delete from ${s}noroshi_outbox where xact = pg_current_xact_id() returning *)
     select *, bool_or(size is null and event is null and once_id is not null) over (partition by namespace, channel) as locks
       from taken order by namespace collate "C", channel collate "C", id
   loop
     if (o.namespace, o.channel) is distinct from (v_namespace, v_channel) then
-      -- Once for each channel: each version of a row is visited again by whoever updates it later in the transaction.
+      -- Once for each channel, because each update of a row slows later ones in the same transaction.
       if v_added > 0 then perform ${s}noroshi_save(c, 15000, v_added); end if;
       c := null;
       v_added := 0;
       v_is_free := false;
       v_namespace := o.namespace;
       v_channel := o.channel;
-      -- The name before the row, as noroshi_call does.
+      -- Locks the name before the row, like noroshi_call.
       if o.locks then perform ${s}noroshi_lock(o.channel); end if;
     end if;
     if o.size is not null then
@@ -320,7 +324,7 @@ create or replace function ${s}noroshi_length(p_text text) returns bigint langua
   select length(regexp_replace(p_text, '[^\\u0001-\\uffff]', 'xx', 'g'))::bigint
 $$;
 
--- Publishes from SQL, such as from a trigger: when the transaction commits. Not for nodes with a secret: it signs nothing.
+-- Publishes from SQL, such as from a trigger, when the transaction commits. Nodes with a secret refuse it, because it is not signed.
 create or replace function ${s}noroshi_publish(channel text, event text, data jsonb, namespace text default 'noroshi')
 returns void language plpgsql as $$
 begin
@@ -332,7 +336,7 @@ begin
 }) or ${s}noroshi_length(event) not between 1 and 64 then
     raise exception 'Cannot publish to %: the event must have 1 to 64 characters and not be reserved by the protocol', channel;
   end if;
-  -- A character takes a byte at least: most texts need not be counted.
+  -- A character has at least one byte, so that most texts need not be counted.
   if octet_length(data::text) > 898000 and ${s}noroshi_length(data::text) > 898000 then
     raise exception 'Cannot publish to %: the data has more than 898,000 characters', channel;
   end if;

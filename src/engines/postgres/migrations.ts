@@ -2,7 +2,7 @@ import { calls } from "./calls.ts";
 import { functions } from "./functions.ts";
 import { tables } from "./tables.ts";
 
-/** A step of the schema, as SQL. */
+/** A migration of the schema, as SQL. */
 export interface PostgresMigration {
   /** Counts from 1. */
   readonly version: number;
@@ -12,10 +12,10 @@ export interface PostgresMigration {
   readonly sql: string;
 }
 
-/** The version that this package needs. A database with a later one works too. */
+/** The schema version that this package needs. A database with a later version works too. */
 export const VERSION = 1;
 
-/** The schema of the tables, quoted, and a dot. @throws {TypeError} when it is no lower-case name. */
+/** The quoted schema and a dot. @throws {TypeError} if it is not a lower-case name. */
 export function prefixOf(schema: string): string {
   if (typeof schema === "string" && /^[a-z_][a-z0-9_]{0,62}$/.test(schema)) return `"${schema}".`;
   throw new TypeError('Cannot create the engine: schema must be a name of lower-case letters, digits and "_", such as "public"');
@@ -23,17 +23,17 @@ export function prefixOf(schema: string): string {
 
 /**
  * Returns the SQL that creates the tables and functions of the engine. The engine applies it when it connects, unless `migrate` is
- * `false`; then run it with a tool of your own, each step in one transaction, before the nodes start.
+ * `false`: then run it with a tool of your own, each migration in one transaction, before the nodes start.
  *
- * @param schema as the option of the engine. @default {"public"}
- * @throws {TypeError} when it is no lower-case name.
+ * @param schema the engine's option of this name. @default {"public"}
+ * @throws {TypeError} if it is not a lower-case name.
  */
 export function postgresMigrations(schema = "public"): PostgresMigration[] {
   const s = prefixOf(schema);
   return [{ version: 1, name: "noroshi_0001.sql", sql: step(schema, 1, `${tables(s)}${functions(s)}${calls(s)}`) }];
 }
 
-/** Two nodes may start at once: the lock makes the second wait, and it ends with the transaction. */
+/** The SQL of a migration. If two nodes start at once, a lock makes the second wait until the transaction of the first ends. */
 function step(schema: string, version: number, statements: string): string {
   const s = prefixOf(schema);
   return `-- Noroshi, version ${version} of its tables and functions. Run it in one transaction.

@@ -7,7 +7,7 @@ export interface NamedPublication {
   readonly position: Position;
 }
 
-/** Mail that a notification has named: to all nodes, or an event or a member of a channel. */
+/** A row of `noroshi_mail` that a notification has named: a message to all nodes, or a channel's event or member. */
 export interface NamedMail {
   readonly kind: string;
   readonly channel: string;
@@ -17,40 +17,41 @@ export interface NamedMail {
 /** A row that a notification has named. */
 export type Named = NamedPublication | NamedMail;
 
-/** The rows of some names. */
+/** The rows that were read for some notifications. */
 export interface Rows {
   publication(named: NamedPublication): { readonly previous: number; readonly envelope: string } | undefined;
   mail(named: NamedMail): string | undefined;
 }
 
-/** What notifications need from their session. */
+/** What {@link Notifications} needs from its session. */
 export interface NotificationsHost {
   readonly listener: BrokerListener;
-  /** Whether the session listens to the channel. */
+  /** Whether this node is subscribed to the channel. */
   follows(channel: string): boolean;
-  /** A node has notified itself of its heartbeat. */
+  /** Called with the heartbeats of all nodes, which tell each that its connection works. */
   heartbeat(node: string, count: number): void;
   fetch(names: readonly Named[]): Promise<Rows>;
 }
 
-/** Names that one request reads. */
+/** Maximum number of rows that one request reads. */
 const MAX_NAMES = 500;
 
-/** Number of mails remembered as delivered: the reply to the call that sent one may arrive later. */
+/** Number of delivered mail ids that are kept, because mail may arrive before the reply to the call that has sent it. */
 const MAX_DELIVERED = 1_000;
 
 /**
- * Reads the rows that notifications name, in the order of the commits. One request at a time: what is notified meanwhile shares the
- * next one.
+ * Reads the rows that notifications name, in the order of the commits. It makes one request at a time; notifications that arrive during a
+ * request share the next one.
  */
 export class Notifications {
   readonly #host: NotificationsHost;
   #waiting: Named[] = [];
   #isReading = false;
-  /** Ids of the mail delivered last, and callbacks that wait for other mail. */
+  /** Ids of the latest delivered mail. */
   readonly #delivered = new Set<number>();
+  /** By id of mail: the callback that waits for its delivery. */
   readonly #awaited = new Map<number, () => void>();
-  /** Numbers of names that were notified, and of those that were handled. */
+  /** Number of notifications received so far, and of those handled. */
   #notified = 0;
   #handled = 0;
   #settling: { readonly upTo: number; readonly resolve: () => void }[] = [];
@@ -75,22 +76,22 @@ export class Notifications {
     if (!this.#isReading) void this.#read();
   }
 
-  /** Resolves when this mail of a channel was delivered here, so that a node sees its own change. */
+  /** Resolves when this mail was delivered on this node, so that a node sees its own change. */
   delivered(channel: string, id: number): Promise<void> {
     if (!this.#host.follows(channel) || this.#delivered.has(id)) return Promise.resolve();
     return new Promise((resolve) => this.#awaited.set(id, resolve));
   }
 
-  /** Resolves when what was notified up to now is delivered. */
+  /** Resolves when all notifications received so far are handled. */
   settled(): Promise<void> {
     const upTo = this.#notified;
     if (this.#handled >= upTo) return Promise.resolve();
     return new Promise((resolve) => this.#settling.push({ upTo, resolve }));
   }
 
-  /** The session no longer listens to some channels. */
+  /** Called when the node has unsubscribed from some channels. */
   unfollowed(): void {
-    // Rare. Calls that wait for mail of another channel resolve a little early.
+    // Calls that wait for mail of other channels resolve early, too, which is harmless and rare.
     for (const resolve of this.#awaited.values()) resolve();
     this.#awaited.clear();
   }
@@ -106,7 +107,7 @@ export class Notifications {
         this.#release(this.#handled += names.length);
       }
     } catch (error) {
-      listener.ended(error); // The named rows would be missing: the next session catches up.
+      listener.ended(error); // The next session reads the missing rows.
       this.#release(Infinity);
     }
     this.#isReading = false;
@@ -123,14 +124,14 @@ export class Notifications {
     const { channel } = named;
     if ("position" in named) {
       const row = rows.publication(named);
-      // The row is gone: a mark that follows no entry makes the subscription read the history.
+      // The row was removed. A previous offset that fits no entry makes the subscription read the history.
       if (row) listener.live(channel, row.envelope, named.position, row.previous);
       else listener.mark(channel, named.position, -1);
       return;
     }
     this.#settle(named.id);
     const envelope = rows.mail(named);
-    if (envelope === undefined) return; // It is removed after a minute, and this node was later.
+    if (envelope === undefined) return; // This node was more than a minute late, after which mail is removed.
     if (named.kind === "all") listener.message(envelope);
     else if (named.kind === "event") listener.live(channel, envelope, null, 0);
     else if (named.kind === "member") listener.member(channel, envelope);

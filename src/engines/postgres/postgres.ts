@@ -1,6 +1,6 @@
 /**
- * The engine over PostgreSQL 13 or later, for applications with a database and no broker. Histories and members are tables, and nodes
- * notify each other by `NOTIFY`, which names the rows to read.
+ * The engine over PostgreSQL 13 or later, for applications with a database and no broker. Histories and members are in tables. Nodes notify
+ * each other with `NOTIFY`, which names the rows to read.
  *
  * @example
  * ```ts
@@ -30,12 +30,13 @@ export { type PostgresMigration, postgresMigrations } from "./migrations.ts";
 /** Options of {@link postgresEngine}. */
 export interface PostgresEngineOptions extends BrokerEngineOptions {
   /**
-   * A `Pool` or `Client` of `pg` 8 or later, the `sql` of `postgres` 3 or later, or a PGlite. Of `pg` the engine takes the settings and
-   * opens two connections of its own, or one for a publisher without a secret; of the others it uses what you pass, and does not close it.
+   * A `Pool` or `Client` of `pg` 8 or later, the `sql` of `postgres` 3 or later, or a PGlite. With `pg`, the engine opens two connections
+   * of its own with the same settings, or one for a publisher without a secret. It uses the others as they are, and does not close them.
    */
   client: PostgresClient;
   /**
-   * A client whose connection may `LISTEN`, when `client` leads through a pooler in transaction mode, such as PgBouncer.
+   * A client that connects to the database directly, for `LISTEN`. Needed if `client` uses a pooler in transaction mode, such as PgBouncer.
+   *
    * @default {client}
    */
   listen?: PostgresClient;
@@ -48,7 +49,7 @@ export interface PostgresEngineOptions extends BrokerEngineOptions {
 /**
  * Creates an engine that connects nodes over PostgreSQL.
  *
- * @throws {TypeError} when an option is out of range, or a client is of none of the libraries.
+ * @throws {TypeError} for an invalid option.
  */
 export function postgresEngine(options: PostgresEngineOptions): BrokerEngine {
   const { client, listen = client, schema = "public", migrate = true, ...rest } = options;
@@ -73,7 +74,7 @@ class PostgresBroker implements Broker {
       connectPostgres(client, options.onlySends ? null : listen, listener.ended, abandoned),
       subjectOf(schema, options.namespace),
     ]);
-    // Statements under way get an error instead of an answer that may never come.
+    // Ends statements under way, whose answer may never come.
     abandoned.addEventListener("abort", () => connection.close(), { once: true });
     try {
       abandoned.throwIfAborted();
@@ -81,14 +82,14 @@ class PostgresBroker implements Broker {
       await session.start(subject, (version) => this.#migrate(connection, version));
       return session;
     } catch (error) {
-      // Before the connections are closed, which would report a less useful error.
+      // Reported before the connections are closed, which would report a less useful error.
       listener.ended(error);
       connection.close();
       throw error;
     }
   }
 
-  /** A row of the outbox, which a trigger publishes when the transaction commits. */
+  /** Inserts a row into the outbox, which a trigger publishes when the transaction commits. */
   readonly publishIn = async (
     transaction: unknown,
     namespace: string,

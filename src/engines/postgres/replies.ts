@@ -1,4 +1,4 @@
-/** Schemas of the replies of the functions in PostgreSQL, which the session calls by name. */
+/** Schemas of the replies of the calls that the session makes (see `noroshi_call`). */
 import * as v from "valibot";
 
 /** A whole number, from a column of 64 bits. */
@@ -36,12 +36,12 @@ export const Fetched: v.GenericSchema<
   v.array(v.tuple([Whole, v.string()])),
 ]);
 
-/** Reply of `tops`: the end of each history. */
+/** Reply of `tops`: the latest position of each history. */
 export const LatestPositions: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = listOf(
   v.nullable(v.tuple([v.string(), Whole])),
 );
 
-/** Reply of `beat`: whether the lease was valid, the time, the run, and the end of the write-ahead log where it is known. */
+/** Reply of `beat`: whether the lease was valid, the time, the run, and the end of the write-ahead log if known. */
 export const Heartbeat: v.GenericSchema<unknown, [wasKnown: boolean, now: number, run: string, lsn: string | null]> = v.tuple([
   v.boolean(),
   Whole,
@@ -49,7 +49,7 @@ export const Heartbeat: v.GenericSchema<unknown, [wasKnown: boolean, now: number
   v.nullable(v.string()),
 ]);
 
-/** Reply of `start`, the only call of its statement: the time. Later versions only append to it: this one reads it too. */
+/** Reply of `start`: the time. It is the only call of its statement, and later versions may only append to the reply. */
 export const Start: v.GenericSchema<unknown, [now: number]> = v.tuple([Whole]);
 
 /** Reply of `nodes`, `members` and `kept`. */

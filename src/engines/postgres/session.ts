@@ -8,27 +8,27 @@ import { codeOf, isLost, type PostgresConnection } from "./client.ts";
 import { prefixOf, VERSION } from "./migrations.ts";
 import { type Named, Notifications, type Rows } from "./notifications.ts";
 
-/** What a node remembers of PostgreSQL across sessions. A database that has less has lost data. */
+/** What a node keeps across sessions. A database that has less than this has lost data. */
 export interface PostgresMemory {
   readonly positions: KnownPositions;
-  /** The run that histories were written by, and the end of the write-ahead log, when last read. */
+  /** The result of `noroshi_run` and the end of the write-ahead log, when last read. */
   run: string;
   lsn: string | null;
 }
 
-/** No such table, schema or function. */
+/** Error codes for a missing table, schema or function. */
 const MISSING = ["42P01", "3F000", "42883"];
 
-/** Orders that one read returns: see calls.ts. */
+/** Maximum number of orders that `kept` returns (calls.ts). */
 const MAX_ORDERS = 10_000;
 
-/** Number of heartbeats between two removals of all that has expired. */
+/** Number of heartbeats between two sweeps of all parts. */
 const SWEEP_PERIOD = 20;
 
-/** The parts of what expires, as `noroshi_sweep` names them. Each heartbeat removes the first one. */
+/** The kinds of rows that expire, as `noroshi_sweep` names them. Each heartbeat sweeps the first. */
 export const PARTS: readonly string[] = ["mail", "orders", "ids", "answers", "members", "channels", "histories", "publications"];
 
-/** Session with PostgreSQL: one connection for statements, and one that listens. */
+/** A session with PostgreSQL, over one connection for statements and one that listens. */
 export class PostgresSession implements BrokerSession {
   readonly fullNamespace: string;
   readonly answers: BrokerSession["answers"];
@@ -45,7 +45,7 @@ export class PostgresSession implements BrokerSession {
   #isClosed = false;
   #sentHeartbeats = 0;
   #receivedHeartbeats = 0;
-  /** The database's time when last read, and the local time then, in ms. */
+  /** The database's clock when last read, in ms, and `performance.now()` at that time. */
   #serverTime = 0;
   #readAt = 0;
 
@@ -82,8 +82,8 @@ export class PostgresSession implements BrokerSession {
   }
 
   /**
-   * @param subject the name that {@link subjectOf} gives.
-   * @param migrate brings tables of this version up to date. Resolves with whether it has changed them.
+   * @param subject the result of {@link subjectOf}.
+   * @param migrate updates tables of an earlier version. Resolves with whether it has changed them.
    */
   async start(subject: string, migrate: (version: number) => Promise<boolean>): Promise<void> {
     const listening = this.#options.onlySends
@@ -100,7 +100,7 @@ export class PostgresSession implements BrokerSession {
   }
 
   listen(channels: readonly string[]): Promise<void> {
-    // The node is notified of all channels, and reads only these.
+    // Notifications arrive for all channels; rows are read for these only.
     for (const channel of channels) this.#channels.add(channel);
     return Promise.resolve();
   }
@@ -128,7 +128,7 @@ export class PostgresSession implements BrokerSession {
     const { size, ttl } = history;
     const terms = [size, ttl, this.#options.slack, ...this.#known(channel, known)];
     const [epoch, offset, isKnown] = await this.#call(Appended, "append", channel, envelope, ...terms, ...id);
-    // One without an epoch was published by a node that keeps no history of the channel.
+    // Without an epoch: the first publication with this id was made without a history.
     if (isKnown) return epoch === "" ? null : { epoch, offset };
     return this.#remember(channel, { epoch, offset });
   }
@@ -143,7 +143,7 @@ export class PostgresSession implements BrokerSession {
   ): Promise<BrokerPage> {
     const { size, ttl } = history;
     const most = Math.min(limit, size);
-    // A node that catches up with its own position may read more than the size allows: rows stay for a while.
+    // A node that continues from its own position may read more than `size`, because rows are removed later.
     const isConfirmed = after !== null && after === known;
     const bytes = Math.min(maxBytes, Number.MAX_SAFE_INTEGER);
     const query = [after?.epoch ?? null, after?.offset ?? 0, most, bytes, ...this.#known(channel, known), isConfirmed];
@@ -164,7 +164,7 @@ export class PostgresSession implements BrokerSession {
       previous,
     }));
     if (after) return { position, entries, isComplete, hasMore };
-    // Only what follows the last missing entry.
+    // Only entries after the last gap.
     const broken = entries.findLastIndex(({ previous }, number) =>
       number > 0 && previous !== entries[number - 1]!.position.offset
     );
@@ -189,7 +189,7 @@ export class PostgresSession implements BrokerSession {
       ...this.#known(channel, known[number]),
     ]);
     const latest = await this.#call(LatestPositions, "tops", query);
-    // Otherwise the check would treat publications that are being read as lost.
+    // Publications that are still being read must not look lost to the caller.
     await this.#notifications.settled();
     return channels.map((channel, number) => {
       const found = latest[number];
@@ -212,7 +212,7 @@ export class PostgresSession implements BrokerSession {
 
   async heartbeat(): Promise<boolean> {
     if (this.#options.onlySends) return true;
-    // Each heartbeat notifies this node: if the last one did not arrive, the connection that listens is dead.
+    // Each heartbeat notifies this node. If the last one did not arrive, the connection that listens is dead.
     if (this.#receivedHeartbeats < this.#sentHeartbeats) {
       const error = new Error(
         "Cannot receive notifications: none arrives on the connection that listens, pass the option listen a client without a pooler",
@@ -225,7 +225,7 @@ export class PostgresSession implements BrokerSession {
     this.#setClock(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;
-    const parts = this.#sentHeartbeats % SWEEP_PERIOD === 2 ? PARTS : PARTS.slice(0, 1); // Not at the first, which calls wait for.
+    const parts = this.#sentHeartbeats % SWEEP_PERIOD === 2 ? PARTS : PARTS.slice(0, 1); // Not at the first heartbeat, because calls wait for it.
     setTimeout(() => this.#isSweeping || void this.#sweep(parts));
     return wasKnown;
   }
@@ -256,12 +256,12 @@ export class PostgresSession implements BrokerSession {
   }
 
   close(): void {
-    this.#calls.stop(new Error("Cannot go on: the session was closed"));
+    this.#calls.stop(new Error("Cannot use PostgreSQL: the session was closed"));
     this.#isClosed = true;
     this.#connection.close();
   }
 
-  /** Changes a member. If this node listens to the channel, it has received the change when this resolves. */
+  /** Changes a member. If this node is subscribed to the channel, it has received the change when this resolves. */
   async #change(change: "join" | "leave", channel: string, user: string, envelope: string): Promise<void> {
     const follows = this.#channels.has(channel);
     const id = await this.#call(v.number(), change, channel, this.#options.node, user, envelope);
@@ -269,9 +269,9 @@ export class PostgresSession implements BrokerSession {
   }
 
   /**
-   * The version of the tables and the time, in one round trip. The time is 0 where the tables have to be migrated first.
+   * Reads the version of the tables and the time, in one round trip. The time is 0 if the tables have to be migrated first.
    *
-   * @param allowed errors that mean that there are no tables: version 0.
+   * @param allowed error codes that mean version 0, without tables.
    */
   async #begin(allowed: readonly string[]): Promise<[version: number, now: number]> {
     const { run, lsn } = this.#memory;
@@ -286,7 +286,7 @@ export class PostgresSession implements BrokerSession {
     }
   }
 
-  /** Removes what has expired, in short steps: other calls wait for each. */
+  /** Removes what has expired, in short steps, because other calls wait for each step. */
   async #sweep(parts: readonly string[]): Promise<void> {
     this.#isSweeping = true;
     try {
@@ -320,13 +320,13 @@ export class PostgresSession implements BrokerSession {
     this.#readAt = performance.now();
   }
 
-  /** The epoch and offset that the channel certainly had. */
+  /** The latest position that the channel is known to have had. */
   #known(channel: string, position: Position | undefined): [epoch: string | null, offset: number] {
     const known = this.#memory.positions.latest(channel, position);
     return known ? [known.epoch, known.offset] : [null, 0];
   }
 
-  /** Remembers a position that PostgreSQL has reported. */
+  /** Keeps a position that PostgreSQL has reported. */
   #remember(channel: string, position: Position): Position {
     this.#memory.positions.remember(channel, position);
     return position;
@@ -341,7 +341,7 @@ export class PostgresSession implements BrokerSession {
   }
 }
 
-/** Computes what the function `noroshi_subject` returns. */
+/** Computes the result of the SQL function `noroshi_subject`. */
 export async function subjectOf(schema: string, namespace: string): Promise<string> {
   const bytes = new TextEncoder().encode(JSON.stringify([prefixOf(schema), namespace]));
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

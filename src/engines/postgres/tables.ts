@@ -1,13 +1,13 @@
 /** The tables of the engine. Times are in ms since 1970, by the clock of the database. @param s the quoted schema and a dot. */
 export const tables = (s: string): string => `
--- What a history was written by: it changes when data was lost.
+-- The token of noroshi_run, which changes when data was lost.
 create table if not exists ${s}noroshi_state (
   id integer primary key check (id = 1),
   token text not null
 );
 
--- The end of the history of each channel. Its row is locked by whoever appends. Publications are counted from 1: the last one is n, and
--- those up to gone were removed.
+-- The history of each channel, and its end. A publication locks the row. Publications are numbered from 1 to n, and those up to gone were
+-- removed.
 create table if not exists ${s}noroshi_channels (
   id bigint generated always as identity primary key,
   namespace text not null,
@@ -55,10 +55,10 @@ create table if not exists ${s}noroshi_orders (
   envelope text not null
 );
 
--- Of its own, and logged: a sequence that belongs to an unlogged table cannot be read on a standby that was promoted.
+-- A separate, logged sequence: that of an unlogged table cannot be read on a promoted standby.
 create sequence if not exists ${s}noroshi_serial;
 
--- What a crash may lose is not written to the log: nodes announce themselves and their members again.
+-- Tables that may be lost in a crash are unlogged: nodes announce themselves and their members again.
 create unlogged table if not exists ${s}noroshi_mail (
   id bigint primary key default nextval('${s}noroshi_serial'),
   at bigint not null,
@@ -82,7 +82,7 @@ create unlogged table if not exists ${s}noroshi_members (
 create index if not exists noroshi_members_channel on ${s}noroshi_members (namespace, channel);
 create index if not exists noroshi_members_node on ${s}noroshi_members (namespace, node);
 
--- Publications of open transactions. Each is empty again when its transaction commits, so that a crash loses nothing.
+-- Publications of open transactions, which are removed at the commit, so that a crash loses nothing.
 create unlogged table if not exists ${s}noroshi_outbox (
   xact xid8 not null default pg_current_xact_id(),
   id bigint not null default nextval('${s}noroshi_serial'),
