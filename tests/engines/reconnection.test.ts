@@ -190,7 +190,7 @@ describe("Reconnection, with a connect of the application that fails", () => {
         for (let n = 0; n < 5; n++) await turn();
       });
       assert.deepEqual([unhandled.length, host.errors.length, host.statuses], [0, 1, ["unavailable"]], name);
-      assert.match((host.errors[0] as WebSocketError).message, /^Cannot go on: Fake is away \(/, name);
+      assert.match((host.errors[0] as WebSocketError).message, /^Cannot reach other nodes: Fake is away \(/, name);
       assert.ok(tries > 1, name);
       await reconnection.close();
     }

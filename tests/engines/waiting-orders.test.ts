@@ -51,7 +51,7 @@ describe("Orders that wait for the broker", () => {
     const given = Array.from({ length: 1_200 }, (_, number) => `order ${number}`);
     const texts = await Promise.all(given.map((text) => orders.send(text).then(() => "sent", messageOf)));
     assert.match(texts[999]!, /it is sent when the broker is back/);
-    assert.match(texts[1_000]!, /1000 orders wait for it, give this one again/);
+    assert.match(texts[1_000]!, /1000 orders wait for it, send this one again/);
     assert.equal(new Set(texts).size, 2);
     link.status = "ready";
     await orders.resume();

@@ -173,8 +173,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
   "sealed-once": {
     title: "Envelopes of one kind that overtook each other are dropped as copies",
     file: "engines/broker/replay-guard.ts",
-    before: "if (number <= this.#floor || number <= this.#top - WINDOW || this.#seen.has(number)) return false;",
-    after: "if (number <= this.#floor || number <= this.#top) return false;",
+    before: "if (number <= this.#floor || number <= this.#newest - WINDOW || this.#seen.has(number)) return false;",
+    after: "if (number <= this.#floor || number <= this.#newest) return false;",
     mendedBy: "32a6750",
     seed: 8,
   },

@@ -6,22 +6,22 @@ import type { Reconnection } from "./reconnection.ts";
 import type { MemberVerifier, StoredMember } from "./member-verifier.ts";
 import type { NodeSubscription } from "./node-subscription.ts";
 
-/** What an announcer needs from its engine. */
+/** What {@link Announcer} needs from its engine. */
 export interface AnnouncerHost {
   /** The connection, or a promise while the first connect is under way. */
   link(action: string): Reconnection | Promise<Reconnection>;
   envelopes(): Envelopes;
-  /** Set when the nodes sign. */
+  /** Absent unless nodes sign their envelopes. */
   verifier(): MemberVerifier | undefined;
   subscription(channel: string): NodeSubscription | undefined;
   malformed(): void;
   report(error: unknown): void;
 }
 
-/** Maximum number of announcements without an answer. */
+/** Maximum number of announcements that await an answer. */
 const MAX_UNDER_WAY = 200;
 
-/** Announces the members on this node to the broker, and reads those on all nodes. */
+/** Announces the members of this node to the broker, and reads the members of all nodes. */
 export class Announcer {
   readonly own: OwnMembers = new OwnMembers();
   readonly #host: AnnouncerHost;
@@ -31,17 +31,17 @@ export class Announcer {
     this.#host = host;
   }
 
-  /** Whether the broker refused a part of the last announcement. */
+  /** Whether the broker refused some of the last announcements. */
   get isIncomplete(): boolean {
     return this.#isIncomplete;
   }
 
-  /** Reads the members of a channel on all nodes. When the nodes sign, only members that their nodes confirm. */
+  /** Reads the members of a channel on all nodes. If nodes sign, members that their node does not confirm are left out. */
   async read(channel: string): Promise<NodeMember[]> {
-    const link = await this.#host.link("name the members");
+    const link = await this.#host.link("list the members");
     const stored: StoredMember[] = [];
     const { node } = this.#host.envelopes();
-    for (const envelope of await link.call("name the members", (session) => session.members(channel))) {
+    for (const envelope of await link.call("list the members", (session) => session.members(channel))) {
       const opened = await this.#host.envelopes().open(["member"], channel, envelope, false);
       const parsed = opened && parseMember(opened.body);
       if (parsed && !parsed.left) stored.push({ node: opened.node, number: opened.number, ...parsed.member });
@@ -53,14 +53,14 @@ export class Announcer {
     return verifier ? await verifier.confirm(channel, stored) : stored;
   }
 
-  /** Announces a member. Its rank requires the current members, which are read once for a subscribed channel. */
+  /** Announces a member. Its rank depends on the current members, which are read for the first join unless the channel is subscribed. */
   async join(channel: string, member: Member): Promise<void> {
     const { own } = this;
     if (own.needsRank(member)) {
       const from = this.#host.subscription(channel) ?? presenceSetOf(await this.read(channel));
       own.ranked(member, await from.nextRank(member.user));
     }
-    // During the read the user may have left or changed the data.
+    // During the read, the user may have left or changed the data.
     if (own.has(channel, member)) await this.#send("join", channel, member.user, JSON.stringify(toWire(own.ranked(member))));
   }
 
@@ -70,7 +70,7 @@ export class Announcer {
     if (pending) this.own.confirmLeave(pending);
   }
 
-  /** Announces all pending leaves and all members, each in its state at the moment of sending. Reports a refusal of the broker. */
+  /** Announces all pending leaves and all members, each as it is when it is sent. Reports if the broker refuses one. */
   async announce(): Promise<void> {
     const { own } = this;
     this.#isIncomplete = false;
@@ -83,7 +83,7 @@ export class Announcer {
     }
   }
 
-  /** Removes stored members of this node that have left: a broker restored from a backup may list them again. */
+  /** Removes stored members of this node that have left, as a broker that was restored from a backup may list them again. */
   async removeStale(): Promise<void> {
     const link = await this.#host.link("compare");
     for (const { channel, envelope } of await link.call("compare", (session) => session.ownMembers())) {
@@ -100,7 +100,8 @@ export class Announcer {
   }
 
   /**
-   * Announces again what the broker has stored differently: what an earlier session sent may arrive after what a later one sends.
+   * Announces members again that the broker has stored differently, because it may handle a request of an earlier session after those of a
+   * later one.
    *
    * @param stored the members of this node, as the broker has them.
    */
@@ -108,7 +109,7 @@ export class Announcer {
     const { own } = this;
     const storedByUser = new Map(stored.map((member) => [member.user, member]));
     const wrong = own.of(channel).filter((member) => {
-      if (own.needsRank(member)) return false; // It is being announced.
+      if (own.needsRank(member)) return false; // Its announcement is under way.
       const { data, rank } = own.ranked(member);
       const found = storedByUser.get(member.user);
       return !found || found.data !== data || found.rank !== rank;
@@ -122,7 +123,7 @@ export class Announcer {
     this.#settle(corrections).catch((error) => this.#host.report(error));
   }
 
-  /** Waits for announcements. A refused one is reported, and the session goes on. @throws when the session has ended. */
+  /** Waits for announcements, and reports if one is refused. @throws if the session has ended. */
   async #settle(announcements: readonly Promise<void>[]): Promise<void> {
     const refused = (await Promise.allSettled(announcements)).find(({ status }) => status === "rejected");
     if (refused?.status !== "rejected") return;
@@ -133,7 +134,7 @@ export class Announcer {
 
   async #send(action: "join" | "leave", channel: string, user: string, body: string): Promise<void> {
     const linked = this.#host.link(action);
-    // No `await` when the connection is ready: announcements keep the order of the calls.
+    // No `await` if the connection is ready, so that announcements are sent in the order of the calls.
     const link = linked instanceof Promise ? await linked : linked;
     const envelope = await this.#host.envelopes().seal("member", channel, body);
     await link.call(action, (session) => session[action](channel, user, envelope, this.own.isEmpty(channel)));

@@ -2,15 +2,15 @@ import type { AnswerStore, Awaitable } from "../engine.ts";
 import type { Opened } from "./envelope.ts";
 import type { Reconnection } from "./reconnection.ts";
 
-/** What the answers need from their engine. */
+/** What {@link BrokerAnswerStore} needs from its engine. */
 export interface AnswerStoreHost {
   link(action: string): Promise<Reconnection>;
-  /** Seals a text, so that only nodes with the secret can have written it under this key. */
+  /** Seals a text under a key, so that nodes can verify that a node has stored it there. */
   seal(key: string, text: string): Awaitable<string>;
   open(key: string, envelope: string): Awaitable<Opened | null>;
 }
 
-/** Stores answers at the broker, sealed. */
+/** Stores answers at the broker, in sealed envelopes. */
 export class BrokerAnswerStore implements AnswerStore {
   readonly #host: AnswerStoreHost;
 
@@ -23,7 +23,7 @@ export class BrokerAnswerStore implements AnswerStore {
     const envelope = await this.#host.seal(key, text);
     const found = await link.call("claim", (session) => session.answers.claim(key, envelope, ttl));
     if (found === null) return null;
-    return (await this.#host.open(key, found))?.body ?? ""; // Not sealed by a node.
+    return (await this.#host.open(key, found))?.body ?? ""; // The envelope was not sealed by a node.
   }
 
   async settle(key: string, text: string, ttl: number): Promise<void> {

@@ -24,7 +24,7 @@ import { Reconnection } from "./reconnection.ts";
 import { NodeSubscription } from "./node-subscription.ts";
 import { Trust } from "./trust.ts";
 
-/** Engine whose nodes communicate over a broker. What is specific to Redis or NATS is behind {@link Broker}. */
+/** Engine whose nodes communicate over a broker. {@link Broker} hides what is specific to NATS, Redis or PostgreSQL. */
 export class BrokerEngine implements Engine {
   /** Stores answers to requests. */
   readonly answers: NonNullable<Engine["answers"]> = new BrokerAnswerStore({
@@ -35,7 +35,7 @@ export class BrokerEngine implements Engine {
   readonly #broker: Broker;
   readonly #options: ResolvedBrokerOptions;
   readonly #subscriptions = new Map<string, NodeSubscription>();
-  /** Channels whose subscriptions wait for the first connection, each with the token of the `subscribe` call that waits. */
+  /** By channel whose subscription waits for the first connection: a token of its `subscribe` call. */
   readonly #awaiting = new Map<string, object>();
   readonly #announcer: Announcer;
   readonly #dropped: Dropped;
@@ -43,7 +43,7 @@ export class BrokerEngine implements Engine {
   #host: EngineHost | undefined;
   #link: Reconnection | undefined;
   #listening: Listening | undefined;
-  /** Set when the nodes sign. */
+  /** Set if nodes sign their envelopes. */
   #trust: Trust | undefined;
   #reader: HistoryReader | undefined;
 
@@ -82,17 +82,17 @@ export class BrokerEngine implements Engine {
     return this.#link?.nodes ?? [];
   }
 
-  /** Envelopes dropped, by reason: usually a third party or a newer version writes to the broker. */
+  /** Number of dropped envelopes, by reason. Usually a third party or a newer version has written them to the broker. */
   get dropped(): Readonly<Record<string, number>> {
     return this.#dropped.counts;
   }
 
-  /** Number of channels with state on this node: subscriptions, own members, or a broker subscription that lingers. */
+  /** Number of channels with a subscription or members on this node, or with a subscription at the broker that lingers. */
   get channels(): number {
     return new Set([...this.#subscriptions.keys(), ...this.#announcer.own.channels, ...this.#listening?.channels ?? []]).size;
   }
 
-  /** The largest history that the broker keeps; `undefined`: it has no limit. */
+  /** The largest history that the broker can keep; `undefined` without a limit. */
   get maxHistory(): HistoryOptions | undefined {
     return this.#broker.maxHistory;
   }
@@ -104,7 +104,7 @@ export class BrokerEngine implements Engine {
 
   /** Starts the engine for one controller. @throws {TypeError} if it was started before. */
   start(host: EngineHost): void {
-    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    if (this.#host) throw new TypeError("Cannot start the engine: it belongs to another controller, make one for each");
     this.#host = host;
     const { maxLength, linger, namespace, lease, checkInterval, timeout } = this.#options;
     const now = () => host.now();
@@ -119,7 +119,7 @@ export class BrokerEngine implements Engine {
       now: () => isSigned ? this.#link!.now() : 0,
       dropped,
     });
-    const onlySends = host.onlySends === true && !isSigned; // Other nodes ask a node that signs for its numbers.
+    const onlySends = host.onlySends === true && !isSigned; // A node that signs has to receive the questions of other nodes.
     const bounds = { lease, slack: 3 * checkInterval, timeout };
     const session = { node: host.node, namespace, ...bounds, now, positions: this.#positions, onlySends };
     const link = this.#link = new Reconnection(this.#broker, session, this.#listener(), host, checkInterval, {
@@ -170,7 +170,7 @@ export class BrokerEngine implements Engine {
   /** Lists the live nodes, including this one. */
   async nodes(): Promise<string[]> {
     const { host } = this.#started();
-    const nodes = await (await this.#connected("name the nodes")).listNodes();
+    const nodes = await (await this.#connected("list the nodes")).listNodes();
     return [...new Set([...nodes, host.node])];
   }
 
@@ -183,7 +183,7 @@ export class BrokerEngine implements Engine {
       follows: (offset, previous) => this.#broker.follows?.(offset, previous) ?? offset === previous,
       read: (after, limit) => this.#read("catch up", channel, history!, after, limit, PAGE_BYTES), // Called only with a history.
       members: () => this.#announcer.read(channel),
-      // One lease: the member's node sends three heartbeats in it, and announces a lost member again.
+      // One lease: in this time, the member's node sends three heartbeats and announces a lost member again.
       checksUntilRemoval: Math.ceil(this.#options.lease / this.#options.checkInterval),
       unknown: () => this.#drop("unknown position"),
       failed: (error) => {
@@ -216,7 +216,7 @@ export class BrokerEngine implements Engine {
   async publish(...[channel, content, history, once, transaction]: Parameters<Engine["publish"]>): Promise<Position | null> {
     this.#checkLength("publish", content.data);
     if (transaction !== undefined) return await this.#publishIn(transaction, channel, content, history, once);
-    // No `await` when the connection is ready: publications are sent in the order of the calls.
+    // No `await` if the connection is ready, so that publications are sent in the order of the calls.
     const given = this.#linked("publish");
     const link = given instanceof Promise ? await given : given;
     if (history) this.check(history);
@@ -235,20 +235,20 @@ export class BrokerEngine implements Engine {
     return this.#read("read", channel, history, after, limit, maxBytes);
   }
 
-  /** The member is recorded even when this rejects, and announced on reconnect unless `leave` is called first. */
+  /** Adds a member. If this rejects, the member is recorded nevertheless, and announced on reconnect unless `leave` is called first. */
   async join(channel: string, member: Member): Promise<void> {
     this.#announcer.own.join(channel, member);
     await this.#announcer.join(channel, member);
   }
 
-  /** While the broker is unavailable the leave is recorded, and announced on reconnect. */
+  /** Removes a member. While the broker is unavailable, the leave is recorded, and announced on reconnect. */
   async leave(channel: string, user: string): Promise<void> {
     if (this.#announcer.own.leave(channel, user) && this.status === "ready") await this.#announcer.leave(channel, user);
   }
 
   /** Lists the members of a channel, over all nodes. */
   async members(channel: string): Promise<readonly Member[]> {
-    await this.#connected("name the members");
+    await this.#connected("list the members");
     const subscription = this.#subscriptions.get(channel);
     return subscription ? await subscription.members() : presenceSetOf(await this.#announcer.read(channel)).members;
   }
@@ -289,9 +289,9 @@ export class BrokerEngine implements Engine {
     return await this.#reader!.read(...query); // Set by `start`.
   }
 
-  /** Runs after each connect: anything sent over the previous session may be lost, in both directions. */
+  /** Runs after each connect, because messages of the previous session may be lost, in both directions. */
   async #resume(): Promise<void> {
-    // Before the first `await`: channels subscribed to from here on use the new session and miss nothing.
+    // Before the first `await`: channels that are subscribed to later use the new session and miss nothing.
     const subscriptions = [...this.#subscriptions.values()];
     await this.#trust?.orders.resume();
     await this.#announcer.announce();
@@ -299,7 +299,7 @@ export class BrokerEngine implements Engine {
     await this.#announcer.removeStale();
   }
 
-  /** Compares the ends of the histories at each check, and the members at every 12th regular one or when some may be wrong. */
+  /** Compares the ends of histories. Reads members again at every 12th regular check, and if some may be wrong. @param count 0 for an extra check. */
   async #compare(count: number): Promise<void> {
     const link = this.#ready("compare");
     if (count > 0 && this.#announcer.isIncomplete) await this.#announcer.announce();
@@ -318,7 +318,7 @@ export class BrokerEngine implements Engine {
     for (const batch of inBatches(renewed, 20)) await Promise.all(batch.map((each) => each.renew()));
   }
 
-  /** The transaction gets its position when it commits. Its envelope has a node name of its own: see {@link Envelopes.sealSingle}. */
+  /** Publishes in a transaction, with an envelope that may arrive late: see {@link Envelopes.sealSingle}. The position is unknown until the commit. */
   async #publishIn(
     transaction: unknown,
     ...[channel, content, history, once]: Parameters<Engine["publish"]>
@@ -338,7 +338,7 @@ export class BrokerEngine implements Engine {
 
   readonly #positions = (): Position[] => [...this.#subscriptions.values()].flatMap(({ position }) => position ?? []);
 
-  /** The position up to which this node has received everything; `undefined` when it is not subscribed. */
+  /** The position up to which this node has received everything; `undefined` if it is not subscribed. */
   #positionOf(channel: string): Position | undefined {
     return this.#subscriptions.get(channel)?.position;
   }
@@ -361,18 +361,18 @@ export class BrokerEngine implements Engine {
     return this.#link?.isStarting === true;
   }
 
-  /** Calls made before the first connect wait for it instead of failing. */
+  /** The connection. Calls before the first connect wait for it instead of failing. */
   async #connected(action: string): Promise<Reconnection> {
     await this.#link?.firstConnect;
     return this.#ready(action);
   }
 
-  /** Like `#connected`, but rejects when the channel is unsubscribed from while it waits. */
+  /** Like `#connected`, but rejects if the channel is unsubscribed meanwhile. */
   async #awaited(channel: string): Promise<Reconnection> {
     const own = {};
     this.#awaiting.set(channel, own);
     const link = await this.#connected("subscribe");
-    if (this.#awaiting.get(channel) !== own) throw unavailable("subscribe", `"${channel}" was unsubscribed from`);
+    if (this.#awaiting.get(channel) !== own) throw unavailable("subscribe", `"${channel}" was unsubscribed meanwhile`);
     this.#awaiting.delete(channel);
     return link;
   }

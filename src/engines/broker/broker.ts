@@ -21,7 +21,7 @@ export interface BrokerPage {
 /** The orders that a broker has stored since a time. */
 export interface StoredOrders {
   readonly envelopes: readonly string[];
-  /** Whether there were no others. `false` if as many are stored as the broker keeps: it may have deleted older ones. */
+  /** Whether these are all. `false` if the store is full, so that the broker may have deleted older ones. */
   readonly isWhole: boolean;
 }
 
@@ -31,10 +31,10 @@ export interface BrokerListener {
    * A publication arrived.
    *
    * @param position `null` without a history.
-   * @param previous offset of the entry before it; see {@link Broker.follows}.
+   * @param previous offset of the previous entry; see {@link Broker.follows}.
    */
   live(channel: string, envelope: string, position: Position | null, previous: number): void;
-  /** The history advanced by an entry that is not a publication. */
+  /** The history has a new entry that is not a publication. */
   mark(channel: string, position: Position, previous: number): void;
   /** A node sent something to all nodes. */
   message(envelope: string): void;
@@ -47,14 +47,14 @@ export interface BrokerListener {
 }
 
 /**
- * Makes the envelope of a publication. Called again for each retry: the numbers in a history must increase, and later publications may
- * have overtaken this one. `await` only a promise: awaiting a string would let later calls overtake this one.
+ * Makes the envelope of a publication. Called again for each retry, because numbers must increase along a history and later publications
+ * may have been stored meanwhile. `await` the result only if it is a promise, or later calls overtake this one.
  */
 export type Seal = () => Awaitable<string>;
 
 /** One connection to a broker. It never reconnects: `Reconnection` opens another session. Every call may reject. */
 export interface BrokerSession {
-  /** The namespace, with the database and key prefix of Redis or the schema of PostgreSQL: separates applications at the broker. */
+  /** Identifies the application at the broker: its namespace, with the database and key prefix of Redis or the schema of PostgreSQL. */
   readonly fullNamespace: string;
   /** Stores envelopes of answers. */
   readonly answers: {
@@ -68,10 +68,10 @@ export interface BrokerSession {
   listen(channels: readonly string[]): Promise<void>;
   unlisten(channels: readonly string[]): Promise<void>;
   /**
-   * Appends to the history and publishes, in one step. Without a history it ends the one that other nodes may keep of the channel,
-   * because that now lacks a publication.
+   * Appends to the history and publishes, in one step. Without a history, ends the one that other nodes may keep of the channel, because
+   * it lacks this publication.
    *
-   * @param known a position that the channel has had: a broker that is behind it has lost data. So in `read` and `latestPositions`, too.
+   * @param known a position that the channel has had. A broker that is behind it has lost data. The same in `read` and `latestPositions`.
    * @param once as in {@link Engine.publish}.
    */
   publish(
@@ -91,7 +91,7 @@ export interface BrokerSession {
   ): Promise<BrokerPage>;
   /** Invalidates the positions of the channel's history, at least up to this one. */
   endHistory(channel: string, upTo: Position): Promise<void>;
-  /** Returns the latest position of each history, and renews its expiry. `null` for a history that is gone or has gone back. */
+  /** Renews the histories, and returns the latest position of each; `null` for one that was lost or is behind its `known` position. */
   latestPositions(
     channels: readonly string[],
     histories: readonly HistoryOptions[],
@@ -104,15 +104,15 @@ export interface BrokerSession {
   /** Reads the stored orders. @param since ms of the broker's clock. */
   storedOrders(since: number): Promise<StoredOrders>;
   /**
-   * Renews this node's lease, and checks that the connection works and nothing is lost. Resolves with `false` when the lease had
-   * expired or the members have to be announced again.
+   * Renews this node's lease, and checks that the connection works and that the broker has lost nothing. Resolves with `false` if the lease
+   * had expired or the members have to be announced again.
    */
   heartbeat(): Promise<boolean>;
-  /** The nodes whose lease is valid. */
+  /** Names of the nodes whose lease is valid. */
   nodes(): Promise<string[]>;
   /** Stores the envelope of a user on this node, and publishes it. */
   join(channel: string, user: string, envelope: string): Promise<void>;
-  /** Deletes a user's stored envelope on this node, and publishes this one. @param isLast whether no member of the channel is left here. */
+  /** Deletes the stored envelope of a user on this node, and publishes this one. @param isLast whether this node has no other member of the channel. */
   leave(channel: string, user: string, envelope: string, isLast: boolean): Promise<void>;
   /** The stored envelopes of members on nodes whose lease is valid. */
   members(channel: string): Promise<string[]>;
@@ -123,17 +123,17 @@ export interface BrokerSession {
   close(): void;
 }
 
-/** What a session gets from its engine. */
+/** What a {@link BrokerSession} needs from its engine. */
 export interface SessionOptions {
   readonly node: string;
   readonly namespace: string;
   /** Time after its last heartbeat at which a node counts as dead, in ms. */
   readonly lease: number;
-  /** Time by which a position outlives the ttl of its channel, in ms: until the next checks of subscribed nodes renew it. */
+  /** Time for which a history stays after its `ttl`, in ms, so that the next checks of subscribed nodes can renew it. */
   readonly slack: number;
   /** Silence after which the broker counts as unavailable, in ms. */
   readonly timeout: number;
-  /** Whether the node only sends: it does not listen, and other nodes do not list it. */
+  /** Whether the node only sends: it receives nothing, and other nodes do not list it. */
   readonly onlySends?: boolean;
   /** The wall clock, in ms. */
   now(): number;
@@ -146,11 +146,11 @@ export interface Broker {
   readonly name: string;
   /** The largest history that the broker keeps. @default no limit */
   readonly maxHistory?: HistoryOptions;
-  /** @throws {TypeError} when the broker cannot keep such a history. */
+  /** @throws {TypeError} if the broker cannot keep such a history. */
   check?(history: HistoryOptions): void;
-  /** Whether `previous`, as a session reports it, means this offset. @default equality */
+  /** Whether `previous`, as a session reports it, stands for this offset. @default equality */
   follows?(offset: number, previous: number): boolean;
-  /** Publishes an envelope if and when a transaction of the application commits. Needs no session. @throws {TypeError} for no transaction. */
+  /** Publishes an envelope if and when a transaction of the application commits. Needs no session. @throws {TypeError} if it is not a transaction. */
   publishIn?(
     transaction: unknown,
     namespace: string,
@@ -159,19 +159,19 @@ export interface Broker {
     history: HistoryOptions | null,
     once?: PublishOnce,
   ): Promise<void>;
-  /** Opens a session. @param abandoned aborted when nobody waits for the session any more, or when it has failed. */
+  /** Opens a session. @param abandoned aborted if the session is no longer needed or has failed. */
   connect(listener: BrokerListener, options: SessionOptions, abandoned: AbortSignal): Promise<BrokerSession>;
 }
 
 /**
- * `Promise.then` that calls back synchronously for a plain value, so that unsigned envelopes cost no turn. Not named `then`: `import()`
- * would call it in place of resolving with the module.
+ * Like `Promise.then`, but calls back synchronously for a plain value, so that unsigned envelopes take no extra turn. Not named `then`,
+ * because `import()` treats a module that exports `then` as a promise.
  */
 export function chain<Value, Result>(value: Awaitable<Value>, next: (value: Value) => Awaitable<Result>): Awaitable<Result> {
   return value instanceof Promise ? value.then(next) : next(value);
 }
 
-/** Runs steps in order, and synchronously while none is pending. */
+/** Runs steps in order, and synchronously if no earlier step is pending. */
 export class Sequence {
   #last: Promise<unknown> | undefined;
   readonly #report: (error: unknown) => void;
@@ -208,7 +208,7 @@ export function unavailable(action: string, state: string, cause?: unknown): Web
   return new WebSocketError("engine", "ENGINE_UNAVAILABLE", `Cannot ${action}: ${state}, try again later`, options);
 }
 
-/** Names a status other than `ready` in an error message. */
+/** Describes a status other than `ready` in an error message. */
 export function statusText(status: EngineStatus): string {
   return status === "closed" ? "closed" : status === "connecting" ? "not connected yet" : "away";
 }

@@ -1,6 +1,6 @@
 /**
  * Encodes a name for subjects and keys: letters, digits, `_`, `-` and `/` stay, every other byte becomes `=` and two hexadecimal
- * digits. None of the characters with a meaning at a broker is left: `.`, `*`, `>`, `?`, `:`, space.
+ * digits. So no character remains that has a meaning at a broker: `.`, `*`, `>`, `?`, `:`, space.
  */
 export function encodeName(name: string): string {
   return name.replace(
@@ -19,10 +19,10 @@ export function decodeName(word: string): string | null {
   }
 }
 
-/** Maximum length of a word of {@link encodeAny}: two of them and the rest of a subject fit into the 4,096 bytes of a NATS line. */
+/** Maximum length of a word of {@link encodeAny}: a subject with two of them fits into the 4,096 bytes of a NATS line. */
 const MAX_WORD = 768;
 
-/** Like {@link encodeName}, for names of any length: a long one becomes `=<SHA-256>=`, which no name encodes to. */
+/** Like {@link encodeName}, for names of any length: a long name becomes `=<SHA-256>=`, which `encodeName` never returns. */
 export async function encodeAny(name: string): Promise<string> {
   const word = encodeName(name);
   if (word.length <= MAX_WORD) return word;
@@ -30,7 +30,7 @@ export async function encodeAny(name: string): Promise<string> {
   return `=${Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("")}=`;
 }
 
-/** Checks the option `namespace`. @throws {TypeError} when it is not 1 to 32 letters, digits, `_` or `-`. */
+/** Checks the option `namespace`. @throws {TypeError} if it is not 1 to 32 letters, digits, `_` or `-`. */
 export function checkNamespace(namespace: string): void {
   if (typeof namespace !== "string" || !/^[A-Za-z0-9_-]{1,32}$/.test(namespace)) {
     throw new TypeError('Cannot create the engine: namespace must be 1 to 32 letters, digits, "_" or "-", such as "shop"');

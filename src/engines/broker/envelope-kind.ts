@@ -1,6 +1,6 @@
 /**
- * What an envelope can hold. Of a channel: a `publication` with a history, an `event` without one, a `member`. To all nodes: a
- * `message`, an `order`, which the broker stores, or a `control` message between engines.
+ * Kinds of envelopes. Of a channel: `publication` (with a history), `event` (a publication without one) and `member`. To all nodes:
+ * `message`, `order` (a message that the broker stores) and `control` (between engines).
  */
 export const ENVELOPE_KINDS = ["publication", "event", "member", "message", "order", "control"] as const;
 

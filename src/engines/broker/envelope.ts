@@ -29,39 +29,39 @@ export interface Opened {
   readonly time: number;
   readonly event: string;
   readonly body: string;
-  /** The span that has sealed it. */
+  /** Trace context of the publication. */
   readonly traceparent?: string;
-  /** Set if it arrived live from a node that has not stated its numbers, so that it may be a copy. Only orders. */
+  /** Set for an order that arrived live from a node whose numbers are unknown, so that it may be a replayed copy. */
   readonly mayBeCopy?: true;
 }
 
 export interface EnvelopesOptions {
   readonly node: string;
-  /** Keys of HMAC-SHA256: the first one signs, all of them verify. Empty: nothing is signed. */
+  /** Keys of HMAC-SHA256: the first one signs, all of them verify. If empty, nothing is signed. */
   readonly secrets: readonly string[];
   /** Maximum length of an envelope, in characters. */
   readonly maxLength: number;
-  /** Identifies the application at the broker, such as by its namespace; part of what is signed. @default {""} */
+  /** Identifies the application at the broker; signatures cover it. @default {""} */
   fullNamespace?(): string;
   /** The broker's clock, in ms. */
   now(): number;
   /**
-   * An envelope was dropped.
+   * Called when an envelope was dropped.
    *
    * @param node the sender, if the signature is valid.
-   * @param channel of the member that the envelope announces, if its node is not known yet.
+   * @param channel set if the envelope announces a member of the channel and its node is unknown.
    */
   dropped(reason: DropReason, node?: string, channel?: string): void;
 }
 
 /**
- * Version of the format. During an upgrade nodes of two consecutive versions run side by side, so each version reads the one before,
- * ignores unknown fields, and writes nothing that the one before cannot read: a new format is read one version before it is written.
- * `min` in the header is the first version that can read the envelope, if it is not `v`.
+ * Version of the format. During an upgrade, nodes of two consecutive versions run side by side. So each version reads the previous format,
+ * ignores unknown fields, and writes nothing that the previous version cannot read. `min` in the header is the first version that can
+ * read the envelope, if it is not `v`.
  */
 const VERSION = 2;
 
-/** The oldest version that is read. Version 1 did not sign the namespace, so its envelopes are valid in any application. */
+/** The oldest version that is read. Version 1 did not sign the namespace, so that its envelopes would be valid in any application. */
 const FIRST_VERSION = 2;
 
 /** Maximum length of the header, in characters. */
@@ -85,11 +85,11 @@ const Header = v.object({
 });
 
 /**
- * Writes and reads the envelopes that nodes exchange. The first line is the signature or empty, the second the header as JSON, the
- * rest the body. The signature covers the scope (the name of the channel), the header and the body.
+ * Writes and reads the envelopes that nodes exchange. The first line is the signature, or empty; the second is the header as JSON; the
+ * rest is the body. The signature covers the scope (the name of the channel), the header and the body.
  */
 export class Envelopes {
-  /** Used only when nodes sign: without signatures anybody can write any number. */
+  /** Used only if nodes sign: without signatures, anybody can write any number. */
   readonly guard: ReplayGuard;
   readonly #options: EnvelopesOptions;
   readonly #keys: readonly SigningKey[];
@@ -101,19 +101,19 @@ export class Envelopes {
     this.guard = new ReplayGuard(options.node);
   }
 
-  /** The node that seals. */
+  /** The name of this node. */
   get node(): string {
     return this.#options.node;
   }
 
-  /** Makes an envelope. @param scope the channel; `""` when there is none. */
+  /** Makes an envelope. @param scope the channel, or `""`. */
   seal(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
     return this.#seal(kind, scope, body, this.#options.node, this.guard.next(kind), event, traceparent);
   }
 
   /**
-   * Makes an envelope that may arrive after later ones of this node: that of a transaction, which may commit at any later time. Its node
-   * sends nothing else: see {@link SingleUseNodes}.
+   * Makes an envelope that may arrive after later ones of this node, because a transaction publishes it at its commit. It has a node name
+   * of its own: see {@link SingleUseNodes}.
    */
   sealSingle(kind: EnvelopeKind, scope: string, body: string, event?: string, traceparent?: string): Awaitable<string> {
     return this.#seal(kind, scope, body, SingleUseNodes.name(), 1, event, traceparent);
@@ -135,16 +135,16 @@ export class Envelopes {
     if (!key) return `\n${text}`;
     const signature = key.sign(`${scope}\n${text}`);
     if (typeof signature === "string") return `${signature}\n${text}`;
-    // Chained: WebCrypto may finish signatures out of order, and envelopes must leave in the order of their numbers.
+    // Chained, because WebCrypto may finish signatures out of order, and envelopes must be sent in the order of their numbers.
     const sealed = Promise.all([signature, this.#sealing]).then(([signature]) => `${signature}\n${text}`);
     this.#sealing = sealed.catch(() => {});
     return sealed;
   }
 
   /**
-   * Checks and reads an envelope; `null` when it was dropped.
+   * Checks and reads an envelope. Returns `null` if it was dropped.
    *
-   * @param arrives whether it came live, so that its number must be new. `false` for one read from the store.
+   * @param arrives whether it arrived live, so that its number must be new. `false` for a stored one.
    */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string, arrives: boolean): Awaitable<Opened | null> {
     const { dropped, maxLength, fullNamespace = noNamespace } = this.#options;
@@ -170,7 +170,7 @@ export class Envelopes {
       const { kind, node, number, traceparent } = header;
       if (header.in !== fullNamespace()) return drop("forged");
       const body = envelope.slice(headerEnd + 1);
-      // The body is put into clients' frames unparsed.
+      // The body is put into frames of clients as it is.
       if ((kind === "publication" || kind === "event") && !isJson(body)) return drop("malformed");
       const isNew = arrives && this.#keys.length > 0 ? this.#isNew(header) : true;
       const opened = {
@@ -183,7 +183,8 @@ export class Envelopes {
         ...(traceparent !== undefined && { traceparent }),
       };
       if (isNew) return opened;
-      // The node reads the store only after it reconnects, so it must accept the order now. Its time limits it to older connections.
+      // Orders in the store are read only after a reconnect, so this one must be accepted now. A copy does no harm, because an order affects
+      // only connections that are older than its time.
       if (isNew === null && kind === "order") return { ...opened, mayBeCopy: true };
       return isNew === null ? drop("unknown node", node, kind === "member" ? scope : undefined) : drop("replayed", node);
     });
@@ -209,7 +210,7 @@ export class Envelopes {
 export const contentOf = ({ event, body: data, traceparent }: Opened): PublicationContent =>
   traceparent === undefined ? { event, data } : { event, data, traceparent };
 
-/** Parses JSON text with a schema; `null` when it does not match. */
+/** Parses JSON text with a schema. Returns `null` if it does not match. */
 export function parse<Output>(schema: v.GenericSchema<unknown, Output>, text: string): Output | null {
   let value: unknown;
   try {

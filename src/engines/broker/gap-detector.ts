@@ -3,31 +3,32 @@ import type { HistoryPage, Position, Publication } from "../engine.ts";
 /** A publication with a position in the history. */
 export type PositionedPublication = Publication & { readonly position: Position };
 
-/** A position without a publication. */
+/** An entry of a history that has a position but no publication. */
 export interface Mark {
   readonly position: Position;
 }
 
-/** What a gap detector needs from its subscription. */
+/** What a {@link GapDetector} needs from its subscription. */
 export interface GapDetectorHost {
-  /** Whether the entry with this `previous`, as the broker reports it, comes directly after the offset. */
+  /** Whether an entry with this `previous`, as the broker reports it, follows the offset directly. */
   follows(offset: number, previous: number): boolean;
   /** Reads one page of the history after a position. @param isNext whether the previous page ended at this position. */
   read(after: Position, isNext: boolean): Promise<HistoryPage>;
   deliver(publication: Publication): void;
-  /** Publications up to this position are lost. */
+  /** Called when publications up to this position are lost. */
   gap(position: Position): void;
-  /** A publication arrived that is not in the history. */
+  /** Called when a publication arrived that is not in the history. */
   unknown(): void;
+  /** Called when the history could not be read. */
   failed(error: unknown): void;
 }
 
-/** Maximum number of publications that wait while the history is read. Later ones are read from the history. */
+/** Maximum number of publications queued while the history is read. Further ones are read from the history. */
 const MAX_WAITING = 1_000;
 
 /**
  * Delivers each publication of a channel once and in order, although the broker may lose or repeat some. Missing ones are read from
- * the history; those that are no longer there are reported as a gap.
+ * the history. If the history lacks them, a gap is reported.
  */
 export class GapDetector {
   readonly #host: GapDetectorHost;
@@ -36,9 +37,9 @@ export class GapDetector {
   #waiting: { publication: PositionedPublication | Mark; previous: number }[] = [];
   #isReading = false;
   #reading: Promise<void> | undefined;
-  /** Offset of the last publication delivered live. One at or below it is a duplicate, or the history has gone back. */
+  /** Offset of the last publication delivered live. A later one at or below it is a duplicate, or the history was set back. */
   #received = 0;
-  /** Publications are known to be missing and have not been read yet. */
+  /** Whether publications are missing that have not been read yet. */
   #isBehind = false;
   #stopped = false;
 
@@ -57,7 +58,7 @@ export class GapDetector {
     this.#waiting = [];
   }
 
-  /** Handles a live entry. @param previous the offset of the entry before it, as the broker reports it. */
+  /** Handles a live entry. @param previous the offset of the previous entry, as the broker reports it. */
   receive(publication: PositionedPublication | Mark, previous: number): void {
     if (this.#stopped) return;
     if (!this.#position || this.#isReading) {
@@ -73,16 +74,16 @@ export class GapDetector {
     return this.#position;
   }
 
-  /** Resolves when the history has been read; `undefined` while it is not read. */
+  /** Resolves when the read under way is over; `undefined` if there is none. */
   get reading(): Promise<void> | undefined {
     return this.#isReading ? this.#reading : undefined;
   }
 
   /**
-   * Reads the history when its end shows that publications were lost, on the way or in the store.
+   * Reads the history if its end shows that publications were lost, in transit or in the store.
    *
-   * @param latest the end of the history; `null` when it no longer continues this one.
-   * @param before {@link position} at the time of the request. A history that ends earlier has gone back.
+   * @param latest the end of the history; `null` if the history was lost.
+   * @param before {@link position} at the time of the request. A history that ends earlier was set back.
    */
   check(latest: Position | null, before?: Position): void {
     const position = this.#position;
@@ -93,19 +94,19 @@ export class GapDetector {
     }
   }
 
-  /** Reads what follows the position, after a reconnect. A read under way may have begun before the reconnect, and is repeated. */
+  /** Reads what follows the position, after a reconnect. A read under way is repeated, because it may have begun before the reconnect. */
   resume(): Promise<void> {
     if (this.#position && !this.#isReading && !this.#stopped) return this.#read();
     this.#isBehind ||= this.#isReading;
     return Promise.resolve();
   }
 
-  /** Delivers the entry if it is the next one, and ignores a duplicate. `false` when the history has to be read first. */
+  /** Delivers the entry if it is the next one, and ignores a duplicate. Returns `false` if the history has to be read first. */
   #accept(publication: PositionedPublication | Mark, previous: number): boolean {
     const { epoch, offset } = publication.position;
     const position = this.#position!; // Set by `start`.
     if (epoch !== position.epoch) return false;
-    // Delivered already, by a read if it is past `#received`. Otherwise the history may have gone back: read it.
+    // An offset past `#received` was delivered by a read. At or below it, the history may have been set back, and is read.
     if (offset <= position.offset) return offset === position.offset || offset > this.#received;
     if (!this.#host.follows(position.offset, previous) || this.#isBehind) return false;
     this.#position = publication.position;
@@ -122,14 +123,14 @@ export class GapDetector {
   async #readAll(): Promise<void> {
     try {
       for (let isMissing = true, isNext = false; isMissing && !this.#stopped;) {
-        // Publications that arrived before the request must be in the answer, or the history does not have them.
+        // Publications that arrived before the request are in the answer, unless the history lacks them.
         const known = this.#waiting.length;
         this.#isBehind = false;
         const { position, publications, isComplete, hasMore = false } = await this.#host.read(this.#position!, isNext); // Set by `start`, as below.
         for (const publication of isComplete ? publications : []) if (!this.#stopped) this.#host.deliver(publication);
         if (this.#stopped) return;
         isNext = isComplete && hasMore;
-        this.#position = isNext ? publications.at(-1)!.position! : position; // `hasMore`: there is a last one.
+        this.#position = isNext ? publications.at(-1)!.position! : position; // With `hasMore`, there is a last one.
         if (isNext) continue;
         if (!isComplete) {
           this.#received = 0;

@@ -3,7 +3,7 @@ import type { BrokerPage } from "./broker.ts";
 import type { DropReason, Opened } from "./envelope.ts";
 import { type LedgerEntry, Ledgers } from "./ledger.ts";
 
-/** What a reader needs from its engine. */
+/** What {@link HistoryReader} needs from its engine. */
 export interface HistoryReaderHost {
   readonly isSigned: boolean;
   /** Reads a page from the broker. */
@@ -25,7 +25,7 @@ interface ReadEntry extends LedgerEntry {
   readonly body: string;
 }
 
-/** Reads histories from the broker. When the nodes sign, replayed copies of publications are left out. */
+/** Reads histories from the broker. If nodes sign, replayed copies of publications are left out. */
 export class HistoryReader {
   readonly #host: HistoryReaderHost;
   readonly #ledgers = new Ledgers();
@@ -34,7 +34,7 @@ export class HistoryReader {
     this.#host = host;
   }
 
-  /** Reads what follows a position, or without one the last publications, like `Engine.read`. */
+  /** Reads what follows a position, or the last publications, like `Engine.read`. */
   async read(
     channel: string,
     history: HistoryOptions,
@@ -47,25 +47,25 @@ export class HistoryReader {
     const entries = await this.#open(channel, page);
     const { position } = page;
     const { genuine, isMissing } = await this.#select(channel, history, after, page, entries);
-    // Copies have displaced publications from the last `limit` entries.
+    // Copies are among the last `limit` entries, so read more to find as many publications.
     if (!after && genuine.length < entries.length && limit < history.size) {
       const all = await this.read(channel, history, null, history.size, Infinity);
       return { ...all, publications: limit > 0 ? all.publications.slice(-limit) : [] };
     }
     const publications = genuine.map(({ event, body, position }) => ({ event, data: body, position }));
-    // An entry that cannot be opened counts as missing, for any reason.
+    // An entry that cannot be opened counts as missing.
     if (isMissing || entries.length < page.entries.length) {
       return { position, publications: after ? [] : publications, isComplete: false, hasUnreadable: true };
     }
     const last = page.entries.at(-1);
-    // The page has only copies. The caller continues after the last publication, so read on until there is one.
+    // The page has only copies. The caller continues after the last publication of a page, so read on until there is one.
     if (page.hasMore && last && publications.length === 0) {
       return await this.read(channel, history, last.position, Infinity, maxBytes);
     }
     return { position, publications, isComplete: isValid && page.isComplete, ...(page.hasMore && { hasMore: true }) };
   }
 
-  /** Removes copies. A copied publication is or was in the history itself, so that leaving its copy out makes no gap. */
+  /** Removes copies. That makes no gap, because the copied publication is or was in the history itself. */
   async #select(
     channel: string,
     history: HistoryOptions,

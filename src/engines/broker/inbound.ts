@@ -6,12 +6,12 @@ import type { MemberVerifier } from "./member-verifier.ts";
 import type { NodeSubscription } from "./node-subscription.ts";
 import { parseMember } from "./presence.ts";
 
-/** What the listener needs from its engine. */
+/** What {@link inboundListener} needs from its engine. */
 export interface InboundHost {
-  /** Opens an envelope that arrives live; `null` when it was dropped. */
+  /** Opens an envelope that has arrived live. Returns `null` if it was dropped. */
   open(kinds: readonly EnvelopeKind[], scope: string, envelope: string): Awaitable<Opened | null>;
   subscription(channel: string): NodeSubscription | undefined;
-  /** Set when the nodes sign. */
+  /** Absent unless nodes sign their envelopes. */
   verifier(): MemberVerifier | undefined;
   /** Receives a message, an order or a control message. */
   receive(opened: Opened): void;
@@ -19,7 +19,7 @@ export interface InboundHost {
   report(error: unknown): void;
 }
 
-/** Opens what a session reads live, in the order in which it arrives, and hands it to the subscriptions. */
+/** Opens envelopes in the order in which they arrive, and passes their content to the subscriptions. */
 export function inboundListener(host: InboundHost): Omit<BrokerListener, "ended"> {
   const { open, subscription, malformed } = host;
   const inbound = new Sequence((error) => host.report(error));
@@ -32,7 +32,7 @@ export function inboundListener(host: InboundHost): Omit<BrokerListener, "ended"
         })
       );
     },
-    // Through the sequence: publications before the mark may still be verifying their signatures.
+    // In sequence, because the signatures of publications before the mark may not be verified yet.
     mark: (channel, position, previous) => inbound.run(() => subscription(channel)?.advance(position, previous)),
     message: (envelope) =>
       inbound.run(() =>

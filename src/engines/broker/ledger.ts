@@ -1,7 +1,7 @@
 import type { Position } from "../engine.ts";
 import { SingleUseNodes } from "./single-use-nodes.ts";
 
-/** The fields of a stored publication that show whether it is a copy. */
+/** The fields of a stored publication that show whether it is a replayed copy. */
 export interface LedgerEntry {
   readonly offset: number;
   readonly node: string;
@@ -12,23 +12,28 @@ export interface LedgerEntry {
   readonly storedAt: number;
 }
 
-/** Maximum difference between `sealedAt` and `storedAt`, in ms. Both are of the broker's clock, which may be adjusted in between. */
+/** Maximum difference between `sealedAt` and `storedAt`, in ms. Both are by the broker's clock, which may be adjusted in between. */
 const MAX_DIFFERENCE = 60_000;
 
-/** Result for an entry: a publication, a copy, one that was sealed at another time, or one that may have replaced another entry. */
+/**
+ * What an entry is: a publication (`genuine`), a copy (`replayed`), sealed long before it was stored (`stale`), or possibly a replacement of
+ * another entry (`missing`).
+ */
 export type Verdict = "genuine" | "replayed" | "stale" | "missing";
 
 /**
- * Record of the publications in the history of one channel. The numbers of a node increase along a history, so an entry is a copy if
- * its number is not greater than that of an earlier entry of the same node.
+ * The publications recorded from the history of one channel. The numbers of a node increase along a history, so an entry is a copy if its
+ * number is not greater than that of an earlier entry of the same node.
  */
 export class Ledger {
   readonly epoch: string;
-  /** By offset: number and node of the publication, or why the entry is not one. */
+  /** By offset: number and node of a publication, or the verdict on another entry. */
   readonly #entries = new Map<number, string>();
+  /** By node: its highest number. */
   readonly #numbers = new Map<string, number>();
   readonly #singleUse = new SingleUseNodes();
   #offset = 0;
+  /** The latest {@link LedgerEntry.sealedAt} of a publication. */
   #sealedAt = -Infinity;
 
   constructor(epoch: string) {
@@ -40,7 +45,7 @@ export class Ledger {
     return this.#offset;
   }
 
-  /** Publications and nodes recorded. */
+  /** Number of recorded entries and single-use nodes. */
   get size(): number {
     return this.#entries.size + this.#singleUse.size;
   }
@@ -69,12 +74,12 @@ export class Ledger {
     return "genuine";
   }
 
-  /** Notes that the history is recorded up to this position. */
+  /** Marks the history as recorded up to this position. */
   recordUpTo({ offset }: Position): void {
     this.#offset = Math.max(this.#offset, offset);
   }
 
-  /** Deletes the oldest entries; the numbers of nodes stay. @param size entries to keep. */
+  /** Deletes the oldest entries, but not the numbers of nodes. @param size number of entries to keep. */
   trim(size: number): void {
     for (const offset of this.#entries.keys()) {
       if (this.#entries.size <= size) return;
@@ -101,11 +106,11 @@ export class Ledgers {
   #reading: Promise<unknown> = Promise.resolve();
 
   /**
-   * Judges the entries of a page. Reads an unknown history as a whole first, and of a known one what is not recorded yet.
+   * Judges the entries of a page. Before that, it reads the part of the history that is not recorded yet.
    *
    * @param after the position that the page follows; `null` for the last publications.
    * @param size the history's `size`.
-   * @param read reads everything after a position; with `null` everything.
+   * @param read reads everything after a position, or with `null` the whole history.
    */
   async judge(
     channel: string,
@@ -121,7 +126,7 @@ export class Ledgers {
     const ledger = recorded && from <= recorded.offset
       ? recorded
       : await this.#inTurn(() => this.#record(channel, position.epoch, from, read));
-    // The history was replaced during the read.
+    // Another history was begun during the read.
     if (!ledger) return entries.map(() => "missing");
     const verdicts = entries.map((entry) => ledger.judge(entry));
     if (!hasMore) ledger.recordUpTo(position);
@@ -135,7 +140,7 @@ export class Ledgers {
     return ledger?.epoch === epoch ? ledger : undefined;
   }
 
-  /** Records the history up to an offset. Others may have done so while this call waited: after a restart, all clients of a channel ask. */
+  /** Records the history up to an offset, unless another call has done so while this one waited. */
   async #record(
     channel: string,
     epoch: string,
@@ -158,7 +163,7 @@ export class Ledgers {
   /** One read at a time, because each may take megabytes of memory. */
   #inTurn<Answer>(read: () => Promise<Answer>): Promise<Answer> {
     const answer = this.#reading.then(read);
-    this.#reading = answer.catch(() => {}); // The caller gets the failure; the next read goes on.
+    this.#reading = answer.catch(() => {}); // Only the caller gets the error; the next read runs anyway.
     return answer;
   }
 

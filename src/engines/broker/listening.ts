@@ -9,12 +9,12 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Channels per request. */
+/** Maximum number of channels in one request. */
 const BATCH = 500;
 
 /**
- * Keeps this node's subscriptions at the broker. One request at a time, for all channels that wait: a subscribe sent while the
- * unsubscribe of the same channel is under way could be undone by it.
+ * Keeps this node's subscriptions at the broker. It makes one request at a time, for all channels that wait: an unsubscribe under way could
+ * otherwise undo a later subscribe to the same channel.
  */
 export class Listening implements Timed {
   readonly deadline: number = 0;
@@ -33,7 +33,7 @@ export class Listening implements Timed {
   #isRunning = false;
   #closed = false;
 
-  /** @param time how long a channel without subscribers is listened to at least, in ms. At most twice as long. */
+  /** @param time in ms that the node still listens to a channel without subscribers, at least; up to twice as long. */
   constructor(link: Reconnection, deadlines: Deadlines, time: number, isWanted: (channel: string) => boolean) {
     this.#link = link;
     this.#deadlines = deadlines;
@@ -46,7 +46,7 @@ export class Listening implements Timed {
     return this.#listened;
   }
 
-  /** Resolves when the channel is listened to. */
+  /** Resolves when the session listens to the channel. */
   listen(channel: string): Promise<void> {
     if (this.#closed) return Promise.reject(unavailable("subscribe", "the engine is closed"));
     if (this.#listened.has(channel)) return Promise.resolve();
@@ -56,7 +56,7 @@ export class Listening implements Timed {
     });
   }
 
-  /** The channel has no subscriber. It stays listened to for a while, in case one returns. */
+  /** Ends listening to a channel without subscribers, unless one returns within {@link #time}. */
   linger(channel: string): void {
     this.#lingering.add(channel);
     this.#leaving.delete(channel);
@@ -93,7 +93,7 @@ export class Listening implements Timed {
   #add(listened: Set<string>, channels: readonly string[]): void {
     for (const channel of channels) {
       listened.add(channel);
-      // Its last subscriber may have left during the request.
+      // The last subscriber may have left during the request.
       if (!this.#closed && !this.#isWanted(channel)) this.linger(channel);
     }
   }
@@ -111,11 +111,11 @@ export class Listening implements Timed {
     if (this.#isRunning || this.#closed) return;
     this.#isRunning = true;
     while (this.#waiting.length > 0 || this.#toUnsubscribe.length > 0) {
-      // Both queues are emptied in one step: a channel in both is wanted again, and one that is unsubscribed from later follows later.
+      // Both queues are taken in one step, and unsubscribed first, because a channel in both is wanted again.
       const gone = this.#toUnsubscribe.splice(0);
       const batch = this.#waiting.splice(0, BATCH);
       for (const part of inBatches(gone, BATCH)) {
-        // A new session may have subscribed to some again.
+        // A new session may have subscribed to some of them again.
         const channels = part.filter((channel) => !this.#listened.has(channel));
         // A failure ends the session, and the next one starts without these channels.
         await this.#link.call("unsubscribe", (session) => session.unlisten(channels)).catch(() => {});

@@ -1,13 +1,13 @@
 import type { Neighbours } from "./neighbours.ts";
 import type { NodeMember, RankedMember } from "./presence.ts";
 
-/** A member as stored at the broker. */
+/** A member that is stored at the broker. */
 export interface StoredMember extends NodeMember {
   /** The number of its envelope. */
   readonly number: number;
 }
 
-/** What the verifier needs from its engine. */
+/** What {@link MemberVerifier} needs from its engine. */
 export interface MemberVerifierHost {
   readonly node: string;
   readonly neighbours: Neighbours;
@@ -15,19 +15,19 @@ export interface MemberVerifierHost {
   members(channel: string): RankedMember[];
   /** Whether this node is subscribed to the channel, and so receives leaves. */
   follows(channel: string): boolean;
-  /** A stored member turned out to be a copy. */
+  /** Called when a stored member turned out to be a replayed copy. */
   replayed(): void;
 }
 
 /** Maximum number of channels with suspects. */
 const MAX_SUSPECTS = 1_000;
 
-/** Confirms stored members with their nodes, once each: a replayed copy of a member that has left has a valid signature. */
+/** Asks the nodes of stored members to confirm them, once each, because a replayed copy of a member that has left has a valid signature. */
 export class MemberVerifier {
   readonly #host: MemberVerifierHost;
-  /** Numbers of confirmed envelopes, by channel and member. */
+  /** By channel and member: the number of the confirmed envelope. */
   readonly #confirmed = new Map<string, Map<string, number>>();
-  /** By channel, the stored members that their node did not report at the last read. Twice means a copy; once may race a leave. */
+  /** By channel: stored members that their node did not report at the last read. After a second time they count as copies; once may be due to a leave. */
   readonly #suspects = new Map<string, ReadonlySet<string>>();
   /** Channels with members whose node did not answer. */
   readonly #unanswered = new Set<string>();
@@ -44,17 +44,17 @@ export class MemberVerifier {
   /** Records that a node has announced a member or a leave. */
   changed(channel: string, { node, user, number }: StoredMember, left: boolean): void {
     if (left) this.#confirmed.get(channel)?.delete(keyOf(node, user));
-    else this.#of(channel).set(keyOf(node, user), number);
+    else this.#confirmedOf(channel).set(keyOf(node, user), number);
   }
 
-  /** Forgets what is confirmed: of a channel that is no longer subscribed to, or of all after leaves may have been lost. */
+  /** Forgets the confirmed members of a channel that is no longer subscribed to, or of all channels after leaves may have been lost. */
   forget(channel?: string): void {
     if (channel === undefined) return this.#confirmed.clear();
     this.#confirmed.delete(channel);
     this.#unanswered.delete(channel);
   }
 
-  /** Returns the stored members that are confirmed, and what the nodes themselves report. */
+  /** Returns the confirmed stored members, and the members that the queried nodes report. */
   async confirm(channel: string, stored: readonly StoredMember[]): Promise<NodeMember[]> {
     const { neighbours, node, replayed } = this.#host;
     const before = new Map(this.#confirmed.get(channel));
@@ -78,7 +78,7 @@ export class MemberVerifier {
         suspects.add(name);
         if (this.#suspects.get(channel)?.has(name)) replayed();
       } else if (member.node !== node && this.#host.follows(channel)) {
-        this.#of(channel).set(keyOf(member.node, member.user), number);
+        this.#confirmedOf(channel).set(keyOf(member.node, member.user), number);
       }
     }
     this.#suspects.delete(channel);
@@ -90,7 +90,7 @@ export class MemberVerifier {
     return confirmedMembers;
   }
 
-  #of(channel: string): Map<string, number> {
+  #confirmedOf(channel: string): Map<string, number> {
     let confirmed = this.#confirmed.get(channel);
     if (!confirmed) this.#confirmed.set(channel, confirmed = new Map());
     return confirmed;

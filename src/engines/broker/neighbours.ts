@@ -5,7 +5,7 @@ import { isJson, parse } from "./envelope.ts";
 import { fromWire, type RankedMember, toWire } from "./presence.ts";
 import type { EnvelopeNumbers, ReplayGuard } from "./replay-guard.ts";
 
-/** What neighbours need from their engine. */
+/** What {@link Neighbours} needs from its engine. */
 export interface NeighboursHost {
   readonly node: string;
   readonly deadlines: Deadlines;
@@ -39,7 +39,7 @@ const MemberSchema = v.object({
 const ControlSchema = v.variant("type", [
   // A greeting, to one node or to all.
   v.object({ type: v.literal("hello"), to: v.optional(name) }),
-  // Answers a greeting: the sender's numbers when it first received something of the node that greeted.
+  // Answers a greeting: the sender's numbers when it first heard of the node that greeted.
   v.object({
     type: v.literal("numbers"),
     to: name,
@@ -51,7 +51,7 @@ const ControlSchema = v.variant("type", [
   v.object({ type: v.literal("here"), to: name, question: count, members: v.array(MemberSchema), isLast: v.boolean() }),
 ]);
 
-/** A query for the members of a channel that awaits answers. */
+/** A query for the members of a channel. */
 interface MemberQuery {
   readonly waiting: Set<string>;
   readonly members: Map<string, RankedMember[]>;
@@ -67,8 +67,8 @@ interface Asked {
 }
 
 /**
- * The control messages between nodes that sign. A starting node greets the others, and each answers with its numbers: see
- * {@link ReplayGuard}. Nodes also confirm their own members, because a replayed copy of a stored member has a valid signature.
+ * The control messages between nodes that sign. A node that starts greets the others, and each answers with its numbers: see
+ * {@link ReplayGuard}. Nodes also answer queries for their members: see {@link MemberVerifier}.
  */
 export class Neighbours {
   readonly #host: NeighboursHost;
@@ -76,7 +76,7 @@ export class Neighbours {
   readonly #asked = new Set<Asked>();
   #queryCount = 0;
   #lastGreeting = -Infinity;
-  /** Called when another node has stated its numbers. */
+  /** Callbacks for numbers that other nodes have stated. */
   #listeners = new Set<() => void>();
 
   constructor(host: NeighboursHost) {
@@ -90,12 +90,12 @@ export class Neighbours {
     if (isKnown()) return this.#send({ type: "hello" });
     let check!: () => void;
     const known = new Promise<void>((resolve) => this.#listeners.add(check = () => isKnown() && resolve()));
-    // A node that does not answer is dead, or greets on its reconnect.
+    // A node that does not answer is dead, or will greet when it reconnects.
     await this.#ask({ type: "hello" }, known);
     this.#listeners.delete(check);
   }
 
-  /** Greets an unknown node that has sent an envelope. The node may also be gone, and the envelope a copy. */
+  /** Greets an unknown node that has sent an envelope, at most once per {@link GREETING_PAUSE}. */
   greetUnknown(node: string): void {
     const now = this.#host.deadlines.now();
     if (now - this.#lastGreeting < GREETING_PAUSE) return;
@@ -103,7 +103,7 @@ export class Neighbours {
     this.#send({ type: "hello", to: node });
   }
 
-  /** Queries the members of a channel. Nodes that do not answer in time are missing from the result. */
+  /** Queries nodes for their members of a channel. Nodes that do not answer in time are missing from the result. */
   async queryMembers(channel: string, nodes: readonly string[]): Promise<ReadonlyMap<string, readonly RankedMember[]>> {
     const question = ++this.#queryCount;
     const members = new Map<string, RankedMember[]>();
@@ -115,7 +115,7 @@ export class Neighbours {
     return members;
   }
 
-  /** Handles a control message; `false` when it is malformed. */
+  /** Handles a control message. Returns `false` if it is malformed. */
   received(node: string, body: string): boolean {
     const control = parse(ControlSchema, body);
     if (!control) return false;

@@ -2,30 +2,30 @@ import type { EngineHost, HistoryOptions, HistoryPage, Member, Position, Publica
 import { GapDetector, type GapDetectorHost, type PositionedPublication } from "./gap-detector.ts";
 import { type Difference, type NodeMember, PresenceSet, type RankedMember } from "./presence.ts";
 
-/** Changes that are kept for the next read. */
+/** Maximum number of changes that are kept for the next read. */
 const MAX_UNREAD = 1_000;
 
-/** What a subscription needs from its engine. */
+/** What a {@link NodeSubscription} needs from its engine. */
 export interface NodeSubscriptionSource extends Pick<GapDetectorHost, "follows"> {
   /** Reads one page of the history after a position. */
   read(after: Position, limit: number): Promise<HistoryPage>;
   members(): Promise<NodeMember[]>;
-  /** Number of checks for which a member stays although the broker no longer lists it. @default {0} */
+  /** Number of checks for which a member stays after the broker no longer lists it. @default {0} */
   readonly checksUntilRemoval?: number;
-  /** A publication arrived that is not in the history. */
+  /** Called when a publication arrived that is not in the history. */
   unknown(): void;
-  /** The history could not be read; the next check or session reads it again. */
+  /** Called when the history could not be read; the next check or session reads it again. */
   failed(error: unknown): void;
 }
 
-/** A member joined, changed its data, or left its node. */
+/** A member that has joined, changed its data, or left its node. */
 interface Change {
   readonly node: string;
   readonly member: RankedMember;
   readonly left: boolean;
 }
 
-/** This node's subscription to one channel: publications without gaps, and members from the first call that asks for them. */
+/** This node's subscription to one channel. Delivers publications without gaps, and tracks members once {@link members} is called. */
 export class NodeSubscription {
   readonly channel: string;
   readonly history: HistoryOptions | null;
@@ -33,26 +33,26 @@ export class NodeSubscription {
   readonly #source: NodeSubscriptionSource;
   readonly #gaps: GapDetector | undefined;
   #members: PresenceSet | undefined;
-  /** Users that were read before anybody called `members`. Their join may still arrive, and is then reported. */
+  /** Users that were read before `members` was called, and so not reported. Their join is reported if it arrives later. */
   readonly #unreported = new Set<string>();
   /**
-   * Members missing from the last read. They stay until a later read: Redis may have evicted their keys, and their node joins them
-   * again.
+   * Members missing from the last read. They stay until a later read, because Redis may have evicted their keys, and their node announces
+   * them again.
    */
   #missing = new Set<string>();
   /** Checks left until the members in `#missing` are read again. */
   #checksLeft = 0;
-  /** Changes that arrived during a read; `undefined` when none is under way. */
+  /** Changes that arrived during the read under way; `undefined` without one. */
   #changes: Change[] | undefined;
-  /** Changes during a read that failed. The next check reads again. */
+  /** Changes that arrived during a failed read. The next check reads again. */
   #unread: Change[] = [];
   #reading: Promise<PresenceSet> | undefined;
   /** Nodes that have announced a member since the last `retainNodes`. */
   #announcedBy = new Set<string>();
-  /** Whether an announcement was dropped because its node is not known yet. */
+  /** Whether an announcement was dropped because its node is unknown. */
   #isStale = false;
   #stopped = false;
-  /** Set when a publication without a position arrived: the history lacks it. The position at that time. */
+  /** The position when a publication without a position arrived, which the history lacks. */
   #incompleteAt: Position | undefined;
 
   constructor(channel: string, history: HistoryOptions | null, host: EngineHost, source: NodeSubscriptionSource) {
@@ -81,7 +81,7 @@ export class NodeSubscription {
     }
   }
 
-  /** The history advanced by an entry that is not a publication. */
+  /** Handles an entry of the history that is not a publication. */
   advance(position: Position, previous: number): void {
     this.#gaps?.receive({ position }, previous);
   }
@@ -92,16 +92,16 @@ export class NodeSubscription {
   }
 
   /**
-   * Compares with the end of the history.
+   * Compares the position with the end of the history.
    *
    * @param latest the end, as the broker reports it.
-   * @param before {@link position} at the time of that request.
+   * @param before {@link position} at the time of the request.
    */
   check(latest: Position | null, before: Position | undefined): void {
     this.#gaps?.check(latest, before);
   }
 
-  /** Whether the history lacks a publication: of a node that declares no history and failed to end this one. */
+  /** Whether the history lacks a publication, because a node that declares no history failed to end it. */
   get isHistoryIncomplete(): boolean {
     return this.#incompleteAt !== undefined;
   }
@@ -114,20 +114,20 @@ export class NodeSubscription {
     if (this.#incompleteAt === position) this.#incompleteAt = undefined;
   }
 
-  /** Catches up after a reconnect, or reports a gap when there is no history. */
+  /** Catches up after a reconnect, or reports a gap if there is no history. */
   async resume(): Promise<void> {
     if (this.#gaps) await this.#gaps.resume();
     else if (!this.#stopped) this.#host.gap(this.channel);
   }
 
-  /** The members on all nodes. From the first call on they are tracked. */
+  /** Returns the members on all nodes. They are tracked from the first call on. */
   async members(): Promise<Member[]> {
     const set = this.#members ?? await this.#read();
     this.#unreported.clear();
     return set.members;
   }
 
-  /** A rank greater than those of all data that the nodes hold for the user. From the first call on members are tracked. */
+  /** Returns a rank greater than those of all data of the user. Members are tracked from the first call on. */
   async nextRank(user: string): Promise<number> {
     return (this.#members ?? await this.#read()).nextRank(user);
   }
@@ -149,7 +149,7 @@ export class NodeSubscription {
     }
   }
 
-  /** An announcement was dropped because its node is not known yet. The next check, or an extra one, reads the members. */
+  /** Marks the members to be read again at the next check, because an announcement was dropped whose node is unknown. */
   markStale(): void {
     this.#isStale = true;
   }
@@ -159,8 +159,8 @@ export class NodeSubscription {
   }
 
   /**
-   * Removes the members of all other nodes, and reports users that are on none of these nodes as left. Members of a node that has
-   * announced one since the last call stay: the list may have been read before the node's first heartbeat.
+   * Removes the members of all other nodes, and reports users without a node as left. Members of a node that has announced one since the
+   * last call stay, because the list may be older than the node's first heartbeat.
    */
   retainNodes(nodes: ReadonlySet<string>): void {
     if (!this.#members || this.#changes) return;
@@ -189,7 +189,7 @@ export class NodeSubscription {
   async #load(): Promise<PresenceSet> {
     this.#changes = this.#unread;
     this.#unread = [];
-    // Before the request: its answer may lack a member whose announcement is dropped from here on.
+    // Reset before the request, whose answer may lack members whose announcements are dropped meanwhile.
     const isStale = this.#isStale;
     this.#isStale = false;
     let present: NodeMember[];
@@ -215,7 +215,7 @@ export class NodeSubscription {
       for (const change of changes) this.#applyAndReport(set, change);
       return set;
     }
-    // The first read: only users named by a change are reported, in their current state. The others were there before.
+    // At the first read, only users named by a change are reported, in their current state. The others are no change.
     for (const change of changes) apply(set, change);
     const users = new Set(changes.map(({ member }) => member.user));
     const members = set.members;

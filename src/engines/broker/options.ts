@@ -6,23 +6,24 @@ export interface BrokerEngineOptions {
   /** Separates applications on one broker: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
   namespace?: string;
   /**
-   * Secret for HMAC-SHA256, for a broker that others can write to: nodes sign what they send to each other, and drop what is not
-   * signed. Of several, the first one signs and all of them verify, so that a secret can be rotated. At least 16 characters.
+   * Secret for HMAC-SHA256 of at least 16 characters, for a broker that others can write to: nodes sign what they send to each other, and
+   * drop what is not signed. If you pass several, the first one signs and all of them verify, so that a secret can be rotated.
    * @default none: nothing is signed
    */
   secret?: string | readonly string[];
   /** Silence after which a node counts as dead and its members are removed, in ms. @default {10_000} */
   lease?: number;
-  /** Interval at which the ends of histories are compared, in ms, to notice that the last publication was lost. @default {5_000} */
+  /** Interval in ms at which a node compares the ends of histories, to notice the loss of a last publication. @default {5_000} */
   checkInterval?: number;
   /**
    * Silence after which the broker counts as unavailable, in ms. One request may take three times as long while others are answered.
+   *
    * @default {2_000}
    */
   timeout?: number;
-  /** How long a node keeps listening to a channel after its last subscriber has left, in ms; up to twice as long. @default {5_000} */
+  /** Time in ms that a node still listens to a channel without subscribers; up to twice as long. @default {5_000} */
   linger?: number;
-  /** Maximum length of a publication or message, in characters; longer ones are refused, and dropped on arrival. @default {900_000} */
+  /** Maximum length of a publication or message, in characters. A longer one is refused, and dropped if another node sends it. @default {900_000} */
   maxLength?: number;
 }
 
@@ -31,7 +32,7 @@ export interface ResolvedBrokerOptions extends Required<Omit<BrokerEngineOptions
   readonly secrets: readonly string[];
 }
 
-/** Checks options and fills in the defaults. @throws {TypeError} when an option is out of range. */
+/** Checks options and fills in the defaults. @throws {TypeError} for an invalid option. */
 export function resolveBrokerOptions(options: BrokerEngineOptions): ResolvedBrokerOptions {
   const { namespace = "noroshi", secret = [], lease = 10_000, checkInterval = 5_000, timeout = 2_000, linger = 5_000 } = options;
   const { maxLength = 900_000 } = options;

@@ -4,11 +4,11 @@ import { chain } from "./broker.ts";
 import type { Opened } from "./envelope.ts";
 import type { Reconnection } from "./reconnection.ts";
 
-/** What orders need from their engine. */
+/** What {@link Orders} needs from its engine. */
 export interface OrdersHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
-  /** Maximum time until the node notices that it receives nothing from the broker, in ms. */
+  /** Maximum time in which the node notices that it receives nothing from the broker, in ms. */
   readonly maxDetectionTime: number;
   /** Seals an order. */
   seal(body: string): Awaitable<string>;
@@ -19,35 +19,35 @@ export interface OrdersHost {
 
 interface Order {
   readonly text: string;
-  /** When it was given, in ms of the monotonic clock. */
-  readonly givenAt: number;
+  /** When {@link Orders.send} was called, in ms of the monotonic clock. */
+  readonly requestedAt: number;
 }
 
-/** Maximum number of orders that wait for the broker, and of handled ones that are remembered. */
+/** Maximum number of orders that wait for the broker, and of handled orders that are kept to recognize repeats. */
 const [MAX_WAITING, MAX_HANDLED] = [1_000, 10_000];
 
-/** Orders of this time before the disconnect are read again, in ms: for those in flight, and for steps of the broker's clock. */
+/** Time before a disconnect whose orders are read again, in ms: some may not have arrived, and the broker's clock may have changed. */
 const SLACK = 60_000;
 
-/** How long a broker stores an order, in ms. */
+/** Time that a broker stores an order, in ms. */
 const RETENTION = 24 * 60 * 60_000;
 
 /**
- * Orders to all nodes, such as to disconnect a user. The broker stores them, and a node that was disconnected reads those it missed.
- * An order carries its age when it was sealed, and its envelope the time of sealing: a late order or a replayed copy does not affect
- * connections opened after it was given.
+ * Orders to all nodes, such as to disconnect a user. The broker stores them, and a node that was disconnected reads those that it has
+ * missed. An order contains its age when it was sealed, and its envelope the time of sealing, so that a late order or a replayed copy does
+ * not affect connections that were opened after the order was requested.
  */
 export class Orders {
   readonly #host: OrdersHost;
   readonly #waiting = new Set<Order>();
   readonly #handled = new Set<string>();
   #count = 0;
-  /** All orders up to this time have arrived, in ms of the monotonic clock. The next read starts `#slack` before it. */
+  /** Time up to which all orders have arrived, in ms of the monotonic clock. The next read starts `#slack` before it. */
   #receivedUpTo: number;
   #slack = 0;
   /** Whether the current session has read the stored orders. */
   #hasRead = false;
-  /** Number of sessions that have ended: shows that one ended while its orders were opened. */
+  /** Number of sessions that have ended. */
   #endedSessions = 0;
 
   constructor(host: OrdersHost) {
@@ -59,11 +59,11 @@ export class Orders {
     return this.#host.host.deadlines.now();
   }
 
-  /** Sends an order to all nodes. Rejects while the broker is unavailable; `resume` then sends the order, unless too many wait. */
+  /** Sends an order to all nodes. Rejects while the broker is unavailable; then {@link resume} sends the order, unless too many wait. */
   async send(text: string): Promise<void> {
-    const order = { text, givenAt: this.#now() };
+    const order = { text, requestedAt: this.#now() };
     try {
-      // No `await` when the connection is ready: orders and messages keep the order of the calls.
+      // No `await` if the connection is ready, so that orders and messages are sent in the order of the calls.
       if (this.#host.link.isStarting) await this.#host.link.firstConnect;
       await this.#send(order);
     } catch (error) {
@@ -74,7 +74,7 @@ export class Orders {
     }
   }
 
-  /** Handles an order, once. @param age time since it was sealed, in ms. Absent for one that arrives live. */
+  /** Handles an order, unless it was handled before. @param age time since it was sealed, in ms. Absent if it arrived live. */
   received({ node, number, body }: Opened, age?: number): void {
     const { host, malformed } = this.#host;
     const [, ageAtSealing, text] = body.match(/^(\d{1,12}) ([^]*)$/) ?? [];
@@ -91,16 +91,16 @@ export class Orders {
     else host.received(text, Math.max(0, late));
   }
 
-  /** The session ended. */
+  /** Called when the session has ended. */
   ended(): void {
-    // One that ended before it had read the orders leaves them to the next.
+    // If the session has not read the orders, the next one does.
     if (this.#hasRead) this.#receivedUpTo = this.#now();
     this.#hasRead = false;
     this.#endedSessions++;
     this.#slack = SLACK + this.#host.maxDetectionTime;
   }
 
-  /** Runs after a connect: reads the orders that were missed, and sends those that wait. */
+  /** Called after a connect. Reads the missed orders, and sends those that wait. */
   async resume(): Promise<void> {
     const { host, link, open } = this.#host;
     const session = this.#endedSessions;
@@ -112,7 +112,7 @@ export class Orders {
       const opened = await open(envelope);
       if (opened) this.received(opened, link.now() - opened.time);
     }
-    // The session has ended while they were opened: the next one reads them again.
+    // If the session has ended meanwhile, the next one reads them again.
     if (session !== this.#endedSessions) return;
     this.#receivedUpTo = start;
     this.#hasRead = true;
@@ -126,11 +126,11 @@ export class Orders {
     }
   }
 
-  #send({ text, givenAt }: Order): Awaitable<void> {
+  #send({ text, requestedAt }: Order): Awaitable<void> {
     const { link, seal } = this.#host;
     if (link.status !== "ready") throw unavailable(link, WAITS);
-    // Whole seconds: an order sent at once has age 0, and counts as live.
-    const age = Math.floor((this.#now() - givenAt) / 1_000) * 1_000;
+    // In whole seconds, so that an order that is sent at once has age 0 and counts as live.
+    const age = Math.floor((this.#now() - requestedAt) / 1_000) * 1_000;
     const number = this.#count++;
     return chain(seal(`${age} ${text}`), (envelope) => link.call("order", (session) => session.storeOrder(envelope, number)));
   }
@@ -138,10 +138,10 @@ export class Orders {
 
 /** Why an order was not sent now. */
 const WAITS = "the broker is away, it is sent when the broker is back";
-const FULL = `the broker is away and ${MAX_WAITING} orders wait for it, give this one again when it is back`;
+const FULL = `the broker is away and ${MAX_WAITING} orders wait for it, send this one again when it is back`;
 const LOST =
-  "Cannot read all orders of other nodes: more were given than the broker keeps, or earlier than it keeps them, while " +
-  "this node was cut off; give them again unless the option revalidate is set, or restart this node";
+  "Cannot read all orders of other nodes: while this node was cut off, more were sent than the broker keeps, or it was cut off " +
+  "for longer than the broker keeps them; send them again unless the option revalidate is set, or restart this node";
 
 const unavailable = ({ reason }: Reconnection, why: string): WebSocketError =>
   new WebSocketError(

@@ -1,4 +1,4 @@
-/** The members of channels: on all nodes ({@link PresenceSet}), on this node ({@link OwnMembers}), and on the wire. */
+/** The members of channels: on all nodes ({@link PresenceSet}), on this node ({@link OwnMembers}), and in envelopes. */
 import * as v from "valibot";
 import type { Member } from "../engine.ts";
 import { isJson, parse } from "./envelope.ts";
@@ -10,11 +10,11 @@ const MemberBody = v.object({
   left: v.optional(v.boolean()),
 });
 
-/** A member whose data is ranked among the data that all nodes hold for the user. On the wire the rank is called `place`. */
+/** A member whose data has a rank among the data that all nodes have for the user. On the wire, the rank is called `place`. */
 export interface RankedMember extends Member {
   /**
-   * Greater for newer data, as far as the node knew: a logical clock, so that no wall clocks are compared. Absent without data, and
-   * from nodes of an earlier version.
+   * Greater for newer data, as far as the node knew. A logical clock, so that wall clocks of nodes are not compared. Absent without data,
+   * and from nodes of an earlier version.
    */
   readonly rank?: number;
 }
@@ -26,7 +26,7 @@ export interface WireMember {
   readonly place?: number | undefined;
 }
 
-/** Parses the body of a `member` envelope; `null` when it is malformed. */
+/** Parses the body of a `member` envelope. Returns `null` if it is malformed. */
 export function parseMember(body: string): { readonly member: RankedMember; readonly left: boolean } | null {
   const parsed = parse(MemberBody, body);
   return parsed && { member: fromWire(parsed), left: parsed.left === true };
@@ -52,7 +52,7 @@ export function toWire({ rank, ...member }: RankedMember): Member & { place?: nu
   return rank === undefined ? member : { ...member, place: rank };
 }
 
-/** Makes a set of these members. */
+/** Creates a set of these members. */
 export function presenceSetOf(members: readonly NodeMember[]): PresenceSet {
   const set = new PresenceSet();
   set.replace(members);
@@ -82,7 +82,7 @@ export class PresenceSet {
     return [...this.#users.values()].flatMap((byNode) => [...byNode].map(([node, member]) => ({ node, ...member })));
   }
 
-  /** A rank greater than those of all data of the user. */
+  /** Returns a rank greater than those of all data of the user. */
   nextRank(user: string): number {
     return 1 + Math.max(0, ...[...this.#users.get(user)?.values() ?? []].map(({ rank = 0 }) => rank));
   }
@@ -125,7 +125,7 @@ export class PresenceSet {
     if (byNode?.delete(node) && byNode.size === 0) this.#users.delete(user);
   }
 
-  /** The user with the newest data. Of equal ranks, the greater node name counts as newer, so that all nodes agree. */
+  /** The user with its newest data. If ranks are equal, the greater node name counts as newer, so that all nodes agree. */
   member(user: string): Member | undefined {
     const byNode = this.#users.get(user);
     if (!byNode) return undefined;
@@ -149,7 +149,7 @@ export class PresenceSet {
   }
 }
 
-/** A user that has left this node. The broker has not confirmed it yet. */
+/** A user that has left this node, which the broker has not confirmed yet. */
 export interface PendingLeave {
   readonly channel: string;
   readonly user: string;
@@ -159,7 +159,7 @@ export interface PendingLeave {
 export class OwnMembers {
   readonly #channels = new Map<string, Map<string, Member>>();
   readonly #pendingLeaves = new Map<string, PendingLeave>();
-  /** The rank of each member's data. */
+  /** By member: the rank of its data. */
   readonly #ranks = new WeakMap<Member, number>();
 
   /** Channels with members on this node. */
@@ -176,17 +176,17 @@ export class OwnMembers {
     return [...this.#channels.get(channel)?.values() ?? []];
   }
 
-  /** Whether this object is the current one: a later `join` of the user replaces it. */
+  /** Whether this object is the user's current member, which a later `join` replaces. */
   has(channel: string, member: Member): boolean {
     return this.#channels.get(channel)?.get(member.user) === member;
   }
 
-  /** Whether its data has no rank yet. The first rank stays: announcing a member again does not make its data newer. */
+  /** Whether its data has no rank yet. A rank never changes, because announcing a member again does not make its data newer. */
   needsRank(member: Member): boolean {
     return member.data !== undefined && !this.#ranks.has(member);
   }
 
-  /** The member as it is announced, with its rank. @param rank used when its data has none yet. */
+  /** The member with the rank of its data, as it is announced. @param rank used if the data has none yet. */
   ranked(member: Member, rank?: number): RankedMember {
     if (rank !== undefined && this.needsRank(member)) this.#ranks.set(member, rank);
     const known = this.#ranks.get(member);
@@ -218,7 +218,7 @@ export class OwnMembers {
     this.#pendingLeaves.delete(keyOf(channel, member.user));
   }
 
-  /** Removes the user. `undefined` when the user was not on this node. */
+  /** Removes the user. Returns `undefined` if the user was not on this node. */
   leave(channel: string, user: string): PendingLeave | undefined {
     const members = this.#channels.get(channel);
     if (!members?.delete(user)) return undefined;
@@ -228,7 +228,7 @@ export class OwnMembers {
     return leave;
   }
 
-  /** The broker has confirmed this leave. A later leave of the same user stays to be announced. */
+  /** Records that the broker has confirmed this leave, but not a later one of the same user. */
   confirmLeave(leave: PendingLeave): void {
     const key = keyOf(leave.channel, leave.user);
     if (this.#pendingLeaves.get(key) === leave) this.#pendingLeaves.delete(key);

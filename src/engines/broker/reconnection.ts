@@ -4,7 +4,7 @@ import { WebSocketError } from "../../protocol/errors.ts";
 import { describeCause } from "../../base/describe-cause.ts";
 import type { Broker, BrokerListener, BrokerSession, SessionOptions } from "./broker.ts";
 
-/** What the engine does at each step of a session's life. */
+/** Callbacks of the engine for the steps of a session's life. */
 export interface ReconnectionHooks {
   /** A session was opened. Runs before its first heartbeat. */
   prepare(): Promise<void>;
@@ -12,29 +12,29 @@ export interface ReconnectionHooks {
   greet?(): Promise<void>;
   /** A session that was ready has ended. */
   ended?(): void;
-  /** The status is `ready`, at first or again: anything sent over an earlier session may be lost. */
+  /** The status has become `ready`. Anything sent over an earlier session may be lost. */
   resume(): Promise<void>;
   /** Runs every `checkInterval`, and after `checkSoon`. @param count number of regular checks in this session; 0 for an extra one. */
   check(count: number): Promise<void>;
-  /** The nodes that are alive. Runs after each heartbeat, once the other nodes have had a lease to send theirs. */
+  /** Called with the live nodes after each heartbeat, once the other nodes have had the time of a lease to send theirs. */
   nodes(nodes: ReadonlySet<string>): void;
-  /** The broker considered this node dead, or lost its members: announce them again. */
+  /** The broker has considered this node dead or lost its members: announce them again. */
   announce(): Promise<void>;
-  /** The engine closes and the session is ready: sign off. */
+  /** The engine is closing with a ready session: announce that this node leaves. */
   retire(): Promise<void>;
 }
 
-/** The first and the longest pause between two attempts to connect, in ms. Each pause is twice the one before. */
+/** Shortest and longest pause between two attempts to connect, in ms. The pause doubles each time. */
 const PAUSES = [100, 5_000] as const;
 
 /** Watchdog ticks per timeout. */
 const TICKS_PER_TIMEOUT = 2;
 
-/** Delay of an extra check, in ms: many requests for one share it. */
+/** Delay of an extra check, in ms, so that several requests share one check. */
 const EXTRA_CHECK_DELAY = 1_000;
 
-/** Timeouts that one call may take while others are answered: reconnecting to a broker under load would add to the load. */
-const MOST_TIMEOUTS = 3;
+/** Number of timeouts that one call may take while others are answered, because reconnecting to a busy broker would add to its load. */
+const MAX_TIMEOUTS = 3;
 
 interface Pending {
   /** The watchdog tick at which the call started. */
@@ -53,7 +53,7 @@ class Alarm implements Timed {
   }
 }
 
-/** Keeps a session with a broker open: reconnects without end, and rejects calls when the broker is silent for a timeout. */
+/** Keeps a session with a broker open. Reconnects without end, and rejects calls if the broker is silent for a timeout. */
 export class Reconnection {
   readonly #broker: Broker;
   readonly #options: SessionOptions;
@@ -61,7 +61,7 @@ export class Reconnection {
   readonly #host: EngineHost;
   readonly #hooks: ReconnectionHooks;
   readonly #checkInterval: number;
-  /** Calls without an answer, the oldest first. */
+  /** Calls that await an answer, oldest first. */
   readonly #pending = new Set<Pending>();
   readonly #watchdogAlarm = new Alarm(() => this.#tick());
   readonly #heartbeatAlarm = new Alarm(() => void this.#heartbeat());
@@ -106,7 +106,7 @@ export class Reconnection {
     return this.#status;
   }
 
-  /** Whether the first connect is still awaited: no session was ready yet, and three timeouts have not passed. */
+  /** Whether calls wait for the first connect: no session has been ready yet, and less than three timeouts have passed. */
   get isStarting(): boolean {
     return this.#isStarting;
   }
@@ -116,7 +116,7 @@ export class Reconnection {
     return this.#firstConnect;
   }
 
-  /** {@link BrokerSession.fullNamespace} of the current session, or else of the last one. */
+  /** {@link BrokerSession.fullNamespace} of the current session, else of the last one. */
   get fullNamespace(): string {
     return this.#lastSession?.fullNamespace ?? "";
   }
@@ -126,25 +126,25 @@ export class Reconnection {
     return this.#nodes;
   }
 
-  /** The broker's clock, in ms, by the current session or else the last one. */
+  /** The broker's clock in ms, by the current session, else by the last one. */
   now(): number {
     return this.#lastSession?.now() ?? 0;
   }
 
-  /** Why the broker is unavailable; `undefined` while it is ready. */
+  /** Why the broker is unavailable; `undefined` if it is available. */
   get reason(): unknown {
     return this.#reason;
   }
 
   open(): void {
-    this.#deadlines.set(this.#startAlarm, MOST_TIMEOUTS * this.#options.timeout);
+    this.#deadlines.set(this.#startAlarm, MAX_TIMEOUTS * this.#options.timeout);
     void this.#connect();
   }
 
   /**
    * Sends a request to the broker.
    *
-   * @throws {WebSocketError} ENGINE_UNAVAILABLE when it does not answer in time or refuses, or when the session ends.
+   * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection, if the broker refuses or does not answer in time, or the session ends.
    */
   call<Result>(action: string, request: (session: BrokerSession) => Promise<Result>): Promise<Result> {
     const session = this.#session;
@@ -152,12 +152,12 @@ export class Reconnection {
     return this.#awaitAnswer(action, request(session));
   }
 
-  /** Queries the nodes that are alive. */
+  /** Queries the live nodes. */
   async listNodes(): Promise<readonly string[]> {
-    return this.#nodes = await this.call("name the nodes", (session) => session.nodes());
+    return this.#nodes = await this.call("list the nodes", (session) => session.nodes());
   }
 
-  /** Schedules an extra check. It does not count: a missing member is removed after a number of regular checks. */
+  /** Schedules an extra check, which is not among the regular checks after which a missing member is removed. */
   checkSoon(): void {
     if (this.#status !== "ready" || this.#extraCheckAlarm.heapIndex >= 0) return;
     this.#deadlines.set(this.#extraCheckAlarm, EXTRA_CHECK_DELAY);
@@ -171,7 +171,7 @@ export class Reconnection {
     try {
       if (this.#status === "ready") await this.#hooks.retire();
     } catch (error) {
-      // The other nodes notice when the lease ends.
+      // Other nodes notice when the lease expires.
       this.#failed(error);
     }
     this.#set("closed");
@@ -180,7 +180,7 @@ export class Reconnection {
     session?.close();
     this.#stopAlarms();
     this.#deadlines.delete(this.#reconnectAlarm);
-    this.#rejectAll(this.#unavailable("go on", "closed"));
+    this.#rejectAll(this.#unavailable("reach other nodes", "closed"));
   }
 
   get #deadlines(): Deadlines {
@@ -200,7 +200,7 @@ export class Reconnection {
       if (this.#session === session) this.#ended(error);
     };
     const only = <Arguments extends unknown[]>(forward: (...args: Arguments) => void) => (...args: Arguments) => {
-      // Before the session is set its namespace is unknown, and envelopes could not be checked.
+      // Envelopes cannot be checked before the session is set, whose namespace is signed.
       if (session && !isOver && this.#status !== "closed") forward(...args);
     };
     const { live, mark, member, message, malformed } = this.#listener;
@@ -239,27 +239,27 @@ export class Reconnection {
     }
   }
 
-  // A getter: TypeScript would narrow `#status`, which changes during an `await`.
+  // A getter, because TypeScript would narrow `#status`, which changes during an `await`.
   get #closed(): boolean {
     return this.#status === "closed";
   }
 
-  /** The session has ended or could not be opened. */
+  /** Called when the session has ended or could not be opened. */
   #ended(reason: unknown): void {
     this.#session = undefined;
     this.#rejectAll(reason);
     if (this.#status === "closed") return;
     if (this.#status === "ready") this.#hooks.ended?.();
     const cause = this.#reason = firstCause(reason);
-    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // `connect` of an application may reject with anything.
-    const error = this.#unavailable("go on", `away (${text})`, cause);
+    const text = describeCause(cause ?? String(cause), new Error("Its connection has failed")); // The `connect` of an application may reject with anything.
+    const error = this.#unavailable("reach other nodes", `away (${text})`, cause);
     this.#stopAlarms();
     // Reported once per outage.
     if (this.#status !== "unavailable") this.#host.report(error);
     this.#set("unavailable");
     const [first, longest] = PAUSES;
     const pause = Math.min(longest, first * 2 ** this.#attempts++);
-    // Jitter: all nodes lose the broker at once, and must not reconnect at once.
+    // With jitter, as all nodes lose the broker at the same time and must not reconnect at the same time.
     this.#deadlines.set(this.#reconnectAlarm, pause * (0.5 + Math.random() / 2));
   }
 
@@ -302,15 +302,15 @@ export class Reconnection {
     });
   }
 
-  /** One watchdog for all calls: a timer per call would cost more than the call. */
+  /** Checks for calls without an answer. One timer for all calls, because one for each would cost more than the call. */
   #tick(): void {
     this.#ticks++;
     const [oldest] = this.#pending;
     if (!oldest) return;
     const waited = this.#ticks - oldest.tick;
     const silence = Math.min(waited, this.#ticks - this.#lastAnswerTick);
-    if (silence > TICKS_PER_TIMEOUT || waited > MOST_TIMEOUTS * TICKS_PER_TIMEOUT) {
-      const error = this.#unavailable("go on", "silent");
+    if (silence > TICKS_PER_TIMEOUT || waited > MAX_TIMEOUTS * TICKS_PER_TIMEOUT) {
+      const error = this.#unavailable("reach other nodes", "silent");
       const session = this.#session;
       // While connecting, the rejection reaches `#connect`.
       if (!session) this.#rejectAll(error);
@@ -334,7 +334,7 @@ export class Reconnection {
       const wasKnown = await this.call("send a heartbeat", (session) => session.heartbeat());
       const nodes = await this.listNodes();
       if (!wasKnown) await this.#hooks.announce();
-      // The broker has just come back or lost its list: other nodes get a lease to send a heartbeat before their members are removed.
+      // The broker was just restarted or has lost its list. Other nodes get the time of a lease to send a heartbeat before their members are removed.
       if (!wasKnown || !nodes.includes(this.#options.node)) this.#heartbeats = 0;
       if (++this.#heartbeats > 3) this.#hooks.nodes(new Set([...nodes, this.#options.node]));
     } catch (error) {
@@ -355,7 +355,7 @@ export class Reconnection {
   }
 
   #failed(error: unknown): void {
-    // The outage itself has been reported.
+    // Errors during an outage are not reported, because the outage was.
     if (this.#status === "ready") this.#host.report(error);
   }
 
@@ -365,7 +365,7 @@ export class Reconnection {
   }
 }
 
-/** The cause behind nested ENGINE_UNAVAILABLE errors, which only repeat that the broker is unavailable. */
+/** The first cause behind nested ENGINE_UNAVAILABLE errors. */
 function firstCause(error: unknown): unknown {
   const own = WebSocketError.from(error);
   return own?.code === "ENGINE_UNAVAILABLE" && own.cause !== undefined ? firstCause(own.cause) : error;

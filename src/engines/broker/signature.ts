@@ -12,14 +12,14 @@ export interface NodeCrypto {
   timingSafeEqual(one: Uint8Array, other: Uint8Array): boolean;
 }
 
-/** Makes a key from a secret. Uses `node:crypto` if available, else WebCrypto, which every runtime has. */
+/** Creates a key from a secret. Uses `node:crypto` if available, else WebCrypto, which every runtime has. */
 export function signingKey(secret: string, node: NodeCrypto | undefined = findNodeCrypto()): SigningKey {
   return node ? nodeKey(secret, node) : webKey(secret);
 }
 
 /**
- * Signs synchronously. WebCrypto answers in a later turn from another thread, which took 10 to 70 µs per signature. A publication needs
- * three: one to sign it, one to verify it on the receiving node, and one to verify it on the sender, which receives it too.
+ * Signs synchronously, because WebCrypto answers from another thread in a later turn, which takes 10 to 70 µs per signature. A publication
+ * takes three: the sender signs it, and each receiver verifies it, including the sender.
  */
 function nodeKey(secret: string, node: NodeCrypto): SigningKey {
   const sign = (text: string) => node.createHmac("sha256", secret).update(text).digest("hex");
@@ -44,7 +44,7 @@ function webKey(secret: string): SigningKey {
   };
 }
 
-/** Looked up at run time, not imported: not every runtime has it. */
+/** Looked up at run time instead of imported, because not every runtime has it. */
 function findNodeCrypto(): NodeCrypto | undefined {
   const { process } = globalThis as { process?: { getBuiltinModule?(name: string): unknown } };
   return process?.getBuiltinModule?.("node:crypto") as NodeCrypto | undefined; // Node's documented return type.

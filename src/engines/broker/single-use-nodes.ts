@@ -1,19 +1,22 @@
-/** Starts the name of a node that sends one envelope. Names of other nodes have no dot. */
+/** Prefix of the names of single-use nodes. Names of other nodes have no dot. */
 const PREFIX = "tx.";
 
-/** Maximum time from the sealing of the envelope of a transaction to its commit, in ms. */
+/** Maximum time from sealing the envelope of a transaction to its commit, in ms. */
 const MAX_AGE = 3_600_000;
 
-/** Maximum number of nodes remembered. */
+/** Maximum number of single-use nodes that are kept. */
 const MAX_NODES = 50_000;
 
-/** Nodes that send one envelope, which a transaction commits at any later time. Each is accepted once. */
+/**
+ * Node names that are used for one envelope, which a transaction publishes at its commit. Its number could not be compared with those of
+ * envelopes that were sent before the commit. Each name is accepted once.
+ */
 export class SingleUseNodes {
   readonly #times = new Map<string, number>();
-  /** The latest time of sealing of a forgotten node: an older envelope may be a copy. */
+  /** The latest time of sealing of a node that is no longer kept. Envelopes that are not newer may be copies. */
   #forgotten = -Infinity;
 
-  /** Makes the name of such a node. */
+  /** Makes a new name. */
   static name(): string {
     return `${PREFIX}${crypto.randomUUID()}`;
   }

@@ -6,7 +6,7 @@ import type { RankedMember } from "./presence.ts";
 import type { Reconnection } from "./reconnection.ts";
 import { MemberVerifier } from "./member-verifier.ts";
 
-/** What trust needs from its engine. */
+/** What {@link Trust} needs from its engine. */
 export interface TrustHost {
   readonly host: EngineHost;
   readonly link: Reconnection;
@@ -24,7 +24,7 @@ export interface TrustHost {
   dropped(reason: DropReason): void;
 }
 
-/** Protects nodes that sign against replayed envelopes, whose signatures are valid: asks the nodes for their numbers and members. */
+/** Protects nodes that sign against replayed envelopes, whose signatures are valid, by asking other nodes for their numbers and members. */
 export class Trust {
   readonly orders: Orders;
   readonly verifier: MemberVerifier;
@@ -47,7 +47,7 @@ export class Trust {
     this.orders = new Orders({
       host,
       link,
-      // A heartbeat or a check notices a silent broker after up to three timeouts.
+      // The next heartbeat or check notices a silent broker within three timeouts.
       maxDetectionTime: lease + checkInterval + 3 * timeout,
       seal: (body) => envelopes.seal("order", "", body),
       open: (envelope) => envelopes.open(["order"], "", envelope, false),
@@ -55,13 +55,13 @@ export class Trust {
     });
   }
 
-  /** Asks the nodes that are alive for their numbers, before this one is ready: without them it drops their envelopes. */
+  /** Asks the live nodes for their numbers. Runs before this node is ready, because it drops envelopes of unknown nodes. */
   async greet(): Promise<void> {
     this.verifier.forget();
     await this.#neighbours.greet(await this.#host.link.listNodes());
   }
 
-  /** An envelope came from an unknown node and was dropped. It may have been a publication: the extra check finds it. */
+  /** Called when an envelope of an unknown node was dropped. It may have been a publication, which the extra check finds. */
   greetUnknown(node: string): void {
     this.#neighbours.greetUnknown(node);
     this.#host.link.checkSoon();
@@ -81,7 +81,7 @@ export class Trust {
     const envelope = envelopes.seal("control", "", body);
     // Synchronous when the signature is, so that control messages keep their order.
     (typeof envelope === "string" ? send(envelope) : envelope.then(send)).catch((error) => {
-      // Without a session there is nothing to report: the next one greets again.
+      // Without a session nothing is reported, because the next one greets again.
       if (link.status === "ready") host.report(error);
     });
   }
