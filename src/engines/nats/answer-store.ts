@@ -1,11 +1,12 @@
 import { encodeAny } from "../broker/channel-name.ts";
 import type { BrokerSession } from "../broker/broker.ts";
-import { isGone, type JetStream, NANOSECONDS } from "./jetstream.ts";
+import { isGone, type JetStream } from "./jetstream.ts";
+import { NS_PER_MS } from "./pull-consumer.ts";
 
-/** Maximum size of the stream, in bytes. A full one refuses new answers: a forgotten one would be handled again. */
+/** Maximum size of the stream, in bytes. A full stream refuses new answers instead of deleting old ones, whose requests would run again. */
 const MAX_BYTES = 2 ** 26;
 
-/** Answers in a stream of their own, one message for each key. It is created with the first. */
+/** Stores answers in a stream of their own, one message for each key. The stream is created with the first answer. */
 export class NatsAnswerStore implements Required<BrokerSession["answers"]> {
   readonly #jetstream: JetStream;
   readonly #stream: string;
@@ -31,7 +32,7 @@ export class NatsAnswerStore implements Required<BrokerSession["answers"]> {
       for (;;) {
         if (await this.#jetstream.publish(subject, text, 0) !== null) return null;
         const known = await this.#jetstream.last(this.#stream, subject);
-        if (known) return known.text; // Else it has just expired.
+        if (known) return known.text; // Otherwise it has just expired: try again.
       }
     });
   }
@@ -49,7 +50,7 @@ export class NatsAnswerStore implements Required<BrokerSession["answers"]> {
     try {
       return await request();
     } catch (error) {
-      if (isGone(error)) this.#opening = undefined; // Nobody knows any more whether it was handled: the next call creates the stream again.
+      if (isGone(error)) this.#opening = undefined; // Not retried, because the lost stream may have had the answer. The next call creates it again.
       throw error;
     }
   }
@@ -63,10 +64,10 @@ export class NatsAnswerStore implements Required<BrokerSession["answers"]> {
       subjects: [`${this.#prefix}.*`],
       max_msgs_per_subject: 1,
       max_bytes: MAX_BYTES,
-      max_age: this.#ttl * NANOSECONDS,
+      max_age: this.#ttl * NS_PER_MS,
     });
     opening.catch(() => {
-      if (this.#opening === opening) this.#opening = undefined; // The next call tries again; this one gets the error.
+      if (this.#opening === opening) this.#opening = undefined; // This call gets the error; the next one tries again.
     });
     return opening;
   }

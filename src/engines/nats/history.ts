@@ -1,28 +1,22 @@
 import type { HistoryOptions, Position, PublishOnce } from "../engine.ts";
 import type { BrokerPage, Seal, SessionOptions } from "../broker/broker.ts";
 import { encodeName } from "../broker/channel-name.ts";
-import {
-  hasNoRoom,
-  isGone,
-  type JetStream,
-  NANOSECONDS,
-  type StreamConfig,
-  type StreamInfo,
-  type StreamMessage,
-  type StreamState,
-} from "./jetstream.ts";
+import { hasNoRoom, isGone, type JetStream, type StreamConfig, type StreamInfo } from "./jetstream.ts";
 import { isMark, leastOffsetOf, markOf, MAX_SEQUENCE, offsetOf, sequenceOf, standsFor } from "./offset.ts";
 import { messageId, WINDOW } from "./publish-once.ts";
+import { NS_PER_MS, type StreamMessage } from "./pull-consumer.ts";
+import { ServerClock } from "./server-clock.ts";
 
-/** Bounds of the histories of a namespace, which share one stream. When nodes differ, the largest `maxSize` and `maxTtl` apply. */
+/** Bounds of the histories of a namespace, which share one stream. If nodes differ, the largest `maxSize` and `maxTtl` apply. */
 export interface NatsHistoryOptions {
-  /** The largest `size` of a channel's history. @default {1_000} */
+  /** Maximum `size` of a channel's history. @default {1_000} */
   maxSize?: number;
-  /** The largest `ttl` of a channel's history, in ms. The stream keeps messages for twice as long. @default {3_600_000} */
+  /** Maximum `ttl` of a channel's history, in ms. The stream keeps messages for twice as long. @default {3_600_000} */
   maxTtl?: number;
   /**
    * Maximum size of all histories together, in bytes; beyond it the oldest publications are deleted. The server reserves it when the
    * stream is created.
+   *
    * @default the largest of 1,024, 256, 64 and 16 MiB that the server has room for
    */
   maxBytes?: number;
@@ -32,48 +26,45 @@ export interface NatsHistoryOptions {
   replicas?: number;
 }
 
-/** {@link NatsHistoryOptions} with the defaults filled in. */
+/** {@link NatsHistoryOptions} with defaults applied. */
 export interface NatsBounds extends Required<Omit<NatsHistoryOptions, "maxBytes">> {
-  /** Sizes to try, in order, until the server has room for one. */
+  /** Sizes in bytes to try, in order, until the server has room for one. */
   readonly maxBytes: readonly number[];
 }
 
-/** What a node remembers of the stream across sessions. A stream that has less has lost data. */
+/** What a node knows of the stream, across sessions. A stream that has less has lost data. */
 export interface NatsMemory {
   epoch: string;
-  /** The last sequence that the server has reported. */
+  /** The highest sequence that the server has reported. */
   sequence: number;
-  /** Offset of the last message that the server has returned or acknowledged; 0 when there was none. */
+  /** Offset of the last message that the server has returned or acknowledged; 0 before the first. */
   offset: number;
 }
 
 /** The stream and its epoch. */
 interface Current {
-  /** Token in the stream's subjects, random per stream: a publication meant for an earlier stream of the same name is refused. */
+  /** Random token in the stream's subjects, so that a publication for an earlier stream of the same name is refused. */
   readonly generation: string;
   readonly epoch: string;
 }
 
-/** Room for marks of a channel, in addition to its publications. */
+/** Number of marks of a channel that are stored in addition to its publications. */
 const MARKS = 8;
 
-/** Subject token of the anchor. No channel is encoded as a lone `=`. */
+/** Subject token of the anchor. No channel name is encoded as `=`. */
 const ANCHOR = "=";
 
 /** Prefix of the anchor's text; the epoch follows. */
 const EPOCH = "epoch ";
 
-/** A server's clock that goes back further than this, in ms, is followed; smaller steps are ignored. */
-const MAX_STEP = 60_000;
-
 /**
- * The histories of a namespace, in one JetStream stream. An offset is a message's sequence in the stream plus some bits of its hash.
- * The epoch is stored in the stream as a message, the anchor: a new epoch begins when the anchor is lost, or when the stream ends
- * before what this node knows of it. The stream republishes each message, with the sequence of the one before it in the same channel.
+ * The histories of a namespace, in one JetStream stream. An offset is a message's sequence in the stream, with some bits of its hash.
+ * The epoch is stored in the stream as a message, the anchor. A new epoch begins if the anchor is lost, or if the stream ends before the
+ * last message that this node knows. The stream republishes each message, with the sequence of the previous one in the same channel.
  *
- * A position is valid only while its message is stored, because only then nothing after it can have been deleted. An empty channel
- * therefore gets a mark as its first position, and a quiet channel another one before its last message expires. A mark names the
- * offset it stands for.
+ * A position is valid only while its message is stored, because only then nothing after it can have been deleted. So an empty channel
+ * gets a mark as its first position, and a channel without new publications gets another one before its last message expires. A mark
+ * contains the offset that it stands for.
  */
 export class NatsHistory {
   readonly #jetstream: JetStream;
@@ -83,15 +74,14 @@ export class NatsHistory {
   readonly #slack: number;
   readonly #memory: NatsMemory;
   readonly #positions: () => Iterable<Position>;
-  /** Replaced as a whole, so that no publication in one stream gets the epoch of another. */
+  /** Replaced as a whole, so that a publication never gets the epoch of another stream. */
   #current: Current = { generation: "", epoch: "" };
   #opening: Promise<void> | undefined;
-  /** Time in ms that the stream remembers ids. */
+  /** Time in ms for which the stream recognizes repeated ids. */
   #window = WINDOW;
   /** The last sequence that was acknowledged. */
   #acknowledged = 0;
-  /** Server time of the last message, its sequence, and the local monotonic time at which it was seen. */
-  #time = { last: 0, sequence: 0, base: 0 };
+  readonly #clock = new ServerClock();
 
   constructor(
     jetstream: JetStream,
@@ -112,9 +102,9 @@ export class NatsHistory {
     return this.#current.epoch;
   }
 
-  /** Creates the stream if needed, and reads the epoch or begins one. Concurrent calls share one run. */
+  /** Creates the stream if it is missing, and reads the epoch or begins one. Concurrent calls share one run. */
   open(): Promise<void> {
-    // A run may have found the stream before another client deleted it, and other calls share the run.
+    // Retried once, because the stream may be deleted during a run, which later calls share.
     const again = (error: unknown) => isGone(error) ? this.#open() : Promise.reject(error);
     return this.#opening ??= this.#open().catch(again).finally(() => this.#opening = undefined);
   }
@@ -131,12 +121,12 @@ export class NatsHistory {
       num_replicas: replicas,
       subjects: [`${this.#prefix}.history.${proposed}.*`],
       max_msgs_per_subject: maxSize + 1 + MARKS,
-      // Slack: marks and the anchor are renewed at checks and heartbeats, not exactly in time.
-      max_age: Math.max(2 * maxTtl + this.#slack, this.#window) * NANOSECONDS,
-      duplicate_window: this.#window * NANOSECONDS,
+      // With slack, because marks and the anchor are renewed at checks and heartbeats only.
+      max_age: Math.max(2 * maxTtl + this.#slack, this.#window) * NS_PER_MS,
+      duplicate_window: this.#window * NS_PER_MS,
       republish: { src: `${this.#prefix}.history.${proposed}.*`, dest: `${this.#prefix}.channel.{{wildcard(1)}}.publication` },
     });
-    // An existing stream has the generation of the node that created it.
+    // An existing stream has the generation that the node has proposed which created it.
     const generation = generationOf(subjects);
     const subject = this.#subject(ANCHOR, generation);
     this.#acknowledged = 0;
@@ -146,10 +136,10 @@ export class NatsHistory {
       const known = anchor?.text.startsWith(EPOCH) ? anchor.text.slice(EPOCH.length) : "";
       const isLost = known === "" || (known === memory.epoch
         ? await this.#hasGoneBack(last_seq, memory)
-        // Another epoch: the stream has gone back unless it is a later one.
+        // Another epoch means that the stream was set back, unless it is a later one.
         : memory.epoch !== "" && orderOf(known) <= orderOf(memory.epoch));
       epoch = isLost ? `${Math.max(orderOf(known), orderOf(memory.epoch)) + 1}.${crypto.randomUUID()}` : known;
-      // Written even when nothing is lost: the new message shows the server's time.
+      // Written even if nothing is lost, because the new message shows the server's time.
       hasWritten = await this.#replace(subject, `${EPOCH}${epoch}`, anchor) || !isLost;
     }
     const info = await this.#jetstream.info(this.#stream);
@@ -159,7 +149,7 @@ export class NatsHistory {
     this.#current = { generation, epoch };
     const offset = epoch === memory.epoch ? this.#memory.offset : 0;
     Object.assign(this.#memory, { epoch, sequence: state.last_seq, offset });
-    this.#updateClock(state);
+    this.#clock.update(state);
   }
 
   async #make(config: StreamConfig): Promise<StreamInfo> {
@@ -176,7 +166,7 @@ export class NatsHistory {
     throw refusal;
   }
 
-  /** Begins a new epoch when the stream has lost data or is another one. */
+  /** Begins a new epoch if the stream has lost data or is another one. Renews the anchor. */
   async verify(): Promise<void> {
     const known = this.#currentMemory();
     const [info, anchor] = await Promise.all([this.#jetstream.info(this.#stream), this.#anchor()]);
@@ -184,7 +174,7 @@ export class NatsHistory {
     if (!isOurs || await this.#hasGoneBack(info.state.last_seq, known)) return await this.open();
     const { state } = info;
     this.#memory.sequence = Math.max(this.#memory.sequence, state.last_seq);
-    this.#updateClock(state);
+    this.#clock.update(state);
     // Renew the anchor before `max_age` or, in a full stream, `max_bytes` deletes it.
     const isOld = anchor.time < this.now() - this.#bounds.maxTtl / 2;
     if (isOld || anchor.sequence - state.first_seq < (state.last_seq - state.first_seq) / 2) {
@@ -205,14 +195,14 @@ export class NatsHistory {
       const sent = once && await this.#jetstream.publishOnce(this.#subject(name), envelope, messageId(channel, once));
       if (sent?.isDuplicate) {
         const message = await this.#jetstream.message(this.#stream, { seq: sent.sequence });
-        // Nobody can recover from the position of a message that is not stored any more.
+        // Without the message its hash is unknown, but nobody can recover from its position anyway.
         return { epoch, offset: message ? offsetOf(message.sequence, message.text) : leastOffsetOf(sent.sequence) };
       }
-      // `null` only with an expected sequence.
+      // `publish` resolves with `null` only if a sequence is expected.
       const sequence = sent?.sequence ?? (await this.#jetstream.publish(this.#subject(name), envelope))!;
       const offset = offsetOf(sequence, envelope);
       this.#remember(offset);
-      // Acknowledgements arrive in order: a sequence that does not grow means that the stream has gone back.
+      // Acknowledgements arrive in order, so a sequence that does not grow means that the stream was set back.
       if (sequence <= this.#acknowledged) {
         this.#memory.sequence = Infinity;
         await this.open();
@@ -263,13 +253,13 @@ export class NatsHistory {
     const { offset } = after;
     const seq = sequenceOf(offset);
     const from = await this.#jetstream.list(this.#stream, subject, seq + 1, most + MARKS, maxBytes);
-    // Queried after the list: if the position is still stored, nothing that followed it was deleted before.
+    // Queried after the list: if the position is still stored, nothing after it had been deleted before the list.
     const [message, anchor] = await Promise.all([this.#jetstream.message(this.#stream, { seq }), this.#anchor()]);
-    // Another node may have noticed a loss and begun the next epoch.
+    // Without an anchor, another node may have noticed a loss and begun the next epoch.
     if (!anchor) await this.open();
     const isThere = message?.subject === subject && [offsetOf(seq, message.text), standsFor(message)].includes(offset);
     const missed = from.messages.filter(({ text }) => !isMark(text));
-    // Marks are set only behind old messages, and come before younger ones: the entries past this page include none.
+    // `count` has no marks beyond this page, because a mark is set after old messages only.
     const count = from.count - (from.messages.length - missed.length);
     const isComplete = isThere && count <= most && (from.isWhole || (maxBytes < Infinity && missed.length > 0));
     if (after.epoch !== this.epoch || !isComplete || missed.some(({ time }) => time <= oldest)) return await refused();
@@ -278,7 +268,7 @@ export class NatsHistory {
     return page(last ? offsetOf(last.sequence, last.text) : offset, missed, true);
   }
 
-  /** Invalidates the positions of the channel, all or up to one. @returns whether there was a history to end. */
+  /** Invalidates all positions of the channel, or those up to `upTo`. Resolves with whether there was a history. */
   end(channel: string, upTo?: Position): Promise<boolean> {
     return this.#retryIfGone(async () => {
       if (upTo && upTo.epoch !== this.epoch) return false;
@@ -289,7 +279,7 @@ export class NatsHistory {
     });
   }
 
-  /** The end of each channel's history; `null` when it has none. Quiet channels get a mark. */
+  /** Resolves with the latest position of each channel, or `null` without a history. Sets a mark after a message that will expire. */
   latestPositions(channels: readonly string[]): Promise<(Position | null)[]> {
     return this.#retryIfGone(() => Promise.all(channels.map((channel) => this.#latestPosition(encodeName(channel)))));
   }
@@ -299,20 +289,20 @@ export class NatsHistory {
     if (!last) return null;
     this.#remember(offsetOf(last.sequence, last.text));
     const offset = standsFor(last);
-    // A `null` result is fine: another node has set the mark, or there was a publication.
+    // If it resolves with `null`, another node has set the mark, or there was a publication.
     if (last.time < this.now() - this.#bounds.maxTtl) {
       await this.#jetstream.publish(this.#subject(name), markOf(offset), last.sequence);
     }
     return { epoch: this.epoch, offset };
   }
 
-  /** Position of a republished message, by its headers. Its epoch is `""` when it comes from another stream of this name. */
+  /** The position of a republished message. Its epoch is `""` if it comes from another stream of this name. */
   positionOf(subject: string, sequence: number, text: string): Position {
     const { generation, epoch } = this.#current;
     return { epoch: generationOf([subject]) === generation ? epoch : "", offset: offsetOf(sequence, text) };
   }
 
-  /** The offset at the end of the channel, which gets a mark if it is empty. */
+  /** The offset at the end of the channel. An empty channel gets a mark. */
   async #endOffset(name: string): Promise<number> {
     for (;;) {
       const subject = this.#subject(name);
@@ -324,7 +314,7 @@ export class NatsHistory {
     }
   }
 
-  /** Replaces a message; `false` when another node was faster. */
+  /** Replaces a message, or adds the first one. Resolves with `false` if another node was faster. */
   async #replace(subject: string, text: string, message: StreamMessage | null): Promise<boolean> {
     const written = await this.#jetstream.publish(subject, text, message?.sequence ?? 0);
     if (written !== null && message) await this.#jetstream.delete(this.#stream, message.sequence);
@@ -337,7 +327,7 @@ export class NatsHistory {
     return anchor?.text === `${EPOCH}${this.epoch}` ? anchor : null;
   }
 
-  /** Retries once when the stream was gone, after creating it again. */
+  /** Creates the stream again if it was deleted, and retries once. */
   async #retryIfGone<Result>(request: () => Promise<Result>): Promise<Result> {
     try {
       return await request();
@@ -349,8 +339,8 @@ export class NatsHistory {
   }
 
   /**
-   * What this node knows of the stream now, from answers and from what its subscriptions have received. Call it before a request: what
-   * arrives meanwhile is later than the answer.
+   * What this node knows of the stream, from answers and from its subscriptions. Call it before the request whose answer is compared with
+   * it, because later publications are not in that answer.
    */
   #currentMemory(): NatsMemory {
     const known = { ...this.#memory };
@@ -362,31 +352,21 @@ export class NatsHistory {
 
   #remember(offset: number): void {
     const memory = this.#memory;
-    // A late answer to an earlier session must not change what the current one knows.
+    // A late answer of an earlier session may be of another epoch.
     if (offset > memory.offset && memory.epoch === this.epoch) memory.offset = offset;
   }
 
-  /** Whether the stream ends before the last message that the memory knows, or has another message at its sequence. */
+  /** Whether the stream ends before the last known message, or has another one at its sequence. @param last sequence of the stream. */
   async #hasGoneBack(last: number, { sequence, offset }: NatsMemory): Promise<boolean> {
     if (last < sequence || last < sequenceOf(offset)) return true;
     const message = offset > 0 ? await this.#jetstream.message(this.#stream, { seq: sequenceOf(offset) }) : null;
-    // A missing message proves nothing: limits delete messages.
+    // A missing message proves nothing, because messages expire.
     return message !== null && offsetOf(message.sequence, message.text) !== offset;
-  }
-
-  /** Sets the server's time: that of its last message, plus the local time since. No times of two machines are compared. */
-  #updateClock({ last_seq, last_ts }: StreamState): void {
-    const { sequence } = this.#time;
-    if (last_seq === sequence) return;
-    const last = Date.parse(last_ts);
-    const now = this.now();
-    this.#time = { last: last < now - MAX_STEP ? last : Math.max(last, now), sequence: last_seq, base: performance.now() };
   }
 
   /** The server's clock, in ms. */
   now(): number {
-    const { last, base } = this.#time;
-    return last + performance.now() - base;
+    return this.#clock.now();
   }
 
   #subject(name: string, generation = this.#current.generation): string {
@@ -394,7 +374,7 @@ export class NatsHistory {
   }
 }
 
-/** Number of an epoch: greater than those of all epochs that its node knew. 0 for one of an earlier version. */
+/** Number of an epoch, which is greater than those of all epochs that its node knew. 0 for an epoch of an earlier version. */
 const orderOf = (epoch: string): number => Number(/^(\d{1,9})\./.exec(epoch)?.[1] ?? 0);
 
 const generationOf = (subjects: readonly string[]): string => subjects[0]?.split(".").at(-2) ?? "";

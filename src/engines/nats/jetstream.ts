@@ -1,18 +1,10 @@
-import { createInbox, headers, type Msg, type NatsConnection, type RequestError, type RequestOptions } from "@nats-io/nats-core";
+import { headers, type Msg, type NatsConnection, type RequestError, type RequestOptions } from "@nats-io/nats-core";
 import * as v from "valibot";
-
-/** A message stored in a stream. */
-export interface StreamMessage {
-  readonly sequence: number;
-  readonly subject: string;
-  readonly text: string;
-  /** When the server stored it, in ms. */
-  readonly time: number;
-}
+import { NS_PER_MS, pullMessages, type StreamMessage } from "./pull-consumer.ts";
 
 /** Result of {@link JetStream.list}. */
 export interface StreamList {
-  /** The oldest first. */
+  /** Oldest first. */
   readonly messages: readonly StreamMessage[];
   /** Whether `messages` are all that `count` counts. */
   readonly isWhole: boolean;
@@ -26,7 +18,7 @@ export interface StreamConfig {
   readonly subjects: readonly string[];
   readonly max_msgs_per_subject: number;
   readonly max_age: number;
-  /** Time that the ids of messages are remembered. */
+  /** Time for which repeated ids of messages are recognized. */
   readonly duplicate_window?: number;
   readonly [field: string]: unknown;
 }
@@ -58,12 +50,9 @@ export class JetStreamError extends Error {
   }
 }
 
-/** Nanoseconds in a millisecond. */
-export const NANOSECONDS = 1_000_000;
-
-/** HTTP-like status of a request that nobody listens to. JetStream's own codes start at 10,000. */
+/** Status of a request without a receiver. Codes of JetStream start at 10,000. */
 const NO_RESPONDERS = 503;
-/** No room for the stream: limits of the account, of memory, of the disk. */
+/** No room for the stream, because of limits of the account, the memory or the disk. */
 const NO_ROOM: readonly number[] = [10_002, 10_023, 10_028, 10_047];
 const NAME_IN_USE = 10_058;
 const DELETE_FAILED = 10_057;
@@ -107,22 +96,10 @@ const Stored = v.object({
   message: v.object({ subject: v.string(), seq: v.number(), data: v.optional(v.string(), ""), time: v.string() }),
 });
 
-/** Messages per pull request. */
-const BATCH = 100;
-
-/** Estimated bytes of a message in addition to its text. */
-const MESSAGE_BYTES = 200;
-
-/** The limits of a stream that are raised. */
+/** Limits of a stream that {@link JetStream.open} raises. */
 const LIMITS = ["max_msgs_per_subject", "max_age", "duplicate_window"] as const;
 
-/** Status of a pull request whose `max_bytes` are too few for the next message. */
-const TOO_LARGE = 409;
-
-/** Expiry of a pull request, in ms. Without one, nats-server 2.9 never answers when all pending messages were purged. */
-const EXPIRY = 500;
-
-/** Client for the parts of JetStream that the engine uses. It speaks the API over plain NATS: any connection will do. */
+/** Client for the parts of JetStream that the engine uses. It calls the API over plain NATS, with any connection. */
 export class JetStream {
   readonly #connection: NatsConnection;
   readonly #timeout: number;
@@ -130,7 +107,7 @@ export class JetStream {
 
   /**
    * @param timeout of one request, in ms.
-   * @param inboxPrefix the connection's own: the server may not permit another one.
+   * @param inboxPrefix the prefix of the connection's inboxes.
    */
   constructor(connection: NatsConnection, timeout: number, inboxPrefix: string) {
     this.#connection = connection;
@@ -155,7 +132,7 @@ export class JetStream {
         const method = raised ? "UPDATE" : "CREATE";
         return toInfo(config.name, await this.#callApi(`STREAM.${method}.${config.name}`, raised ?? config, Info));
       } catch (error) {
-        // Another node was faster.
+        // Another node has created it meanwhile.
         if (attempt > 3 || !(error instanceof JetStreamError) || error.code !== NAME_IN_USE) throw error;
       }
     }
@@ -164,7 +141,7 @@ export class JetStream {
   /**
    * Stores a message, and resolves with its sequence.
    *
-   * @param last the sequence that the last message of the subject must have, 0 for none. Resolves with `null` when it differs.
+   * @param last the sequence that the last message of the subject must have; 0 for no message. If it differs, resolves with `null`.
    */
   async publish(subject: string, text: string, last?: number): Promise<number | null> {
     const expected = headers();
@@ -179,7 +156,7 @@ export class JetStream {
     }
   }
 
-  /** Stores a message, unless one with this id was stored within `duplicate_window`. Resolves with the sequence of either. */
+  /** Stores a message, unless one with this id was stored within `duplicate_window`. Resolves with the sequence of the stored one. */
   async publishOnce(subject: string, text: string, id: string): Promise<{ sequence: number; isDuplicate: boolean }> {
     const options = { timeout: this.#timeout, headers: headers() };
     options.headers.set("Nats-Msg-Id", id);
@@ -187,12 +164,12 @@ export class JetStream {
     return { sequence: seq, isDuplicate: duplicate };
   }
 
-  /** The last message of a subject; `null` when there is none. */
+  /** The last message of a subject; `null` if there is none. */
   last(stream: string, subject: string): Promise<StreamMessage | null> {
     return this.message(stream, { last_by_subj: subject });
   }
 
-  /** One message; `null` when it is not stored. */
+  /** One message; `null` if it is not stored. */
   async message(stream: string, which: { last_by_subj: string } | { seq: number }): Promise<StreamMessage | null> {
     try {
       const { message } = await this.#callApi(`STREAM.MSG.GET.${stream}`, which, Stored);
@@ -224,11 +201,11 @@ export class JetStream {
   }
 
   /**
-   * The messages of a subject from a sequence on, or the last one of each matching subject. Returns none when there are more than
-   * `limit`, and fewer than `count` when some are deleted during the read.
+   * The messages of a subject from a sequence on, or the last one of each matching subject. Returns none if there are more than
+   * `limit`, and fewer than `count` if some are deleted during the read.
    *
    * @param maxBytes approximate size after which the list ends.
-   * @param headers_only whether the texts are left out.
+   * @param headers_only whether to leave out the texts.
    */
   async list(
     stream: string,
@@ -241,7 +218,7 @@ export class JetStream {
     const config = {
       filter_subject: subject,
       ack_policy: "none",
-      inactive_threshold: this.#timeout * NANOSECONDS, // A server that has deleted it does not answer.
+      inactive_threshold: this.#timeout * NS_PER_MS, // A server that has deleted it does not answer.
       mem_storage: true,
       num_replicas: 1,
       headers_only,
@@ -251,15 +228,15 @@ export class JetStream {
     };
     const { name, num_pending } = await this.#callApi(`CONSUMER.CREATE.${stream}`, { stream_name: stream, config }, Consumer);
     try {
-      const messages = num_pending > limit ? [] : await this.#fetch(stream, name, num_pending, maxBytes);
+      const messages = num_pending > limit ? [] : await this.#pull(stream, name, num_pending, maxBytes);
       return { messages, isWhole: messages.length === num_pending, count: num_pending };
     } finally {
-      // Otherwise it would stay until `inactive_threshold`.
+      // Otherwise the consumer would stay until `inactive_threshold`.
       if (!this.#connection.isClosed()) this.#connection.publish(`$JS.API.CONSUMER.DELETE.${stream}.${name}`);
     }
   }
 
-  /** The last messages of a subject. JetStream has no request for them: lists the headers of all, and then the texts of the last ones. */
+  /** The last messages of a subject. As JetStream has no request for them, it lists the headers of all, then the last messages with texts. */
   async listLast(stream: string, subject: string, count: number): Promise<readonly StreamMessage[]> {
     const all = await this.list(stream, subject, 1, count);
     if (all.count <= count) return all.messages;
@@ -267,69 +244,12 @@ export class JetStream {
     return (await this.list(stream, subject, messages.at(-count)?.sequence ?? 1, Infinity)).messages;
   }
 
-  async #fetch(stream: string, consumer: string, count: number, maxBytes: number): Promise<StreamMessage[]> {
-    if (count === 0) return [];
-    const inbox = createInbox(this.#inboxPrefix);
-    const messages: StreamMessage[] = [];
-    let end!: () => void;
-    let fail!: (error: unknown) => void;
-    const ended = new Promise<void>((resolve, reject) => {
-      end = resolve;
-      fail = reject;
-    });
-    /** Number of messages received before the last request. */
-    let before = 0;
-    let batch = 0;
-    let bytes = 0;
-    // One message is always returned.
-    const isFull = () => messages.length >= count || messages.length > 0 && bytes >= maxBytes;
-    /** @param isLarge whether the next message is larger than the bytes left, and is requested alone. */
-    const request = (isLarge = false) => {
-      before = messages.length;
-      batch = isLarge ? 1 : Math.min(BATCH, count - messages.length);
-      const text = JSON.stringify({
-        batch,
-        ...(!isLarge && maxBytes < Infinity && { max_bytes: Math.ceil(maxBytes - bytes) }),
-        no_wait: true,
-        expires: EXPIRY * NANOSECONDS,
-      });
-      this.#connection.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${consumer}`, text, { reply: inbox });
-    };
-    const subscription = this.#connection.subscribe(inbox, {
-      callback: (error, message) => {
-        if (error) return fail(error);
-        // A request that was repeated may be answered twice.
-        if (isFull()) return;
-        const received = toStreamMessage(message);
-        // A status message: the request has expired, nothing is left, or the next message exceeds `max_bytes`.
-        if (!received && message.headers?.code === TOO_LARGE) return bytes < maxBytes / 2 ? request(true) : end();
-        if (!received) return messages.length > before && messages.length < count ? request() : end();
-        // A message was lost on the way: skip those after it.
-        if (received.delivery !== messages.length + 1) return;
-        messages.push(received);
-        bytes += received.text.length + MESSAGE_BYTES;
-        if (isFull()) end();
-        else if (messages.length - before === batch) request();
-      },
-    });
-    // A lost connection ends the read without waiting for the timeout. What waits for `connection.closed()` would stay until then.
-    void subscription.closed.then(() => fail(new Error("Cannot go on: the connection was closed")));
-    const timer = setTimeout(() => fail(new Error("Cannot go on: the server is silent")), this.#timeout);
-    // nats-server 2.9 sends no status when a request expires half-way, as happens on a busy server: request again.
-    let seen = 0;
-    const repeating = setInterval(() => messages.length === seen ? request() : seen = messages.length, 2 * EXPIRY);
-    try {
-      request();
-      await ended;
-      return messages;
-    } finally {
-      clearTimeout(timer);
-      clearInterval(repeating);
-      subscription.unsubscribe();
-    }
+  #pull(stream: string, consumer: string, count: number, maxBytes: number): Promise<StreamMessage[]> {
+    const [connection, inboxPrefix, timeout] = [this.#connection, this.#inboxPrefix, this.#timeout];
+    return pullMessages({ connection, inboxPrefix, timeout, stream, consumer }, count, maxBytes);
   }
 
-  /** Configuration and state of a stream; `null` when it does not exist. */
+  /** Configuration and state of a stream; `null` if it does not exist. */
   async info(stream: string): Promise<StreamInfo | null> {
     try {
       return toInfo(stream, await this.#callApi(`STREAM.INFO.${stream}`, {}, Info));
@@ -348,7 +268,7 @@ export class JetStream {
     try {
       return await this.#connection.request(subject, text, options);
     } catch (error) {
-      // By its method, not `instanceof`: the library may be loaded twice.
+      // Recognized by its method instead of `instanceof`, because the library may be loaded twice.
       if (!(error as Partial<RequestError>).isNoResponders?.()) throw error;
       const isApi = subject.startsWith("$JS.API.");
       throw new JetStreamError(NO_RESPONDERS, isApi ? "it is not enabled for this account" : `no stream takes ${subject}`);
@@ -370,28 +290,9 @@ function read<Output>(answer: Msg, schema: v.GenericSchema<unknown, Output>): Ou
   return v.parse(schema, json);
 }
 
-/**
- * Reads the position of a message from its reply subject: …, stream, consumer, deliveries, stream sequence, consumer sequence, time,
- * pending. `null` for a status message.
- */
-function toStreamMessage(message: Msg): StreamMessage & { readonly delivery: number } | null {
-  const words = message.reply?.split(".") ?? [];
-  // Newer servers put two more tokens before the stream.
-  const [sequence, delivery, time] = words.slice(words.length >= 11 ? 7 : 5);
-  if (words[1] !== "ACK" || !/^\d{1,15}$/.test(sequence ?? "")) return null;
-  const { subject } = message;
-  return {
-    sequence: Number(sequence),
-    delivery: Number(delivery),
-    subject,
-    text: message.string(),
-    time: Number(time) / NANOSECONDS,
-  };
-}
-
 const utf8 = new TextDecoder();
 
-/** The text in base64. By a loop: `Uint8Array.from` with a function took 15 times as long. */
+/** Decodes a text from base64. With a loop, because `Uint8Array.from` with a function takes 15 times as long. */
 function decodeBase64(data: string): string {
   const binary = atob(data);
   const bytes = new Uint8Array(binary.length);

@@ -42,23 +42,23 @@ type Nats = NatsConnection;
 
 /** Options of {@link natsEngine}. `servers` or `connection` is required. */
 export interface NatsEngineOptions extends BrokerEngineOptions {
-  /** URLs of the servers. `nats://` and `tls://` need the package `@nats-io/transport-node`; `ws://` and `wss://` need none. */
+  /** URLs of the servers. `nats://` and `tls://` need the package `@nats-io/transport-node`; `ws://` and `wss://` do not. */
   servers?: string | string[];
   /** Other connection options, such as `user` and `pass`, `token`, `authenticator`, `tls`. */
   options?: Omit<Options, "servers" | "reconnect">;
-  /** Opens the connection, such as `connect` of `@nats-io/transport-deno`. @default chosen by the first of `servers` */
+  /** Opens the connection, such as `connect` of `@nats-io/transport-deno`. @default by the scheme of the first of `servers` */
   connect?: (options: Options) => Promise<Nats>;
-  /** A connection of your own, used in place of `servers` and never closed. It must reconnect for ever: `maxReconnectAttempts: -1`. */
+  /** A connection of your own, instead of `servers`. The engine does not close it. Create it with `maxReconnectAttempts: -1`. */
   connection?: Nats;
   /** Bounds of the histories that channels may declare. */
   history?: NatsHistoryOptions;
 }
 
 /**
- * Creates an engine that connects nodes over NATS. A channel's `size` and `ttl` apply when its history is read; the stream stores as
- * much as `history` says, because NATS before 2.11 has no limits per channel.
+ * Creates an engine that connects nodes over NATS. A channel's `size` and `ttl` apply when its history is read. The stream stores as much
+ * as the option `history` allows, because NATS before 2.11 has no limits per channel.
  *
- * @throws {TypeError} when an option is out of range, or `servers` and `connection` are both missing.
+ * @throws {TypeError} for an invalid option, or if both `servers` and `connection` are missing.
  */
 export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   const { servers, options: connectionOptions, connect, connection, history = {}, ...rest } = options;
@@ -74,12 +74,12 @@ export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   }
   const open = connection
     ? () => Promise.resolve(connection)
-    : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // Just checked.
+    : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // Checked above.
   const bounds = { maxSize, maxTtl, maxBytes: maxBytes === undefined ? DEFAULT_BYTES : [maxBytes], storage, replicas };
   return new BrokerEngine(new NatsBroker(open, connection !== undefined, bounds), rest);
 }
 
-/** Sizes of the stream to try, in bytes: a development machine or a small disk has no room for the first. */
+/** Sizes of the stream to try, in bytes. A development machine or a small disk may have no room for the first. */
 const DEFAULT_BYTES: readonly number[] = [2 ** 30, 2 ** 28, 2 ** 26, 2 ** 24];
 
 class NatsBroker implements Broker {
@@ -107,7 +107,7 @@ class NatsBroker implements Broker {
     throw new TypeError(`Cannot keep the history: the stream allows ${bounds}, raise history.maxSize or history.maxTtl`);
   }
 
-  /** NATS reports the previous message by its sequence. */
+  /** NATS reports the sequence of the previous message, not its offset. */
   follows(offset: number, previous: number): boolean {
     return sequenceOf(offset) === previous;
   }
@@ -134,7 +134,7 @@ async function connectTo(options: ConnectionOptions): Promise<NatsConnection> {
   return await connect(options);
 }
 
-/** Imports what needs a package of NATS, so that an error can say what to install. */
+/** Imports a module that needs packages of NATS, so that the error can name the package to install. */
 async function load<Module>(module: () => Promise<Module>): Promise<Module> {
   try {
     return await module();

@@ -1,21 +1,22 @@
 import type { PublishOnce } from "../engine.ts";
 import { encodeName } from "../broker/channel-name.ts";
-import { isGone, type JetStream, NANOSECONDS, type StreamConfig } from "./jetstream.ts";
+import { isGone, type JetStream, type StreamConfig } from "./jetstream.ts";
+import { NS_PER_MS } from "./pull-consumer.ts";
 
-/** Time in ms that ids are remembered at least: that of the channels' default, so that a stream is seldom changed later. */
+/** Minimum time in ms for which repeated ids are recognized: the default of `idWindow`, so that streams rarely have to be updated. */
 export const WINDOW = 300_000;
 
-/** The id of a message in a stream, from that of a publication in its channel. */
+/** The id of a message in a stream, from the id of a publication in a channel. */
 export function messageId(channel: string, { id }: PublishOnce): string {
   return `${encodeName(channel)}.${encodeName(id)}`;
 }
 
-/** Maximum size of the stream, in bytes. Older ids are forgotten when the server restarts. */
+/** Maximum size of the stream, in bytes. Ids of messages beyond it are forgotten when the server restarts. */
 const MAX_BYTES = 2 ** 24;
 
 /**
- * Publications that have an id and no history. A stream of their own stores them for the window of the id, so that the server drops
- * repeats, and republishes them as the events that nodes subscribe to. It is created at the first one.
+ * Publishes with an id and without a history. A stream of its own stores these publications for the window of their ids, so that the
+ * server drops repeats, and republishes them as the events that nodes subscribe to. The stream is created with the first publication.
  */
 export class NatsPublishOnce {
   readonly #jetstream: JetStream;
@@ -61,12 +62,12 @@ export class NatsPublishOnce {
       subjects: [subjects],
       max_msgs_per_subject: -1,
       max_bytes: MAX_BYTES,
-      max_age: this.#window * NANOSECONDS,
-      duplicate_window: this.#window * NANOSECONDS,
+      max_age: this.#window * NS_PER_MS,
+      duplicate_window: this.#window * NS_PER_MS,
       republish: { src: subjects, dest: `${this.#prefix}.channel.{{wildcard(1)}}.event` },
     });
     opening.catch(() => {
-      if (this.#opening === opening) this.#opening = undefined; // The next publication tries again; this one gets the error.
+      if (this.#opening === opening) this.#opening = undefined; // This publication gets the error; the next one tries again.
     });
     return opening;
   }

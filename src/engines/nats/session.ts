@@ -4,17 +4,18 @@ import { WebSocketError } from "../../protocol/errors.ts";
 import { type BrokerListener, type BrokerPage, type BrokerSession, chain, type SessionOptions } from "../broker/broker.ts";
 import { decodeName, encodeAny, encodeName } from "../broker/channel-name.ts";
 import { NatsAnswerStore } from "./answer-store.ts";
-import { isGone, JetStream, NANOSECONDS, type StreamInfo, type StreamMessage } from "./jetstream.ts";
+import { isGone, JetStream, type StreamInfo } from "./jetstream.ts";
 import { type NatsBounds, NatsHistory, type NatsMemory } from "./history.ts";
 import { isMark } from "./offset.ts";
 import { NatsPublishOnce } from "./publish-once.ts";
+import { NS_PER_MS, type StreamMessage } from "./pull-consumer.ts";
 import { ORDER_KEYS, orderKey, ordersSince } from "./orders.ts";
 import { UndeclaredHistories } from "./undeclared-histories.ts";
 
-/** Expiry of entries in the buckets, in ms, so that nothing remains after all nodes were killed. */
+/** Expiry of entries in the buckets, in ms, so that they are deleted even if all nodes were killed. */
 const RETENTION = 24 * 60 * 60_000;
 
-/** Maximum number of entries that one read of a bucket returns: members of a channel, or nodes. */
+/** Maximum number of entries that one read of a bucket returns. */
 const MAX_ENTRIES = 1_000_000;
 
 /** Session with NATS, over one connection. */
@@ -43,7 +44,7 @@ export class NatsSession implements BrokerSession {
     end: (channel) => this.#history.end(channel),
     failed: (error) => this.#ended(error),
   });
-  /** The last write of each member: writes of one member run one after the other. */
+  /** By member: its last write. Writes of one member run one after the other. */
   readonly #writing = new Map<string, Promise<void>>();
   #flushing: Promise<void> | undefined;
   #nextFlush: Promise<void> | undefined;
@@ -67,7 +68,7 @@ export class NatsSession implements BrokerSession {
     this.#listener = listener;
     this.#options = options;
     this.#inboxPrefix = inboxPrefixOf(connection);
-    // The engine ends the session earlier: it waits at most three timeouts.
+    // Longer than the three timeouts after which the engine ends the session.
     this.#jetstream = new JetStream(connection, Math.min(4 * options.timeout, 2 ** 31 - 1), this.#inboxPrefix);
     this.#history = new NatsHistory(this.#jetstream, options, bounds, memory);
     this.#once = new NatsPublishOnce(this.#jetstream, options.namespace, bounds);
@@ -88,9 +89,9 @@ export class NatsSession implements BrokerSession {
 
   async start(): Promise<void> {
     this.#watch();
-    // A shared connection may be reconnecting; `flush` waits for it.
+    // `flush` waits for a shared connection that is reconnecting.
     if (this.#isShared) await this.#connection.flush();
-    // The server takes what follows after it, so that it is subscribed when that is answered.
+    // The server handles requests in order, so it has subscribed this node when it answers the following ones.
     this.#nodesSubscription = this.#subscribe(`${this.#prefix}.nodes`, ({ data }) => this.#listener.message(utf8.decode(data)));
     const { storage, replicas } = this.#bounds;
     await Promise.all([
@@ -103,9 +104,9 @@ export class NatsSession implements BrokerSession {
           storage,
           num_replicas: replicas,
           subjects: [`$KV.${bucket}.>`],
-          // An entry that is overwritten during a read still has its previous value.
+          // Keeps the previous value of an entry that is overwritten during a read.
           max_msgs_per_subject: 2,
-          max_age: RETENTION * NANOSECONDS,
+          max_age: RETENTION * NS_PER_MS,
           max_bytes: -1,
           allow_rollup_hdrs: true,
           deny_delete: true,
@@ -177,13 +178,13 @@ export class NatsSession implements BrokerSession {
     this.#undeclared.stopUnused();
     const checks = new Map([...this.#buckets].map(([bucket, known]) => [bucket, this.#verify(bucket, known)]));
     const renew = async () => {
-      // The heartbeat adds an entry to this bucket. Written before the check, it could hide that another one was lost.
+      // After the check of this bucket: a new entry before it could hide that another one was lost.
       await checks.get(this.#nodesBucket);
       return await this.#renew();
     };
     const [wasKnown] = await Promise.all([renew(), this.#history.verify(), ...checks.values()]);
     if (!wasKnown) return false;
-    // `false` makes the engine announce its members again, which renews their expiry.
+    // With `false`, the engine announces its members again, which renews their expiry.
     if (performance.now() - this.#announcedAt < RETENTION / 3) return true;
     this.#announcedAt = performance.now();
     return false;
@@ -196,20 +197,20 @@ export class NatsSession implements BrokerSession {
     const last = this.#lastHeartbeat;
     const write = (last?: number) => this.#inBucket(() => this.#jetstream.publish(subject, `${lease}`, last));
     const wasKnown = last !== undefined && await write(last);
-    // The first heartbeat, or another node has removed this one.
-    this.#lastHeartbeat = wasKnown || (await write())!; // `null` only with an expected sequence.
+    // Otherwise this is the first heartbeat, or another node has removed the last one.
+    this.#lastHeartbeat = wasKnown || (await write())!; // It resolves with `null` only if a sequence is expected.
     return Boolean(wasKnown);
   }
 
   async nodes(): Promise<string[]> {
     const heartbeats = await this.#entries(this.#nodesBucket, "*");
-    // The server's clock: the latest heartbeat, such as this node's own, is only moments old.
+    // Approximates the server's clock by the latest heartbeat, which is recent, because this node sends some.
     const now = Math.max(...heartbeats.map(({ time }) => time));
     const alive: string[] = [];
     for (const { subject, text, time } of heartbeats) {
       const node = subject.slice(subject.lastIndexOf(".") + 1);
       if (time + (Number(text) || 0) > now) alive.push(node);
-      else await this.#sweep(node);
+      else await this.#removeNode(node);
     }
     this.#nodes = new Set(alive);
     return alive;
@@ -223,10 +224,10 @@ export class NatsSession implements BrokerSession {
     await this.#changeMember(channel, user, envelope, (subject) => this.#jetstream.purge(`KV_${this.#membersBucket}`, subject));
   }
 
-  /** Publishes after the write: a node that reads the members in between would otherwise undo the change. In order, per member. */
+  /** Writes a change, then publishes it. In the other order, a node that reads the members in between would undo the change. */
   async #changeMember(channel: string, user: string, envelope: string, write: (subject: string) => Promise<void>): Promise<void> {
     await this.#write(`${channel}\n${user}`, async () => {
-      await this.#inBucket(async () => write(await this.#member(channel, user)));
+      await this.#inBucket(async () => write(await this.#memberSubject(channel, user)));
       this.#connection.publish(this.#subject(channel, "member"), envelope);
     });
     await this.#flush();
@@ -245,13 +246,13 @@ export class NatsSession implements BrokerSession {
   }
 
   async retire(): Promise<void> {
-    await this.#sweep(this.#options.node);
+    await this.#removeNode(this.#options.node);
   }
 
   close(): void {
     this.#closed = true;
     if (!this.#isShared) {
-      // Errors of a connection that is no longer used do not matter.
+      // Errors do not matter, because the connection is no longer used.
       this.#connection.close().catch(() => {});
       return;
     }
@@ -259,7 +260,7 @@ export class NatsSession implements BrokerSession {
     this.#undeclared.close();
   }
 
-  /** Resolves when the server has received what was published. One flush at a time: calls meanwhile share the next one. */
+  /** Resolves when the server has received what was published. One flush runs at a time; calls during it share the next one. */
   #flush(): Promise<void> {
     if (this.#flushing) return this.#nextFlush ??= this.#flushing.then(this.#startNextFlush, this.#startNextFlush);
     return this.#flushing = this.#connection.flush().finally(() => this.#flushing = undefined);
@@ -270,19 +271,19 @@ export class NatsSession implements BrokerSession {
     return this.#flush();
   };
 
-  /** Ends the session when a bucket has lost data. @param known its state at the last check. */
+  /** Ends the session if a bucket has lost data. @param known its state at the last check. */
   async #verify(bucket: string, known: StreamInfo): Promise<void> {
     const info = await this.#jetstream.info(`KV_${bucket}`);
     if (info && info.created === known.created && info.state.last_seq >= known.state.last_seq) {
       this.#buckets.set(bucket, info);
       return;
     }
-    const error = new Error(`Cannot go on: the bucket ${bucket} has lost what it kept`);
+    const error = new Error(`Cannot use the bucket ${bucket}: it has lost data`);
     this.#ended(error);
     throw error;
   }
 
-  /** Ends the session when a bucket is gone: the next one creates it, and every node announces its members again. */
+  /** Ends the session if a bucket is gone. The next session creates it, and every node announces its members again. */
   async #inBucket<Result>(request: () => Promise<Result>): Promise<Result> {
     try {
       return await request();
@@ -293,23 +294,23 @@ export class NatsSession implements BrokerSession {
   }
 
   #watch(): void {
-    const ended = (error: unknown) => this.#ended(error ?? new Error("Cannot go on: the connection was closed"));
+    const ended = (error: unknown) => this.#ended(error ?? new Error("Cannot use NATS: the connection was closed"));
     this.#connection.closed().then(ended, ended);
     const follow = async () => {
       for await (const status of this.#connection.status()) {
         if (this.#closed) return;
         const { type } = status;
         if (this.#isShared && (type === "disconnect" || type === "staleConnection")) {
-          return ended(new Error("Cannot go on: the connection was lost"));
+          return ended(new Error("Cannot use NATS: the connection was lost"));
         }
-        // The server does not reply to a request it does not permit; the error arrives here.
+        // The server does not reply to a request that it does not permit; its error arrives here.
         if (type === "error" && this.#isOurs(status.error)) return ended(status.error);
       }
     };
     follow().catch(ended);
   }
 
-  /** Whether the error is about a subject of this namespace or of JetStream. By its shape: the library may be loaded twice. */
+  /** Whether the error is about a subject that this session uses. Not by `instanceof`, because the library may be loaded twice. */
   #isOurs(error: Error & { readonly subject?: unknown }): boolean {
     const subject = typeof error.subject === "string" ? error.subject : "";
     const buckets = [this.#membersBucket, this.#nodesBucket].map((bucket) => `$KV.${bucket}.`);
@@ -343,24 +344,26 @@ export class NatsSession implements BrokerSession {
     else this.#listener.live(channel, text, position, previous);
   }
 
-  /** The entries of a bucket. */
+  /** Reads the entries of a bucket whose keys match a pattern. */
   async #entries(bucket: string, keys: string): Promise<readonly StreamMessage[]> {
     for (let attempt = 1;; attempt++) {
       const { messages, isWhole } = await this.#inBucket(() =>
         this.#jetstream.list(`KV_${bucket}`, `$KV.${bucket}.${keys}`, "last of each", MAX_ENTRIES)
       );
-      // Entries were deleted during the read, and may have been written again.
+      // Read again if entries were deleted during the read, because they may have been written again.
       if (isWhole || attempt >= 5) return messages;
     }
   }
 
-  async #sweep(node: string): Promise<void> {
+  /** Deletes a node and its members. */
+  async #removeNode(node: string): Promise<void> {
     await this.#inBucket(async () => {
       await this.#jetstream.purge(`KV_${this.#membersBucket}`, `$KV.${this.#membersBucket}.*.${node}.*`);
       await this.#jetstream.purge(`KV_${this.#nodesBucket}`, `$KV.${this.#nodesBucket}.${node}`);
     });
   }
 
+  /** Runs a write after the earlier writes of the member. */
   #write(member: string, write: () => Promise<void>): Promise<void> {
     const before = this.#writing.get(member) ?? Promise.resolve();
     const writing = before.then(write, write).finally(() => {
@@ -373,21 +376,21 @@ export class NatsSession implements BrokerSession {
   /** Returns the envelope if NATS accepts its length. */
   #checkLength(action: string, envelope: string): string {
     const most = this.#connection.info?.max_payload ?? Infinity;
-    // A UTF-16 unit takes at most three bytes of UTF-8; encoding is only needed near the limit.
+    // A UTF-16 unit takes at most three bytes of UTF-8, so the text has to be encoded only near the limit.
     if (envelope.length * 3 <= most || utf8Encoder.encode(envelope).length <= most) return envelope;
-    throw new WebSocketError("engine", "LIMIT_EXCEEDED", `Cannot ${action}: it is more than the ${most} bytes that NATS takes`);
+    throw new WebSocketError("engine", "LIMIT_EXCEEDED", `Cannot ${action}: it exceeds the ${most} bytes that NATS allows`);
   }
 
   #subject(channel: string, kind: string): string {
     return `${this.#prefix}.channel.${encodeName(channel)}.${kind}`;
   }
 
-  async #member(channel: string, user: string): Promise<string> {
+  async #memberSubject(channel: string, user: string): Promise<string> {
     return `$KV.${this.#membersBucket}.${encodeName(channel)}.${this.#options.node}.${await encodeAny(user)}`;
   }
 }
 
-/** The inbox prefix that the connection was created with: not in the library's types, but every connection has it. */
+/** The inbox prefix of the connection. Every connection has it, but not in the library's types. */
 function inboxPrefixOf(connection: NatsConnection & { readonly options?: { readonly inboxPrefix?: string } }): string {
   return connection.options?.inboxPrefix ?? "_INBOX";
 }

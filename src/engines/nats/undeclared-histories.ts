@@ -1,26 +1,27 @@
 /** Maximum number of watched channels. */
 const MAX_CHANNELS = 10_000;
 
-/** What `UndeclaredHistories` needs from its session. */
+/** What {@link UndeclaredHistories} needs from its session. */
 export interface UndeclaredHistoriesHost {
-  /** Calls back for each addition to the channel's history. Returns a function that stops this. */
+  /** Calls `added` for each addition to the channel's history. Returns a function that stops this. */
   watch(channel: string, added: () => void): () => void;
-  /** Ends the history of a channel; `false` when there is none. */
+  /** Ends the history of a channel. Resolves with `false` if there is none. */
   end(channel: string): Promise<boolean>;
   failed(error: unknown): void;
 }
 
 interface Watched {
-  /** Whether something was published since the channel is watched. */
+  /** Whether this node has published since it began to watch the channel. */
   isPublished: boolean;
-  /** Whether something was published since the last call of `stopUnused`. */
+  /** Whether this node has published since the last call of `stopUnused`. */
   isUsed: boolean;
   stop(): void;
 }
 
 /**
- * Ends histories of channels for which this node declares none, as in a rolling deploy: they lack this node's publications, and a client
- * must not recover from them. After one request per channel it watches for new histories: a request per publication would double the cost.
+ * Ends histories of channels for which this node declares none, as in a rolling deploy. They lack this node's publications, so that clients
+ * must not recover from them. It makes one request for each channel, then watches for new histories, because one request for each
+ * publication would double the cost.
  */
 export class UndeclaredHistories {
   readonly #host: UndeclaredHistoriesHost;
@@ -31,7 +32,7 @@ export class UndeclaredHistories {
     this.#host = host;
   }
 
-  /** Call after each publication without a history. Resolves when a history was ended or none was there; `undefined` if one is watched for. */
+  /** Call after each publication without a history. Resolves when there is no history any more; `undefined` if the channel is watched. */
   afterPublish(channel: string): Promise<void> | undefined {
     const watched = this.#watched.get(channel);
     if (!watched) return this.#endAndWatch(channel);
@@ -64,7 +65,7 @@ export class UndeclaredHistories {
         if (watched.isPublished) this.#host.end(channel).catch((error) => this.#host.failed(error));
       }),
     };
-    // The watch is active: additions from here on are noticed.
+    // The watch comes first, so that no addition is missed between the request and it.
     let hasHistory = true;
     try {
       hasHistory = await this.#host.end(channel);
