@@ -36,6 +36,8 @@ const BACK = 7_000;
 const SETTLED = 15_000;
 /** How long no client has connected or left when members are compared, in ms, so that a late leave is no error. */
 const QUIET = 5_000;
+/** How often members are compared until they are right, and the time between two comparisons, in ms. */
+const [LOOKS, LOOK] = [20, 500];
 /** The least that a run must have tried. */
 const ENOUGH = { published: 100, recovered: 10, faults: 5 };
 /** The longest extension of a run that has not tried enough, in ms. */
@@ -204,6 +206,12 @@ class Faults {
 
 const pause = (ms: number) => new Promise<void>((resolve) => void setTimeout(resolve, ms));
 
+/** Whether these are all members, and no others. */
+function areThese(told: readonly string[] | string, there: ReadonlySet<string>): boolean {
+  const known = new Set(told);
+  return typeof told !== "string" && known.size === there.size && told.every((member) => there.has(member));
+}
+
 describe("Nodes", { concurrency: true }, () => {
   after(() => Wire.resetAll());
 
@@ -262,14 +270,21 @@ describe("Nodes", { concurrency: true }, () => {
           await pause(Math.max(QUIET, last + SETTLED - performance.now()));
           if (isTooLate()) break;
         }
-        const there = new Set(staying.map(({ member }) => member));
-        for (const node of nodes) {
-          const members = await node.members();
-          if (typeof members === "string") {
-            faults.problems.push(`The node on ${node.runtime} does not name its members: ${members}`);
-          } else checker.members(`The node at ${node.port}`, members, there);
+        const tell = async () => [
+          ...await Promise.all(nodes.map(async (node) => [`The node on ${node.runtime}`, await node.members()] as const)),
+          ...staying.flatMap(({ name, members }) => members ? [[name, [...members]] as const] : []),
+        ];
+        const there = () => new Set(staying.map(({ member }) => member));
+        let told = await tell();
+        // A node that stood still until now lists members whose time is over.
+        for (let looks = 1; looks < LOOKS && !told.every(([, members]) => areThese(members, there())); looks++) {
+          await pause(LOOK);
+          told = await tell();
         }
-        for (const { name, members } of staying) if (members) checker.members(name, members, there);
+        for (const [teller, members] of told) {
+          if (typeof members === "string") faults.problems.push(`${teller} does not name its members: ${members}`);
+          else checker.members(teller, members, there());
+        }
         await Promise.all(staying.map((client) => client.leave()));
         const memory = nodes.map(({ runtime, memory }) => {
           const third = Math.floor(memory.length / 3);
