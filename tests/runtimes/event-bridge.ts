@@ -80,6 +80,7 @@ class Link {
     ws.on("error", () => {}); // `close` follows.
     ws.on("close", () => {
       this.#isOver = true;
+      for (const { answered } of this.#posts.splice(0)) answered?.(); // Nobody waits for a pong that is not sent any more.
       stream.destroy();
       this.#agent.destroy();
     });
