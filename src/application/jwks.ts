@@ -90,7 +90,11 @@ export class RemoteKeys {
     let text: string;
     try {
       // A redirect could lead to any address. Workers do not support `redirect: "error"`.
-      const response = await fetch(this.#uri, { headers: { accept: "application/json" }, redirect: "manual", signal: late.signal });
+      const response = await fetch(this.#uri, {
+        headers: { accept: "application/json" },
+        redirect: "manual",
+        signal: late.signal,
+      });
       text = await readText(response);
     } catch (cause) {
       if (!late.signal.aborted) throw cause;

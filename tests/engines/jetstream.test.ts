@@ -95,6 +95,6 @@ describe("JetStream.list", () => {
     const { list, waiting } = create([[10, "status"], [4, "closed"]]);
     assert.equal((await list()).messages.length, 10);
     assert.equal(waiting(), 0);
-    await assert.rejects(list(), { message: "Cannot go on: the connection was closed" });
+    await assert.rejects(list(), { message: "Cannot read the stream: the connection was closed" });
   });
 });

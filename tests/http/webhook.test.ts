@@ -37,7 +37,10 @@ describe("webhook", () => {
     countTimers(async (pending) => {
       const timeout = 1_234_567;
       const counts: number[] = [];
-      const app = new Hono().post("/", webhook(`whsec_${KEY}`, () => void counts.push(pending(timeout)), { now: () => NOW, timeout }));
+      const app = new Hono().post(
+        "/",
+        webhook(`whsec_${KEY}`, () => void counts.push(pending(timeout)), { now: () => NOW, timeout }),
+      );
       const { headers, ...request } = signed("{}");
       let send!: () => void;
       const body = new ReadableStream({
