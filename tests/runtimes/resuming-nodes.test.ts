@@ -22,6 +22,8 @@ const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
 const ONLY = process.env["FAULT_BROKER"];
 /** The number of items of each stream, and the time between two, in ms. */
 const [STEPS, PAUSE] = [25, 150];
+/** The longest time between two streams of a client, and of one whose streams have failed again and again, in ms. */
+const [IDLE, LONGEST_IDLE] = [500, 16_000];
 /** A stream that has not ended this long after the last fault hangs, in ms. */
 const TOO_LATE = 120_000;
 
@@ -45,8 +47,12 @@ class Reading {
   readonly open = new Set<string>();
   #last = 0;
 
-  /** @param after the item that the reader already has. */
-  async read(who: string, stream: ClientStream<number, number>, after = 0): Promise<void> {
+  /**
+   * Resolves with whether the stream came whole.
+   *
+   * @param after the item that the reader already has.
+   */
+  async read(who: string, stream: ClientStream<number, number>, after = 0): Promise<boolean> {
     const name = `${who}, ${++this.#last}`;
     this.open.add(name);
     stream.result.catch(() => {});
@@ -59,6 +65,7 @@ class Reading {
       const result = await stream.result;
       if (result !== STEPS || at !== STEPS) this.problems.push(`${name}: ended with ${result} after ${at}`);
       this.counts.whole++;
+      return true;
     } catch (error) {
       const { code } = error as { code: string };
       // The second code is for a node that is disconnected from the broker for longer than `ttl`, as on a busy machine.
@@ -68,6 +75,7 @@ class Reading {
         this.counts.refused++;
         this.refusals[code] = (this.refusals[code] ?? 0) + 1;
       } else this.problems.push(`${name}: ${code} after ${at}`);
+      return false;
     } finally {
       this.open.delete(name);
     }
@@ -122,6 +130,7 @@ describe("Resumable streams over nodes", () => {
         const users = Array.from({ length: CLIENTS }, async (_, index) => {
           const client = connect(`user${index}`);
           const other = index % 3 === 0 ? connect(`user${index}`) : undefined;
+          let longest = IDLE;
           while (!isOver()) {
             const stream = client.stream("count", { steps: STEPS, pause: PAUSE }) as ClientStream<number, number>;
             const readings = [reading.read(`client ${index}`, stream)];
@@ -132,8 +141,10 @@ describe("Resumable streams over nodes", () => {
               reading.counts.attached++;
               readings.push(reading.read(`tab ${index}`, other.attach(id, { after }) as ClientStream<number, number>, after));
             }
-            await Promise.all(readings);
-            await pause(random.below(500));
+            const [isWhole] = await Promise.all(readings);
+            // Clients that all ask again at once would keep a busy broker from serving any of them.
+            longest = isWhole ? IDLE : Math.min(2 * longest, LONGEST_IDLE);
+            await pause(random.below(longest));
           }
         });
         const kinds: Record<string, () => Promise<void>> = {
