@@ -212,16 +212,18 @@ export class PostgresSession implements BrokerSession {
 
   async heartbeat(): Promise<boolean> {
     if (this.#options.onlySends) return true;
-    // Each heartbeat notifies this node. If the last one did not arrive, the connection that listens is dead.
-    if (this.#receivedHeartbeats < this.#sentHeartbeats) {
+    const { node, lease } = this.#options;
+    const before = this.#sentHeartbeats;
+    const [wasKnown, now, run, lsn] = await this.#call(Heartbeat, "beat", node, lease, ++this.#sentHeartbeats);
+    // Each heartbeat notifies this node: if the one before did not arrive, the connection that listens is dead. Only now: a process that
+    // stood still has not read what had arrived.
+    if (this.#receivedHeartbeats < before) {
       const error = new Error(
         "Cannot receive notifications: none arrives on the connection that listens, pass the option listen a client without a pooler",
       );
       this.#listener.ended(error);
       throw error;
     }
-    const { node, lease } = this.#options;
-    const [wasKnown, now, run, lsn] = await this.#call(Heartbeat, "beat", node, lease, ++this.#sentHeartbeats);
     this.#setClock(now);
     this.#memory.run = run;
     this.#memory.lsn = lsn;

@@ -236,19 +236,21 @@ export class RedisSession implements BrokerSession {
   }
 
   async heartbeat(): Promise<boolean> {
-    // Each heartbeat publishes to this node: if the last one did not arrive, the subscribed connection is dead.
-    if (this.#receivedHeartbeats < this.#sentHeartbeats) {
-      const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
-      this.#listener.ended(error);
-      throw error;
-    }
     const { node, lease, now } = this.#options;
+    const before = this.#sentHeartbeats;
     if (this.#uncheckedChannels.length === 0) this.#uncheckedChannels = [...this.#joinedChannels];
     const channels = this.#uncheckedChannels.splice(-CHANNELS_PER_HEARTBEAT).filter((channel) =>
       this.#joinedChannels.has(channel)
     );
     const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#sentHeartbeats}`, ...channels];
     const [known] = await Promise.all([this.#evaluate(scripts.HEARTBEAT, [`${this.#prefix}nodes`], args), this.#clock.read()]);
+    // Each heartbeat publishes to this node: if the one before did not arrive, the subscribed connection is dead. Only now: a process that
+    // stood still has not read what had arrived.
+    if (this.#receivedHeartbeats < before) {
+      const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
+      this.#listener.ended(error);
+      throw error;
+    }
     const wasKnown = known === 1;
     // `false` makes the engine announce its members again, which renews their expiry.
     if (now() - this.#announcedAt < RETENTION / 3) return wasKnown;
