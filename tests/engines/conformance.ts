@@ -6,7 +6,15 @@ import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { after, before, describe, it } from "node:test";
 import { clearInterval, setInterval } from "node:timers";
-import type { Engine, HistoryOptions, HistoryPage, Position, Publication, PublishOnce } from "../../src/engines/engine.ts";
+import type {
+  Engine,
+  HistoryOptions,
+  HistoryPage,
+  Member,
+  Position,
+  Publication,
+  PublishOnce,
+} from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { positionCases } from "./positions.ts";
 import type { TestNode } from "./test-host.ts";
@@ -944,8 +952,8 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
         await a.host.until(() => !("closing" in a.host.membersOf(channel)));
         killed.kill();
         await a.host.until(() => !("killed" in a.host.membersOf(channel)));
-        await fixture.settle?.();
-        assert.deepEqual(await b.engine.members(channel), [{ user: "stays" }]);
+        // One that a busy machine has held up for its whole lease is missing until its node runs again.
+        await untilMember(b.engine, channel, { user: "stays" });
         await untilNodes(a.engine, [a, b]);
         await b.engine.leave(channel, "stays");
       });
@@ -1011,7 +1019,7 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
 async function untilMember(
   engine: Engine,
   channel: string,
-  expected: { user: string; data: string },
+  expected: Member,
 ): Promise<void> {
   let members: unknown;
   await until(async () => isDeepStrictEqual(members = await engine.members(channel), [expected]), () => ({ members, expected }));
