@@ -48,6 +48,8 @@ export interface Observer {
   handle?(request: WebSocketMessage, client: WebSocketClient, call: () => unknown): unknown;
   /** Sends the stream that {@link handle} has returned. The promise settles when all is sent. */
   stream?(request: WebSocketMessage, client: WebSocketClient, send: () => Promise<unknown>): Promise<unknown>;
+  /** Returns a function that calls `call` in the context of now, such as for the next part of an answer. */
+  bind?<Result>(call: () => Result): () => Result;
   /** Calls `call`, which publishes to a channel, and returns its result. */
   publish?<Result>(publishing: Publishing, call: () => Result): Result;
   /** Delivers a publication that a span has published. */
@@ -78,6 +80,7 @@ export function combine(observers: readonly Observer[]): Observer | undefined {
       around(call, (each, next) => each.handle ? () => each.handle!(request, client, next) : next),
     stream: (request, client, send) =>
       around(send, (each, next) => each.stream ? () => each.stream!(request, client, next) : next),
+    bind: (call) => observers.reduce((next, each) => each.bind?.(next) ?? next, call),
     publish: (publishing, call) => around(call, (each, next) => each.publish ? () => each.publish!(publishing, next) : next),
     deliver: (delivering, call) => around(call, (each, next) => each.deliver ? () => each.deliver!(delivering, next) : next),
     reported: (error, client) => observers.forEach((each) => each.reported?.(error, client)),

@@ -90,7 +90,7 @@ export class WebSocketController<C = Contract> {
       (event === "error" ? log.error : report)(error, "client" in payload ? payload.client : undefined)
     );
     const outbound = resolved.contract && resolved.validate ? outboundChecks.get(resolved.contract)?.(report) : undefined;
-    this.#streams = new Streams({ options: resolved, deadlines: this.#deadlines, outbound, report });
+    this.#streams = new Streams({ options: resolved, deadlines: this.#deadlines, observed, outbound, report });
     const handlers = new Handlers({
       calls: this.#streams,
       emit: (client, message) => this.#bus.emit("message", { client, message }),

@@ -30,8 +30,8 @@ export class Traces implements Observer {
   readonly #common: Attributes;
   /** Attributes by the name of a span: types and declared channels are bounded. */
   readonly #attributes = new Map<string, Attributes>();
-  /** Spans of handlers that returned a stream. */
-  readonly #streaming = new WeakMap<WebSocketMessage, Span>();
+  /** The contexts of handlers that answer in parts, and their spans where they are recorded. */
+  readonly #streaming = new WeakMap<WebSocketMessage, { readonly within: Context; readonly span: Span | undefined }>();
 
   constructor(controller: string, tracer: Tracer) {
     this.#tracer = tracer;
@@ -45,25 +45,31 @@ export class Traces implements Observer {
     const attributes = this.#attributesOf(type, { "rpc.system.name": "noroshi", "rpc.method": type });
     return this.#within(type, SpanKind.SERVER, attributes, parent, (span, settled) => {
       span?.setAttribute("noroshi.client", uid);
+      const within = context.active();
       return settled(call(), (result) => {
-        if (!span || !isStream(result)) return true;
-        this.#streaming.set(request, span);
+        if (!isStream(result)) return true;
+        this.#streaming.set(request, { within, span });
         return false;
       });
     });
   }
 
   async stream(request: WebSocketMessage, _client: WebSocketClient, send: () => Promise<unknown>): Promise<unknown> {
-    const span = this.#streaming.get(request);
-    if (!span) return await send();
+    const streaming = this.#streaming.get(request);
+    if (!streaming) return await send();
+    const { within, span } = streaming;
     try {
-      return await send();
+      return await context.with(within, send);
     } catch (error) {
-      failed(span, error);
+      if (span) failed(span, error);
       throw error;
     } finally {
-      span.end();
+      span?.end();
     }
+  }
+
+  bind<Result>(call: () => Result): () => Result {
+    return context.bind(context.active(), call);
   }
 
   publish<Result>(publishing: Publishing, call: () => Result): Result {
@@ -103,7 +109,7 @@ export class Traces implements Observer {
   ): unknown {
     const span = this.#tracer.startSpan(name, { kind, attributes }, parent);
     const within = trace.setSpan(parent, span);
-    if (!span.isRecording()) return context.with(within, run, undefined, undefined, (result: unknown) => result);
+    if (!span.isRecording()) return context.with(within, run, undefined, undefined, passed);
     const end = (result: unknown, isEnd: (result: unknown) => boolean) => {
       if (isEnd(result)) span.end();
       return result;
@@ -136,6 +142,12 @@ export class Traces implements Observer {
     if (!known) this.#attributes.set(name, known = { ...this.#common, ...attributes });
     return known;
   }
+}
+
+/** What `settled` does without a span: `isEnd` sees the result. */
+function passed(result: unknown, isEnd?: (result: unknown) => boolean): unknown {
+  const pass = (value: unknown) => (isEnd?.(value), value);
+  return isEnd && isThenable(result) ? Promise.resolve(result).then(pass) : pass(result);
 }
 
 /** The context that a `traceparent` continues; `undefined` if it is not valid. */

@@ -1,6 +1,7 @@
 import { abortCall, type Call, reasonOf, requestOf, type Streamable } from "../application/call.ts";
 import type { Deadlines, Timed } from "../base/clock.ts";
 import { guard } from "../base/guard.ts";
+import type { Observed } from "../application/observer.ts";
 import type { OutboundChecks } from "../application/outbound.ts";
 import { BATCHING } from "../delivery/write-queue.ts";
 import { OPEN } from "../delivery/transport.ts";
@@ -8,6 +9,7 @@ import { WebSocketError } from "../protocol/errors.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { type ClientConnection, connectionOf, type WebSocketClient } from "../application/websocket-client.ts";
 import { CreditWindow } from "./credit-window.ts";
+import { LogReader } from "./log-reader.ts";
 import { openSource } from "./source.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
 import type { StreamMarks } from "./stream-marks.ts";
@@ -22,6 +24,7 @@ export interface StreamsHost {
     readonly timeout: number;
   };
   readonly deadlines: Deadlines;
+  readonly observed: Observed;
   /** Absent: items are not checked against a contract. */
   readonly outbound: OutboundChecks | undefined;
   report(error: unknown, client?: WebSocketClient): void;
@@ -80,7 +83,8 @@ export class ClientCalls implements StreamOwner, Timed {
 
   /** Starts a stream. Settles with its result. @throws the error to answer the request with. */
   async stream(call: Call, streamable: Streamable): Promise<unknown> {
-    const source = openSource(streamable);
+    // A reader of a log runs nothing of the application.
+    const source = openSource(streamable, streamable instanceof LogReader ? undefined : this.#host.observed.observer);
     const refusal = reasonOf(call) ?? this.#refusal(call);
     if (refusal) {
       guard(() => source.return?.(), (error) => this.report(error));

@@ -176,7 +176,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     const { type } = kind;
     const { accountability } = call.client;
     const { user, role } = accountability;
-    const { deadlines, outbound, report, timeout, turn } = this.#host;
+    const { deadlines, observed, outbound, report, timeout, turn } = this.#host;
     const key = kind.key?.(call);
     if (key !== undefined && (typeof key !== "string" || key.length > MAX_KEY)) {
       throw new TypeError(`Cannot stream "${type}": the key must be a string of up to ${MAX_KEY} characters`);
@@ -187,7 +187,7 @@ export class ResumableStreams implements Pick<EngineHost, "published" | "gap" | 
     const ended = () => {
       if (this.#runs.delete(run) && list) void this.#updateList((engine) => engine.leave(list, id));
     };
-    const run = new StreamRun(own.owner, log, call, handler, { deadlines, timeout, turn, outbound, report, ended });
+    const run = new StreamRun(own.owner, log, call, handler, { deadlines, observed, timeout, turn, outbound, report, ended });
     own.run = run;
     const result = await this.#call(call, run);
     if (!isStreamable(result)) return result;

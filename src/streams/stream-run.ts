@@ -8,6 +8,7 @@ import {
   runCall,
   type Streamable,
 } from "../application/call.ts";
+import type { Observed } from "../application/observer.ts";
 import type { OutboundChecks } from "../application/outbound.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 import type { Deadlines, Timed } from "../base/clock.ts";
@@ -25,6 +26,7 @@ export interface StreamRunHost {
   /** Time for a generator to end, in ms. */
   readonly timeout: number;
   readonly turn: Turn;
+  readonly observed: Observed;
   readonly outbound: OutboundChecks | undefined;
   report(error: unknown, client?: WebSocketClient): void;
   /** Called at the end. */
@@ -96,7 +98,7 @@ export class StreamRun implements StreamOwner, Timed {
   async start(streamable: Streamable): Promise<void> {
     let source: Source | undefined;
     try {
-      source = openSource(streamable);
+      source = openSource(streamable, this.#host.observed.observer);
       await this.log.begin(this);
     } catch (error) {
       this.log.end();

@@ -45,7 +45,7 @@ export class Streams implements CallHost {
 
   /** Makes resumable streams possible. */
   connect({ backplane, keyOf, handlers, rateGate }: StreamsNode): void {
-    const { deadlines, outbound, options: { maxStreams, timeout }, report } = this.#host;
+    const { deadlines, observed, outbound, options: { maxStreams, timeout }, report } = this.#host;
     const streamsOf = (client: WebSocketClient) => this.#clients.get(client)?.streams ?? 0;
     this.#resumable = () =>
       this.resumable ??= new ResumableStreams({
@@ -56,6 +56,7 @@ export class Streams implements CallHost {
           return backplane.maxHistory;
         },
         deadlines,
+        observed,
         outbound,
         timeout,
         maxStreams,

@@ -31,6 +31,8 @@ function create(spans: Spans = collectSpans()) {
   return { controller, client, end, spans, say };
 }
 
+const activeSpan = () => trace.getActiveSpan()?.spanContext().spanId;
+
 describe("A span of a handler", () => {
   it("has the type and the outcome, and continues the trace of the client", async () => {
     const { controller, client, spans, say } = create();
@@ -110,16 +112,80 @@ describe("A span of a handler", () => {
     ]]);
   });
 
-  it("is active in the handler, across its awaits", () =>
+  it("is active in the handler, before and after its awaits, and only there", () =>
     inContexts(async () => {
       const { controller, spans, say } = create();
+      const active: (string | undefined)[] = [];
+      const look = () => active.push(activeSpan());
+      controller.on("message", look);
       controller.handle("say", v.object({}), async () => {
+        look();
         await turn();
+        look();
         spans.tracer.startSpan("database").end();
       });
       await say({ type: "say" });
+      look();
       const [database, said] = spans.take();
       assert.deepEqual([database!.name, database!.parent, database!.traceId], ["database", said!.spanId, said!.traceId]);
+      assert.deepEqual(active, [undefined, said!.spanId, said!.spanId, undefined]);
+    }));
+
+  for (const resumable of [false, true]) {
+    it(`is active in ${resumable ? "a resumable" : "a"} generator, whatever makes it go on`, () =>
+      inContexts(async () => {
+        const spans = collectSpans();
+        const controller = new WebSocketController({ logger: false, rateLimit: false, mode: "public" });
+        observe(controller, { meter: false, tracer: spans.tracer });
+        const active = new Set<string | undefined>();
+        const text = "x".repeat(10_000);
+        // More than may wait for the client: it goes on with a message that the client sends as it reads.
+        controller.handle("count", v.object({}), async function* () {
+          try {
+            for (let item = 0; item < 500; item++) {
+              active.add(activeSpan());
+              yield text;
+              if (item % 50 === 0) await turn();
+              active.add(activeSpan());
+            }
+          } finally {
+            active.add(activeSpan());
+          }
+        }, { resumable });
+        const t = testkit(controller);
+        const client = await t.connect();
+        let items = 0;
+        const read = (async () => {
+          for await (const _ of client.stream("count", {})) items++;
+        })();
+        while (items < 500) await t.advance(100);
+        await read;
+        await t.advance(0);
+        const [span] = spans.take();
+        assert.deepEqual([items, [...active]], [500, [span!.spanId]]);
+        await t.close();
+      }));
+  }
+
+  it("is active in a generator although it is not sampled, so that what the generator calls is not either", () =>
+    inContexts(async () => {
+      const { controller, spans, say } = create(collectSpans(new ParentBasedSampler({ root: new AlwaysOffSampler() })));
+      const active = new Set<string | undefined>();
+      controller.handle("count", v.object({}), async function* () {
+        for (let item = 0; item < 3; item++) {
+          active.add(activeSpan());
+          yield item;
+        }
+      });
+      controller.handle("later", v.object({}), async () => {
+        await turn();
+        return (async function* () {
+          active.add(activeSpan());
+          yield spans.tracer.startSpan("database").end();
+        })();
+      });
+      for (const type of ["count", "later"]) await say({ type, uid: type });
+      assert.deepEqual([active.size, active.has(undefined), spans.take()], [2, false, []]);
     }));
 
   it("ignores an invalid traceparent, and hides the field from a strict schema", async () => {
