@@ -35,21 +35,58 @@ const DRAIN_PERIOD = 20;
 /** Methods that read the body of a request. */
 const READS = ["arrayBuffer", "blob", "bytes", "formData", "json", "text"] as const;
 
-/** Creates a prototype for requests. It keeps a request in `receiving` while the app reads its body: Bun does not report that. */
+/**
+ * Creates a prototype for requests. It keeps a request in `receiving` while the app reads its body, because Bun does not report that.
+ * Copies of a request are not known to it.
+ */
 function trackBodies(receiving: Set<Request>): object {
+  const during = async <Value>(request: Request, read: () => Promise<Value>): Promise<Value> => {
+    receiving.add(request);
+    try {
+      return await read();
+    } finally {
+      receiving.delete(request);
+    }
+  };
   const reads = READS.map((name) => [name, {
     configurable: true,
     writable: true,
-    async value(this: Request): Promise<unknown> {
-      receiving.add(this);
-      try {
-        return await Request.prototype[name].call(this);
-      } finally {
-        receiving.delete(this);
-      }
+    value(this: Request): Promise<unknown> {
+      return during(this, () => Request.prototype[name].call(this));
     },
   }]);
-  return Object.create(Request.prototype, Object.fromEntries(reads));
+  const bodyOf = Object.getOwnPropertyDescriptor(Request.prototype, "body")!.get!; // As the standard has it.
+  const bodies = new WeakMap<Request, ReadableStream<Uint8Array>>();
+  return Object.create(Request.prototype, {
+    ...Object.fromEntries(reads),
+    body: {
+      configurable: true,
+      get(this: Request): ReadableStream<Uint8Array> | null {
+        const known = bodies.get(this);
+        const body: ReadableStream<Uint8Array> | null = known ?? bodyOf.call(this);
+        if (known || !body || this.bodyUsed) return body;
+        const counted = countedBody(body, (read) => during(this, read));
+        bodies.set(this, counted);
+        return counted;
+      },
+    },
+  });
+}
+
+/** The stream, with each read passed to `during`. It locks the stream when it is first read: until then `text()` works, too. */
+function countedBody(
+  body: ReadableStream<Uint8Array>,
+  during: <Value>(read: () => Promise<Value>) => Promise<Value>,
+): ReadableStream<Uint8Array> {
+  let reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { done, value } = await during(() => (reader ??= body.getReader()).read());
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => (reader ?? body).cancel(reason),
+  }, { highWaterMark: 0 });
 }
 
 /** Serves with `Bun.serve`. */

@@ -303,17 +303,18 @@ describe("serve at SIGTERM ends a request whose body does not arrive within ten 
       const servers = new HeldServers(runtime);
       after(() => servers.kill());
       const port = await servers.port("FIRST");
-      const head = (name: string) => `POST /body/${name} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n`;
+      const head = (name: string, reads = "body") => `POST /${reads}/${name} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n`;
       const half = await connected(port, `${head("a")}\r\nx`);
+      const parts = await connected(port, `${head("d", "parts")}\r\nx`);
       const upgrade = await connected(port, `${head("b")}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nx`);
       // The body of this request has arrived, and the request takes longer than the others.
       const posted = response(port, "/held/c", undefined, "a body");
-      await Promise.all(["a", "b", "c"].map((name) => servers.held(name)));
+      await Promise.all(["a", "b", "c", "d"].map((name) => servers.held(name)));
       servers.signal("SIGTERM");
-      if (runtime !== "bun") await Promise.all([half, upgrade].map(closed)); // Bun ends none of them alone.
+      if (runtime !== "bun") await Promise.all([half, parts, upgrade].map(closed)); // Bun ends none of them alone.
       servers.release("c");
       assert.equal((await posted).body, "released");
-      await Promise.all([half, upgrade].map(closed));
+      await Promise.all([half, parts, upgrade].map(closed));
       assert.equal(await servers.exited, 0);
     });
   }

@@ -59,6 +59,43 @@ describe("serve", () => {
       assert.equal(pending(1_000), 0);
     }));
 
+  it("hands on the body of a request, however the app reads it", async () => {
+    const join = async (stream: AsyncIterable<Uint8Array>) => {
+      let text = "";
+      const decoder = new TextDecoder();
+      for await (const chunk of stream) text += decoder.decode(chunk, { stream: true });
+      return text;
+    };
+    const ways: Record<string, (request: Request) => Promise<string>> = {
+      text: (request) => request.text(),
+      parts: (request) => join(request.body!), // There is one in each request.
+      seen: async (request) => request.body === request.body ? await request.text() : "another",
+      used: async (request) => `${await request.text()}${request.bodyUsed ? "" : " not used"}`,
+      clone: async (request) => {
+        const copy = request.clone();
+        return await join(request.body!) === await copy.text() ? "hello" : "another";
+      },
+      copy: (request) => new Request(request).text(),
+      copied: (request) => new Request(request.url, { method: "POST", body: request.body, duplex: "half" } as RequestInit).text(),
+      cancelled: async (request) => {
+        await request.body!.cancel();
+        return "hello";
+      },
+      none: (request) => Promise.resolve(request.body ? "hello" : "nothing"),
+    };
+    const server = await serve(
+      { fetch: async (request) => new Response(await ways[new URL(request.url).pathname.slice(1)]!(request)) },
+      OPTIONS,
+    );
+    const post = async (way: string, body?: string) =>
+      await (await fetch(new URL(way, server.url), { method: "POST", ...(body !== undefined && { body }) })).text();
+    const answers = await Promise.all(Object.keys(ways).map(async (way) => [way, await post(way, "hello")]));
+    const empty = await post("text");
+    await server.close();
+    assert.deepEqual(Object.fromEntries(answers), Object.fromEntries(Object.keys(ways).map((way) => [way, "hello"])));
+    assert.equal(empty, "");
+  });
+
   it("closes when its signal aborts, and removes its listener from the signal", async () => {
     const before = signalListeners();
     const abort = new AbortController();
