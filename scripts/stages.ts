@@ -56,7 +56,7 @@ const LONGEST = [
   "docs site",
   "runtimes rolling",
   "check",
-  "runtimes door",
+  "runtimes upgrade-leaks",
   "package",
   "chat-ai-nodes",
   "runtimes client",

@@ -1,5 +1,5 @@
 // deno-lint-ignore-file require-yield -- most endings wait for nothing of the server
-/** Every way an upgrade can end, for the door test and its fixture. */
+/** Every way an upgrade can end, for the test of leaks and its fixture. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type ConnectOptions, frame, frames, type HandshakeOptions, Wire } from "./wire.ts";
@@ -11,10 +11,10 @@ import { type ConnectOptions, frame, frames, type HandshakeOptions, Wire } from 
 export type Stage = "stalled" | "disconnected" | "released" | "passed";
 
 /** One way an upgrade ends. */
-export type Ending = (door: Door) => AsyncGenerator<Stage, void>;
+export type Ending = (clients: Clients) => AsyncGenerator<Stage, void>;
 
 /** The clients of one server. */
-export class Door {
+export class Clients {
   readonly port: number;
   #count = 0;
   readonly #wires = new Set<Wire>();
@@ -148,81 +148,81 @@ export const statusOf = (wire: Wire, statuses: number | number[]): void => {
 };
 
 const refused = ([statuses, path, options]: Refusal): Ending =>
-  async function* (door) {
-    const wire = await door.ask(path, options);
+  async function* (clients) {
+    const wire = await clients.ask(path, options);
     statusOf(wire, statuses);
-    await door.leave(wire);
+    await clients.leave(wire);
   };
 
 const plain = ([body, path, options]: Plain): Ending =>
-  async function* (door) {
-    const wire = await door.ask(path, options);
+  async function* (clients) {
+    const wire = await clients.ask(path, options);
     assert.deepEqual([wire.answer.status, wire.answer.body], [200, body]);
-    await door.leave(wire);
+    await clients.leave(wire);
   };
 
 /** Opens a connection, is answered, so that it is admitted, and ends it. */
-const admitted = (end: (wire: Wire, door: Door) => unknown, path = "/public?access_token=ann"): Ending =>
-  async function* (door) {
-    const wire = await door.open(path);
+const admitted = (end: (wire: Wire, clients: Clients) => unknown, path = "/public?access_token=ann"): Ending =>
+  async function* (clients) {
+    const wire = await clients.open(path);
     assert.equal((await wire.ask({ type: "ping" })).type, "pong");
-    await end(wire, door);
+    await end(wire, clients);
   };
 
 const closedWith = (code: number, path: string, message?: unknown): Ending =>
-  async function* (door) {
-    const wire = await door.open(path);
+  async function* (clients) {
+    const wire = await clients.open(path);
     if (message !== undefined) wire.send(message);
     assert.equal((await wire.closed).code, code);
   };
 
 /** Leaves while the application holds the upgrade up. */
-const leavesMeanwhile = (path: string, end: (wire: Wire, door: Door) => unknown, after?: Stage): Ending =>
-  async function* (door) {
-    const wire = door.begin(path);
+const leavesMeanwhile = (path: string, end: (wire: Wire, clients: Clients) => unknown, after?: Stage): Ending =>
+  async function* (clients) {
+    const wire = clients.begin(path);
     yield "stalled";
-    end(wire, door);
+    end(wire, clients);
     if (after) yield after;
   };
 
 /** Is answered, some way, after the application has held the upgrade up; on some runtimes the 101 has left before. */
 const answeredAnyhow = (path: string, stalls = false): Ending =>
-  async function* (door) {
-    const wire = door.begin(path);
+  async function* (clients) {
+    const wire = clients.begin(path);
     if (stalls) yield "stalled";
     await wire.answered;
-    door.reset(wire);
+    clients.reset(wire);
   };
 
-const reset = (wire: Wire, door: Door): void => door.reset(wire);
+const reset = (wire: Wire, clients: Clients): void => clients.reset(wire);
 const end = (wire: Wire): void => void wire.socket.end();
 
 /** Is refused with this status because of a connection that is open. */
 const besides = (statuses: number[], path: (number: number) => string): Ending =>
-  async function* (door) {
-    const target = path(door.next());
-    const from = { headers: { "X-From": `192.168.${door.next() >> 8 & 255}.${door.next() & 255}` } };
-    const first = await door.ask(target, from);
-    const second = await door.ask(target, from);
+  async function* (clients) {
+    const target = path(clients.next());
+    const from = { headers: { "X-From": `192.168.${clients.next() >> 8 & 255}.${clients.next() & 255}` } };
+    const first = await clients.ask(target, from);
+    const second = await clients.ask(target, from);
     statusOf(second, statuses);
-    await door.leave(second);
-    door.reset(first);
+    await clients.leave(second);
+    clients.reset(first);
   };
 
 /** Bytes that are no finished request; the client waits for nothing. */
-const unfinished = (bytes: string, end: (wire: Wire, door: Door) => unknown): Ending =>
-  async function* (door) {
-    const wire = door.raw(bytes);
+const unfinished = (bytes: string, end: (wire: Wire, clients: Clients) => unknown): Ending =>
+  async function* (clients) {
+    const wire = clients.raw(bytes);
     await once(wire.socket, "connect");
-    end(wire, door);
+    end(wire, clients);
   };
 
 /** Bytes that are no request: an answer or none, and the end. */
 const malformed = (bytes: string): Ending =>
-  async function* (door) {
-    const wire = door.raw(bytes);
+  async function* (clients) {
+    const wire = clients.raw(bytes);
     await wire.answered;
-    door.reset(wire);
+    clients.reset(wire);
   };
 
 const HEAD = "GET /public HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
@@ -232,10 +232,10 @@ const SECOND = Buffer.from(`GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ${"x".r
 
 /** The first bytes of an answer have come. */
 const streaming = (upgrade: string): Ending =>
-  async function* (door) {
-    const wire = door.begin("/stream", { headers: { Upgrade: upgrade } });
+  async function* (clients) {
+    const wire = clients.begin("/stream", { headers: { Upgrade: upgrade } });
     await once(wire.socket, "data");
-    door.reset(wire);
+    clients.reset(wire);
   };
 
 /** By what happened. */
@@ -246,45 +246,45 @@ export const ENDINGS: Record<string, Ending> = {
   // It became a WebSocket.
   "a clean close": admitted((wire) => wire.close(1000)),
   "a clean close of an anonymous client": admitted((wire) => wire.close(), "/public"),
-  async *"a clean close before anything was sent"(door) {
-    await (await door.open("/handshake")).close(1000);
+  async *"a clean close before anything was sent"(clients) {
+    await (await clients.open("/handshake")).close(1000);
   },
   "a reset": admitted(reset),
-  async *"a reset at once"(door) {
-    door.reset(await door.open("/public?access_token=ann"));
+  async *"a reset at once"(clients) {
+    clients.reset(await clients.open("/public?access_token=ann"));
   },
-  async *"a reset while pending"(door) {
-    door.reset(await door.open("/handshake"));
+  async *"a reset while pending"(clients) {
+    clients.reset(await clients.open("/handshake"));
   },
-  "a reset with a request under way": admitted((wire, door) => {
+  "a reset with a request under way": admitted((wire, clients) => {
     wire.send({ type: "never" });
-    door.reset(wire);
+    clients.reset(wire);
   }),
-  "a reset after a handler that throws": admitted(async (wire, door) => {
+  "a reset after a handler that throws": admitted(async (wire, clients) => {
     assert.equal((await wire.ask({ type: "throw" })).status, "error");
-    door.reset(wire);
+    clients.reset(wire);
   }),
   "a FIN": admitted(end),
-  async *"a FIN while pending"(door) {
-    end(await door.open("/handshake"));
+  async *"a FIN while pending"(clients) {
+    end(await clients.open("/handshake"));
   },
-  async *"frames before the answer, and a clean close"(door) {
-    const wire = await door.open("/public", { follow: frames({ type: "ping" }) });
+  async *"frames before the answer, and a clean close"(clients) {
+    const wire = await clients.open("/public", { follow: frames({ type: "ping" }) });
     assert.equal((await wire.next()).type, "pong");
     await wire.close(1000);
   },
-  async *"a close frame before the answer"(door) {
-    const wire = await door.open("/public", { follow: frame(8, Buffer.from([0x03, 0xe8])) });
+  async *"a close frame before the answer"(clients) {
+    const wire = await clients.open("/public", { follow: frame(8, Buffer.from([0x03, 0xe8])) });
     assert.equal((await wire.closed).code, 1000);
   },
-  async *"a second request before the answer"(door) {
-    const wire = await door.open("/public", { follow: SECOND });
+  async *"a second request before the answer"(clients) {
+    const wire = await clients.open("/public", { follow: SECOND });
     await wire.closed; // As a frame it breaks the protocol.
   },
-  async *"a second request before a refusal"(door) {
-    const wire = await door.ask("/strict", { follow: SECOND });
+  async *"a second request before a refusal"(clients) {
+    const wire = await clients.ask("/strict", { follow: SECOND });
     assert.equal(wire.answer.status, 401);
-    door.reset(wire);
+    clients.reset(wire);
   },
   "a wrong auth message": closedWith(4401, "/handshake", { type: "auth", access_token: "bad" }),
   "a first message that is not auth": closedWith(4401, "/handshake", { type: "ping" }),
@@ -292,32 +292,32 @@ export const ENDINGS: Record<string, Ending> = {
   "a message that is too big": closedWith(1009, "/public", "x".repeat(70_000)),
   "a close inside a connect listener": closedWith(4001, "/public?close=connect"),
   "a close inside a handler": closedWith(4002, "/public?access_token=ann", { type: "leave" }),
-  async *"a disconnection"(door) {
-    const wire = await door.open("/strict?access_token=doomed");
+  async *"a disconnection"(clients) {
+    const wire = await clients.open("/strict?access_token=doomed");
     yield "disconnected";
     assert.equal((await wire.closed).code, 4403);
   },
-  async *"no authentication in time"(door) {
-    const wire = await door.open("/handshake");
+  async *"no authentication in time"(clients) {
+    const wire = await clients.open("/handshake");
     yield "passed";
     assert.equal((await wire.closed).code, 4408);
   },
-  async *"a token that expires"(door) {
-    const wire = await door.open("/strict?access_token=ann:5");
+  async *"a token that expires"(clients) {
+    const wire = await clients.open("/strict?access_token=ann:5");
     assert.equal((await wire.ask({ type: "ping" })).type, "pong");
     yield "passed";
     assert.equal((await wire.next()).error.code, "TOKEN_EXPIRED");
     assert.equal((await wire.closed).code, 4401);
   },
-  async *"a token of a message that expires"(door) {
-    const wire = await door.open("/handshake");
+  async *"a token of a message that expires"(clients) {
+    const wire = await clients.open("/handshake");
     assert.equal((await wire.ask({ type: "auth", access_token: "ann:5" })).status, "ok");
     yield "passed";
     assert.equal((await wire.next()).error.code, "TOKEN_EXPIRED");
     assert.equal((await wire.closed).code, 4401);
   },
-  async *"a close that is never answered"(door) {
-    const wire = door.begin("/public?close=connect");
+  async *"a close that is never answered"(clients) {
+    const wire = clients.begin("/public?close=connect");
     wire.answersClose = false;
     await wire.answered;
     await wire.askedToClose(); // The 101 may leave before the server has seen the socket open.
@@ -325,30 +325,30 @@ export const ENDINGS: Record<string, Ending> = {
   },
 
   // It is refused while the application holds it up, or its client leaves meanwhile.
-  async *"a disconnection while authenticate runs"(door) {
-    const wire = door.begin("/strict?access_token=slow-doomed");
+  async *"a disconnection while authenticate runs"(clients) {
+    const wire = clients.begin("/strict?access_token=slow-doomed");
     yield "stalled";
     yield "disconnected";
     yield "released";
     await wire.answered;
     assert.equal(wire.answer.status, 403);
-    await door.leave(wire);
+    await clients.leave(wire);
   },
-  async *"authenticate that rejects late"(door) {
-    const wire = door.begin("/strict?access_token=slow-throw");
+  async *"authenticate that rejects late"(clients) {
+    const wire = clients.begin("/strict?access_token=slow-throw");
     yield "stalled";
     yield "released";
     await wire.answered;
     assert.equal(wire.answer.status, 503);
-    await door.leave(wire);
+    await clients.leave(wire);
   },
-  async *"authenticate that hangs"(door) {
-    const wire = door.begin("/strict?access_token=hang");
+  async *"authenticate that hangs"(clients) {
+    const wire = clients.begin("/strict?access_token=hang");
     yield "stalled";
     yield "passed";
     await wire.answered;
     assert.equal(wire.answer.status, 503);
-    await door.leave(wire);
+    await clients.leave(wire);
   },
   "a reset while authenticate hangs": leavesMeanwhile("/strict?access_token=hang", reset, "passed"),
   "a reset while authenticate runs": leavesMeanwhile("/strict?access_token=slow", reset),
@@ -358,12 +358,12 @@ export const ENDINGS: Record<string, Ending> = {
   "a FIN while a middleware runs before the route": leavesMeanwhile("/stalled-before", end),
   "a reset while a middleware runs after the route": leavesMeanwhile("/stalled-after", reset),
   "a FIN while a middleware runs after the route": leavesMeanwhile("/stalled-after", end),
-  async *"a timeout while authenticate runs"(door) {
-    const wire = door.begin("/timed-out?access_token=slow");
+  async *"a timeout while authenticate runs"(clients) {
+    const wire = clients.begin("/timed-out?access_token=slow");
     yield "stalled";
     await wire.answered;
     assert.equal(wire.answer.status, 504);
-    await door.leave(wire);
+    await clients.leave(wire);
   },
   "a timeout while a middleware runs after the route": answeredAnyhow("/timed-out-after", true),
   "a throw after the route": answeredAnyhow("/thrown-after"),
@@ -377,19 +377,19 @@ export const ENDINGS: Record<string, Ending> = {
   // It is no upgrade.
   "an endless answer to an upgrade, and a reset": streaming("websocket"),
   "an endless answer to another upgrade, and a reset": streaming("x"),
-  async *"a body that comes slowly"(door) {
-    const wire = door.begin("/posted", { method: "POST", headers: { "Content-Length": "10" }, follow: Buffer.from("01234") });
+  async *"a body that comes slowly"(clients) {
+    const wire = clients.begin("/posted", { method: "POST", headers: { "Content-Length": "10" }, follow: Buffer.from("01234") });
     await once(wire.socket, "connect");
     await new Promise((resolve) => setImmediate(resolve));
     wire.write(Buffer.from("56789"));
     await wire.answered;
     assert.deepEqual([wire.answer.status, wire.answer.body], [200, "0123456789"]);
-    await door.leave(wire);
+    await clients.leave(wire);
   },
-  async *"a body that never ends, and a reset"(door) {
-    const wire = door.begin("/posted", { method: "POST", headers: { "Content-Length": "10" }, follow: Buffer.from("01234") });
+  async *"a body that never ends, and a reset"(clients) {
+    const wire = clients.begin("/posted", { method: "POST", headers: { "Content-Length": "10" }, follow: Buffer.from("01234") });
     await once(wire.socket, "connect");
-    door.reset(wire);
+    clients.reset(wire);
   },
   "a request that is never finished, and a reset": unfinished(HEAD, reset),
   "a request that is never finished, and a FIN": unfinished(HEAD, end),

@@ -6,11 +6,11 @@ import { after, before, describe, it, type TestContext } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { ControllerStats } from "../../mod.ts";
-import { Door, ENDINGS, REFUSALS, type Stage, statusOf } from "./endings.ts";
+import { Clients, ENDINGS, REFUSALS, type Stage, statusOf } from "./endings.ts";
 import { startDurableObject, startServer, type TestServer } from "./server.ts";
 
-/** How many mixed upgrades each runtime gets. `DOOR_UPGRADES=20000` takes minutes and tests the runtimes one by one. */
-const UPGRADES = Number(process.env["DOOR_UPGRADES"] ?? 4_000);
+/** How many mixed upgrades each runtime gets. `LEAK_UPGRADES=20000` takes minutes and tests the runtimes one by one. */
+const UPGRADES = Number(process.env["LEAK_UPGRADES"] ?? 4_000);
 const TAKES_TURNS = UPGRADES > 4_000;
 /** Upgrades of one round: they begin together, and end before the next round begins. */
 const ROUND = 200;
@@ -29,7 +29,7 @@ const SETTLE_TIMEOUT = 2_000;
 /** The least number of checks in that time. */
 const MIN_LOOKS = 20;
 
-/** Longer than any answer takes, in ms, so that a test which would wait for ever reports what it waits for. */
+/** Longer than any answer takes, in ms. A test that would wait forever then reports what it waits for. */
 const ANSWER_TIMEOUT = 240_000;
 
 /** What all upgrades may leave on the heap, in bytes: less than anything that holds a request, at the full number. */
@@ -45,7 +45,7 @@ interface Plan {
   endsRefused: boolean;
   /** How long the runtime itself keeps a socket that it has shut down, in ms. @default {0} */
   linger?: number;
-  /** Endings that leave something behind for a reason outside of this project. */
+  /** Endings that leak for a reason outside of this project. */
   without?: Record<string, string>;
 }
 
@@ -65,10 +65,10 @@ interface Resources {
 
 const STAGES: readonly Stage[] = ["stalled", "disconnected", "released", "passed"];
 
-/** A server with its clients, and the resources that it held at the start. */
-class Doorkeeper {
+/** Checks that a server releases everything after upgrades, compared with the resources that it held at the start. */
+class LeakCheck {
   readonly server: TestServer;
-  readonly door: Door;
+  readonly clients: Clients;
   readonly #linger: number;
   #pid = 0;
   #descriptors: ReadonlyMap<string, number> = new Map();
@@ -76,21 +76,21 @@ class Doorkeeper {
   private constructor(server: TestServer, linger: number) {
     this.server = server;
     this.#linger = linger;
-    this.door = new Door(server.port);
+    this.clients = new Clients(server.port);
   }
 
-  static async open(start: () => Promise<TestServer>, linger: number): Promise<Doorkeeper> {
-    const keeper = new Doorkeeper(await start(), linger);
-    await keeper.round(["a clean close", "a reset", "a token that is wrong", "a plain request"]);
-    await keeper.settle();
-    const { pid } = await keeper.resources();
-    keeper.#pid = pid ?? findChild("workerd");
-    keeper.#descriptors = keeper.descriptors();
-    return keeper;
+  static async open(start: () => Promise<TestServer>, linger: number): Promise<LeakCheck> {
+    const check = new LeakCheck(await start(), linger);
+    await check.round(["a clean close", "a reset", "a token that is wrong", "a plain request"]);
+    await check.settle();
+    const { pid } = await check.resources();
+    check.#pid = pid ?? findChild("workerd");
+    check.#descriptors = check.descriptors();
+    return check;
   }
 
   async stop(): Promise<void> {
-    this.door.resetAll();
+    this.clients.resetAll();
     await this.server.stop();
   }
 
@@ -106,8 +106,8 @@ class Doorkeeper {
 
   /** Runs these endings concurrently until all are done. */
   async round(names: string[]): Promise<void> {
-    const { door } = this;
-    let courses = names.map((name) => ({ name, course: ENDINGS[name]!(door), waitsFor: undefined as Stage | undefined }));
+    const { clients } = this;
+    let courses = names.map((name) => ({ name, course: ENDINGS[name]!(clients), waitsFor: undefined as Stage | undefined }));
     const advance = async () => {
       await Promise.all(courses.map(async (each) => {
         const { value } = await inTime(each.course.next(), each.name);
@@ -125,7 +125,7 @@ class Doorkeeper {
       courses = [...courses.filter(({ waitsFor }) => waitsFor !== undefined), ...others];
     }
     assert.deepEqual(courses.map(({ name, waitsFor }) => `${name} waits for ${waitsFor}`), []);
-    door.resetAll();
+    clients.resetAll();
   }
 
   /** Runs `count` upgrades with these endings in turn, round by round. */
@@ -136,11 +136,11 @@ class Doorkeeper {
   }
 
   /** Runs clients that keep their TCP connections open, and checks that the server releases everything. */
-  async stay(clients: ((door: Door) => Promise<void>)[]): Promise<void> {
-    await Promise.all(clients.map((come) => come(this.door)));
+  async stay(visits: ((clients: Clients) => Promise<void>)[]): Promise<void> {
+    await Promise.all(visits.map((visit) => visit(this.clients)));
     await this.settle();
     await this.release();
-    this.door.resetAll();
+    this.clients.resetAll();
   }
 
   /** Triggers the event that the endings of a stage wait for. */
@@ -154,15 +154,15 @@ class Doorkeeper {
     }
   }
 
-  /** Resolves when the server holds nothing but `places` for upgrades that wait for its clock; rejects after a while. */
-  async settle(places = 0): Promise<void> {
+  /** Resolves when the server holds nothing but `slots` reserved by upgrades that wait for its clock; rejects after {@link SETTLE_TIMEOUT}. */
+  async settle(slots = 0): Promise<void> {
     await eventually(async () => {
       const { stats, timers, streams, events }: State = await this.control("state");
       const left: string[] = [];
       let reserved = 0;
       for (const [name, controller] of Object.entries(stats)) {
         reserved += controller.reserved;
-        if (places > 0) continue;
+        if (slots > 0) continue;
         for (const key of ["active", "clients", "pending", "reserved", "deadlines", "keys"] as const) {
           if (controller[key] !== 0) left.push(`${name}.${key} is ${controller[key]}`);
         }
@@ -170,10 +170,10 @@ class Doorkeeper {
           left.push(`${name} opened ${controller.opened}, closed ${controller.closed}`);
         }
       }
-      if (reserved > places) left.push(`${reserved} places are taken, ${places} of them by upgrades that wait`);
-      if (places === 0 && timers > 0) left.push(`${timers} timers`);
-      if (places === 0 && events.connect !== events.close) left.push(`${events.connect} connects, ${events.close} closes`);
-      if (streams > 0) left.push(`${streams} answers that nobody reads`);
+      if (reserved > slots) left.push(`${reserved} slots are reserved, ${slots} of them by upgrades that wait`);
+      if (slots === 0 && timers > 0) left.push(`${timers} timers`);
+      if (slots === 0 && events.connect !== events.close) left.push(`${events.connect} connects, ${events.close} closes`);
+      if (streams > 0) left.push(`${streams} unread responses`);
       return left;
     });
   }
@@ -246,59 +246,62 @@ function findChild(name: string): number {
   return 0;
 }
 
-function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }: Plan): void {
+function testUpgrades(name: string, { start, endsRefused, linger = 0, without = {} }: Plan): void {
   const endings = Object.keys(ENDINGS).filter((ending) => !(ending in without));
   describe(`upgrades on ${name}`, { concurrency: 1 }, () => {
-    let keeper: Doorkeeper;
+    let check: LeakCheck;
     before(async () => {
-      keeper = await Doorkeeper.open(start, linger);
+      check = await LeakCheck.open(start, linger);
     });
-    after(() => keeper.stop());
+    after(() => check.stop());
 
     for (const ending of Object.keys(ENDINGS)) {
       it(`release everything after ${ending}`, { skip: without[ending] ?? false, timeout: 300_000 }, async () => {
         try {
-          await keeper.round(Array<string>(EACH).fill(ending));
-          await keeper.settle();
-          await keeper.release();
+          await check.round(Array<string>(EACH).fill(ending));
+          await check.settle();
+          await check.release();
         } catch (error) {
           // A leak of this ending must not fail the tests after it.
-          await keeper.stop();
-          keeper = await Doorkeeper.open(start, linger);
+          await check.stop();
+          check = await LeakCheck.open(start, linger);
           throw error;
         }
       });
     }
 
-    const stays = { skip: !endsRefused && "A refusal is a plain answer here: the client may ask again", timeout: 300_000 };
+    const stays = {
+      skip: !endsRefused && "A refusal is a plain response here: the client may send another request",
+      timeout: 300_000,
+    };
     it(`release everything when ${STAYING} refused clients keep their own side open`, stays, async () => {
       // The HTTP server keeps the connection alive after a request without an upgrade.
       const refusals = Object.values(REFUSALS).filter(([, , { method, follow, headers = {} } = {}]) =>
         !method && !follow && !("Upgrade" in headers)
       );
-      await keeper.stay(Array.from({ length: STAYING }, (_, i) => async (door) => {
+      await check.stay(Array.from({ length: STAYING }, (_, i) => async (clients) => {
         const [statuses, path, options] = refusals[i % refusals.length]!;
-        statusOf(await door.ask(path, { ...options, staysOpen: true }), statuses);
+        statusOf(await clients.ask(path, { ...options, staysOpen: true }), statuses);
       }));
     });
 
     it(`release everything when ${STAYING} closed clients keep their own side open`, { timeout: 300_000 }, async () => {
-      await keeper.stay(Array.from({ length: STAYING }, () => async (door) => {
-        const wire = await door.open("/public", { staysOpen: true });
+      await check.stay(Array.from({ length: STAYING }, () => async (clients) => {
+        const wire = await clients.open("/public", { staysOpen: true });
         assert.equal((await wire.close(1000)).code, 1000);
       }));
     });
 
     it(`release everything after ${UPGRADES} mixed endings`, { timeout: 300_000 }, async (t: TestContext) => {
-      await keeper.mixed(endings, WARM_UP);
-      await keeper.settle();
-      const earlier = await keeper.resources();
+      await check.mixed(endings, WARM_UP);
+      await check.settle();
+      const earlier = await check.resources();
       const start = performance.now();
-      await keeper.mixed(endings, UPGRADES);
+      await check.mixed(endings, UPGRADES);
       t.diagnostic(`${UPGRADES} upgrades, ${endings.length} endings, ${Math.round((performance.now() - start) / 1000)} s`);
-      await keeper.settle();
-      await keeper.release();
-      const now = await keeper.resources();
+      await check.settle();
+      await check.release();
+      const now = await check.resources();
       assert.deepEqual(now.listeners, earlier.listeners);
       t.diagnostic(`the heap grew by ${now.heap - earlier.heap} bytes`);
       assert.ok(now.heap - earlier.heap < HEAP_TOLERANCE, `The heap grew by ${now.heap - earlier.heap} bytes`);
@@ -307,27 +310,28 @@ function testDoor(name: string, { start, endsRefused, linger = 0, without = {} }
 }
 
 const here = dirname(fileURLToPath(import.meta.url));
-const serve = join(here, "fixture/door-serve.ts");
-const deno = join(here, "fixture/door-deno.ts");
-const worker = join(here, "fixture/door-worker.ts");
+const serve = join(here, "fixture/upgrade-leaks-serve.ts");
+const deno = join(here, "fixture/upgrade-leaks-deno.ts");
+const worker = join(here, "fixture/upgrade-leaks-worker.ts");
 
-describe("the door", { concurrency: TAKES_TURNS ? 1 : true }, () => {
-  testDoor("Node", { start: () => startServer("node", serve), endsRefused: true });
+describe("upgrades", { concurrency: TAKES_TURNS ? 1 : true }, () => {
+  testUpgrades("Node", { start: () => startServer("node", serve), endsRefused: true });
   // Bun checks its socket timeouts every 4 s.
-  testDoor("Bun", { start: () => startServer("bun", serve), endsRefused: false, linger: 4_000 });
-  testDoor("Deno", { start: () => startServer("deno", serve), endsRefused: true });
-  testDoor("Deno.serve", {
+  testUpgrades("Bun", { start: () => startServer("bun", serve), endsRefused: false, linger: 4_000 });
+  testUpgrades("Deno", { start: () => startServer("deno", serve), endsRefused: true });
+  testUpgrades("Deno.serve", {
     start: () => startServer("deno", deno),
     endsRefused: false,
     without: {
       "a POST with a body that asks for HTTP/2": "Deno.serve answers 400 by itself to a length beside an Upgrade header",
       "a reset while a middleware runs after the route":
-        "Deno reports no reset after its upgrade: the place is free after `timeout`",
-      "a FIN while a middleware runs after the route": "Deno reports no end after its upgrade: the place is free after `timeout`",
+        "Deno reports no reset after its upgrade: the slot is released after `timeout`",
+      "a FIN while a middleware runs after the route":
+        "Deno reports no end after its upgrade: the slot is released after `timeout`",
       "a body that comes slowly": "Deno.serve answers 400 by itself to a length beside an Upgrade header",
     },
   });
-  testDoor("a Durable Object", {
+  testUpgrades("a Durable Object", {
     start: () => startDurableObject(worker, true, true),
     endsRefused: false,
     without: {
