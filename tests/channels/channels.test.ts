@@ -443,7 +443,7 @@ describe("Channels: what is under way", () => {
     assert.equal(topics.publications, 1);
   });
 
-  it("what a client is about to publish is not when it has gone, nor when too much of it waits", async () => {
+  it("a publication that waits for authorization is dropped when its client disconnects, nor when too much of it waits", async () => {
     const stall = new Stall<boolean>();
     const { join, channels } = createChannels({ a: { ...kept, authorize: () => stall.promise } });
     const peer = join();

@@ -82,7 +82,7 @@ describe("Connection.message", () => {
     assert.deepEqual(takeNames(), []);
   });
 
-  it("answers ping with pong and its uid, takes a pong in silence, and tells nobody", () => {
+  it("answers ping with pong and its uid, sends no reply to a pong, and tells nobody", () => {
     const { controller, takeNames } = observe();
     const { connection, transport } = open(controller);
     takeNames();

@@ -7,7 +7,7 @@ const SECRETS: Record<string, string[]> = { unsigned: [], signed: ["a secret of 
 
 describe("The offset of a message", () => {
   for (const [name, secrets] of Object.entries(SECRETS)) {
-    it(`tells ${name} messages of one sequence apart`, async () => {
+    it(`distinguishes ${name} messages of one sequence`, async () => {
       const envelopes = new Envelopes({ node: "node", secrets, maxLength: 1e6, now: () => 0, dropped() {} });
       const offsets = new Set<number>();
       for (let number = 0; number < 1_000; number++) {

@@ -135,13 +135,13 @@ describe("An engine over NATS", { skip: lacks("nats-server"), concurrency: true 
     });
   }
 
-  it("names the first cause when nobody listens", TIMEOUT, async (t) => {
+  it("names the first cause when no server listens", TIMEOUT, async (t) => {
     const { error } = await new Ends(t).failure(await freePort());
     assert.match(error.message, /connection refused|ECONNREFUSED/i);
   });
 
   it(
-    "says what a permission that is taken away has ended, and that a connection of one's own is not ended",
+    "reports what a missing permission prevents, and keeps a connection of the application open",
     TIMEOUT,
     async (t) => {
       const ends = new Ends(t);

@@ -203,7 +203,7 @@ describe("The members of a subscription", () => {
     assert.equal(subscription.isStale, true);
   });
 
-  it("are not read for such an announcement when nobody has asked for them", async () => {
+  it("are not read for such an announcement before they are requested", async () => {
     const { subscription, asked } = create();
     subscription.markStale();
     await subscription.renew();

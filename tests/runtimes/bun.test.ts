@@ -19,11 +19,11 @@ function hasLeft(...ways: string[]): Difference {
 
 conformance("Bun", () => startServer("bun"), {
   differences: {
-    "undoes the acceptance when middleware throws after next()": hasLeft("throw"),
-    "undoes the acceptance when middleware replaces the response after next()": hasLeft("replace", "merge", "empty"),
+    "abandons the upgrade when middleware throws after next()": hasLeft("throw"),
+    "abandons the upgrade when middleware replaces the response after next()": hasLeft("replace", "merge", "empty"),
     "connects a client once its 101 leaves, not while middleware waits after next()": hasLeft("stall"),
-    "answers 4xx to an odd request target and lives on": {
-      because: "Bun mends the target before anybody sees it",
+    "answers 4xx to an odd request target and keeps serving": {
+      because: "Bun normalizes the target before the application receives it",
       async instead({ port }) {
         for (const target of ["http://[/public", "//[/public", "http://a:b:c/public"]) await Wire.request(port, target);
         await Wire.open(port, "/public");

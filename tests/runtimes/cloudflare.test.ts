@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
 import { PATIENT } from "../support/patient.ts";
-import { closesWhoDoesNotRead, holdsNoMoreThanTheLimit, keepsWhoReads } from "./behaviours/delivery.ts";
+import { closesSlowReader, holdsNoMoreThanTheLimit, keepsReader } from "./behaviours/delivery.ts";
 import { readLate } from "./behaviours/recovering.ts";
 import { losesTheStream, MUTE_READER, readsLate, SLOW_READER } from "./behaviours/streaming.ts";
 import { leavesNoPlace, leavesNothing, staysConnected } from "./behaviours/upgrading.ts";
@@ -14,8 +14,8 @@ import { startDurableObject, type TestServer } from "./server.ts";
 import { frame, Wire } from "./wire.ts";
 
 /** The object sends no ping while time passes, because its timer would keep it from hibernating. */
-const asksNobody: Difference = {
-  because: "a heartbeat would keep the object from hibernating",
+const sendsNoPing: Difference = {
+  because: "the timer of a heartbeat would prevent hibernation",
   async instead(server) {
     for (const subject of ["beating", "asking"]) {
       const wire = await Wire.open(server.port, `/${subject}`);
@@ -47,7 +47,7 @@ async function answersWhileOthersDoNot(server: TestServer, subject: string, read
 
 const differences: Record<string, Difference> = {
   "a client that does not read is closed with 4508, and the others receive everything": {
-    because: "workerd 2026-07-30 does not tell how much waits for a client",
+    because: "workerd 2026-07-30 does not report the bytes buffered for a client",
     async instead(server) {
       const slow = await Wire.open(server.port, "/public");
       const reader = await Wire.open(server.port, "/public");
@@ -64,16 +64,18 @@ const differences: Record<string, Difference> = {
     },
   },
   "a client that does not read is closed with 4508 for small messages too, and the others receive everything": {
-    because: "workerd 2026-07-30 does not tell how much waits: a client of noroshi.v1 is asked, and of another nothing is known",
-    instead: (server) => closesWhoDoesNotRead(server, { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } }),
-  },
-  "a client that does not read holds no more than the limit and one message, however much it is sent in one turn": {
     because:
-      "workerd 2026-07-30 does not tell how much waits: a client of noroshi.v1 has a second to answer before it is taken for slow",
+      "workerd 2026-07-30 does not report buffered bytes: a client of noroshi.v1 is pinged, and for others there is no estimate",
+    instead: (server) => closesSlowReader(server, { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } }),
+  },
+  "at most the limit and one message are buffered for a client that does not read, however much one turn sends": {
+    because:
+      "workerd 2026-07-30 does not report buffered bytes: a client of noroshi.v1 has a second to answer before it is treated as slow",
     instead: (server) => holdsNoMoreThanTheLimit(server, 4, { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } }),
   },
-  "a client that does not read is told how many messages it has missed, where it is not to be closed": {
-    because: "workerd 2026-07-30 does not tell how much waits: a client of noroshi.v1 is asked, and of another nothing is known",
+  "a client that does not read and is not closed receives the number of messages that it missed": {
+    because:
+      "workerd 2026-07-30 does not report buffered bytes: a client of noroshi.v1 is pinged, and for others there is no estimate",
     async instead(server) {
       const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
       const slow = await Wire.open(server.port, "/dropping", { headers });
@@ -90,24 +92,23 @@ const differences: Record<string, Difference> = {
       assert.deepEqual([told.error.code, told.error.count, pong], ["MESSAGES_DROPPED", 20 - received, { type: "pong", uid: 1 }]);
     },
   },
-  "a client that has not read for a while and missed messages is sent all of a history in the end, in order": {
-    because: "workerd 2026-07-30 does not tell how much waits for a client, so that nothing is kept from it",
+  "a slow client that missed messages receives the whole history in the end, in order": {
+    because: "workerd 2026-07-30 does not report the bytes buffered for a client, so no message is dropped",
     async instead(server) {
       assert.equal(await readLate(server), 0);
     },
   },
   [SLOW_READER]: {
-    because: "workerd 2026-07-30 does not tell how much waits for a client, so that the generator runs ahead",
+    because: "workerd 2026-07-30 does not report the bytes buffered for a client, so the generator runs ahead",
     instead: readsLate,
   },
   [MUTE_READER]: {
-    because:
-      "workerd 2026-07-30 does not tell how much waits for a client: one of noroshi.v1 sends credit, and of another nothing is known",
+    because: "workerd 2026-07-30 does not report the bytes buffered for a client: only clients of noroshi.v1 send credit",
     instead: (server) => losesTheStream(server),
   },
-  "a mute peer that is written to is closed with 4504 within two periods": asksNobody,
-  "a plain listener that answers protocol pings is never closed": asksNobody,
-  "heartbeat.message asks the client with a ping message": asksNobody,
+  "an unresponsive peer that is written to is closed with 4504 within two periods": sendsNoPing,
+  "a plain listener that answers protocol pings is never closed": sendsNoPing,
+  "heartbeat.message asks the client with a ping message": sendsNoPing,
   "answers 4xx when the method is not GET": {
     because: "workerd answers 500 itself",
     async instead({ port }) {
@@ -119,13 +120,13 @@ const differences: Record<string, Difference> = {
     },
   },
   "answers 4xx to an upgrade with a thousand headers": {
-    because: "workerd takes as many as come; Cloudflare's network has a limit of its own",
+    because: "workerd has no limit; Cloudflare's network has its own",
     async instead({ port }) {
       const headers = Object.fromEntries(Array.from({ length: 1_000 }, (_, i) => [`X${i}`, "1"]));
       assert.equal((await Wire.request(port, "/public", { headers })).answer.status, 101);
     },
   },
-  "answers 4xx to an odd request target and lives on": {
+  "answers 4xx to an odd request target and keeps serving": {
     because: "workerd answers 500 itself to a target it cannot parse",
     async instead({ port }) {
       assert.equal((await Wire.request(port, "http://[/public")).answer.status, 500);
@@ -133,7 +134,7 @@ const differences: Record<string, Difference> = {
     },
   },
   "closes with 1007 on a text frame that is not UTF-8": {
-    because: "workerd replaces what is wrong by U+FFFD before anybody sees it",
+    because: "workerd replaces invalid bytes by U+FFFD before the application receives them",
     async instead({ port }) {
       const wire = await Wire.open(port, "/public");
       wire.write(frame(1, Buffer.from('{"type":"say","text":"\xff"}', "latin1")));
@@ -141,7 +142,7 @@ const differences: Record<string, Difference> = {
     },
   },
   "the TCP connection is ended after the close handshake": {
-    because: "workerd ends it some ten seconds later where no message had come from the client",
+    because: "workerd ends it some ten seconds later if the client had sent no message",
     async instead({ port }) {
       const wire = await Wire.open(port, "/public?connect=close");
       assert.equal((await wire.closed).code, 4001);
@@ -271,7 +272,7 @@ describe("Durable Object, with a client of noroshi.v1", () => {
   it("sends more than may wait in one event, during which the client cannot answer", { timeout: 300_000 }, async () => {
     const server = await startDurableObject();
     try {
-      await keepsWhoReads(server, options);
+      await keepsReader(server, options);
     } finally {
       Wire.resetAll();
       await server.stop();

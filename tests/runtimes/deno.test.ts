@@ -28,13 +28,13 @@ conformance("Deno", () => startServer("deno"), { differences: heldBack });
 
 conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
   differences: {
-    "undoes the acceptance when middleware throws after next()": closesAtOnce({ throw: 500 }),
-    "undoes the acceptance when middleware replaces the response after next()": closesAtOnce({
+    "abandons the upgrade when middleware throws after next()": closesAtOnce({ throw: 500 }),
+    "abandons the upgrade when middleware replaces the response after next()": closesAtOnce({
       replace: 503,
       merge: 200,
       empty: 204,
     }),
-    "hands a POST that offers HTTP/2 to its route, body and all": {
+    "passes a POST that offers HTTP/2 to its route, with its body": {
       because: "Deno answers 400 to a request with both an Upgrade header and a body, before the application sees it",
       async instead({ port }) {
         const { answer } = await Wire.request(port, "/posted", {
@@ -45,7 +45,7 @@ conformance("Deno.serve", () => startServer("deno", NATIVE_DENO), {
         assert.equal(answer.status, 400);
       },
     },
-    "a client that reads is kept and misses nothing when it is sent more in one turn than may wait": {
+    "a client that reads stays connected and misses nothing when one turn exceeds the buffer limit": {
       because: "Deno writes once the turn is over, so that all of it waits until then",
       async instead(server) {
         const wire = await Wire.open(server.port, "/bounded");

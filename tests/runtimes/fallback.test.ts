@@ -9,8 +9,8 @@ import { Wire } from "./wire.ts";
 
 const DIFFERENCES: Record<string, Difference> = {
   ...heldBack,
-  "a client that reads is kept and misses nothing when it is sent more in one turn than may wait": {
-    because: "a stream is read once the turn is over, so that all of it waits until then",
+  "a client that reads stays connected and misses nothing when one turn exceeds the buffer limit": {
+    because: "a stream is read after the turn, so everything is buffered until then",
     async instead(server) {
       const wire = await Wire.open(server.port, "/bounded");
       await wire.ask({ type: "ping" });
@@ -21,7 +21,7 @@ const DIFFERENCES: Record<string, Difference> = {
     },
   },
   "a peer that never answers the close handshake is gone after the close timeout": {
-    because: "the last event needs no answer: the connection is over when the response has ended",
+    because: "the last event needs no answer: the connection has ended with the response",
     async instead(server) {
       const wire = await Wire.open(server.port, "/public");
       wire.answersClose = false;
@@ -35,8 +35,8 @@ const DIFFERENCES: Record<string, Difference> = {
 
 /** As in `bun.test.ts`. */
 const ON_BUN: Record<string, Difference> = {
-  "answers 4xx to an odd request target and lives on": {
-    because: "Bun mends the target before anybody sees it",
+  "answers 4xx to an odd request target and keeps serving": {
+    because: "Bun normalizes the target before the application receives it",
     async instead({ port }) {
       for (const target of ["http://[/public", "//[/public", "http://a:b:c/public"]) await Wire.request(port, target);
       await Wire.open(port, "/public");
@@ -62,7 +62,7 @@ const IN_AN_OBJECT: Record<string, Difference> = {
       await Wire.open(port, "/public");
     },
   },
-  "answers 4xx to an odd request target and lives on": {
+  "answers 4xx to an odd request target and keeps serving": {
     because: "workerd answers 500 itself to a target it cannot parse",
     async instead({ port }) {
       assert.equal((await Wire.request(port, "http://[/public")).answer.status, 500);
@@ -70,7 +70,7 @@ const IN_AN_OBJECT: Record<string, Difference> = {
     },
   },
   "answers 4xx to an upgrade with a thousand headers": {
-    because: "workerd takes as many as come; Cloudflare's network has a limit of its own",
+    because: "workerd has no limit; Cloudflare's network has its own",
     async instead({ port }) {
       const headers = Object.fromEntries(Array.from({ length: 1_000 }, (_, i) => [`X${i}`, "1"]));
       assert.equal((await Wire.request(port, "/public", { headers })).answer.status, 101);

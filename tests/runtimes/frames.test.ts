@@ -369,7 +369,7 @@ const SCENES: Scene[] = [
   },
   {
     // new WebSocket("ws://victim//evil.example/strict") in a page of http://evil.example sends the victim's cookie along.
-    title: "an Origin is held against the Host, whatever the target says",
+    title: "an Origin is compared with the Host and not with the request target",
     async run(server) {
       const headers = { Origin: "http://evil.example", Cookie: "session_token=ann" };
       for (const target of ["/strict", "//evil.example/strict", "/\\evil.example/strict", "//x@evil.example/strict"]) {

@@ -128,7 +128,7 @@ class Faults {
       await pause(500 + this.#random.below(3_000));
       this.#store.broker.signal("SIGCONT");
     },
-    "attacked by who does not read": async () => {
+    "attacked by clients that do not read": async () => {
       const { front } = this.#random.pick(this.#nodes);
       const positions = new Map(this.#positions);
       for (const client of this.#clients) {

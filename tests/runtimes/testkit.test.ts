@@ -162,21 +162,21 @@ function refuse(incoming: IncomingMessage, socket: Socket, { status, headers, bo
 conformance("The test kit", () => new Bridge().start(), {
   differences: {
     ...heldBack,
-    "hands a POST that offers HTTP/2 to its route, body and all": {
-      because: "the kit upgrades to WebSocket only, and other requests do not pass it",
+    "passes a POST that offers HTTP/2 to its route, with its body": {
+      because: "the kit handles upgrades to WebSocket only",
       async instead({ port }) {
         const headers = { Connection: "close", Upgrade: undefined, "Content-Length": "6" };
         const { answer } = await Wire.request(port, "/posted", { method: "POST", headers, follow: Buffer.from("a body") });
         assert.deepEqual([answer.status, answer.body], [200, "a body"]);
       },
     },
-    "a client that does not read holds no more than the limit and one message, however much it is sent in one turn": {
+    "at most the limit and one message are buffered for a client that does not read, however much one turn sends": {
       because:
-        "the bridge stalls a client after the turn in which its buffers are full, and the kit counts what waits for stalled ones",
+        "the bridge stalls a client after the turn that fills its buffers, and the kit counts buffered bytes of stalled clients only",
       instead: (server) => holdsNoMoreThanTheLimit(server, 4),
     },
     "answers 4xx to an upgrade with a thousand headers": {
-      because: "nothing limits them in memory",
+      because: "there is no limit in memory",
       async instead({ port }) {
         const headers = Object.fromEntries(Array.from({ length: 1_000 }, (_, i) => [`X${i}`, "1"]));
         assert.equal((await Wire.request(port, "/public", { headers })).answer.status, 101);

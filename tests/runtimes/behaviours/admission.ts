@@ -12,7 +12,7 @@ async function isAsked(server: TestServer): Promise<boolean> {
 /** Who gets a place at all, before anything is verified. */
 export const admission: Behaviour[] = [
   {
-    title: "a page of the request's own host may connect, of another may not",
+    title: "a page of the request's own host may connect, and a page of another host may not",
     async run({ port }) {
       const own = await Wire.open(port, "/public", { headers: { Origin: `http://127.0.0.1:${port}` } });
       assert.equal((await own.ask({ type: "ping" })).type, "pong");
@@ -38,7 +38,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "origins lists exact origins and hosts below one, and nothing that only looks like them",
+    title: "origins matches exact origins and subdomain patterns, and no lookalikes",
     async run({ port }) {
       for (
         const Origin of ["https://app.example.com", "https://a.example.org", "https://a.b.example.org", "http://localhost:8080"]
@@ -80,7 +80,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "an app with a scheme of its own connects where its origin is listed, and nowhere else",
+    title: "an app with its own scheme connects only if its origin is listed",
     async run({ port }) {
       const Origin = "tauri://localhost";
       (await Wire.open(port, "/origins", { headers: { Origin } })).reset();
@@ -91,7 +91,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: 'origins "*" lets every page in',
+    title: 'origins "*" allows every page',
     async run({ port }) {
       for (const Origin of ["https://anywhere.example", "null"]) await Wire.open(port, "/open", { headers: { Origin } });
     },
@@ -163,7 +163,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "a place is taken before the token is verified",
+    title: "a slot is reserved before the token is verified",
     async run(server) {
       const waiting = [0, 1].map((i) => Wire.begin(server.port, `/full?access_token=stall:${i}`));
       await server.control("full", "wait", { event: "stalled", count: 2 });
@@ -174,7 +174,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "a place is given back however the upgrade ends",
+    title: "a slot is released however the upgrade ends",
     async run(server) {
       for (const token of ["bad", "throw", "expired", "number"]) await Wire.request(server.port, `/full?access_token=${token}`);
       for (const token of ["bad", "throw", "ann"]) {
@@ -215,7 +215,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "an address counts once, in whatever spelling a proxy writes it, with its port, and as a network of IPv6",
+    title: "an address counts once in any notation of a proxy, with or without a port, and IPv6 by its /64 network",
     async run(server) {
       const from = (forwarded: string) => Wire.request(server.port, "/perip", { headers: { "X-Forwarded-For": forwarded } });
       const callers = [
@@ -232,7 +232,7 @@ export const admission: Behaviour[] = [
     },
   },
   {
-    title: "maxPendingPerIp keeps one address from taking every place of those that have not authenticated",
+    title: "maxPendingPerIp keeps one address from using all of maxPending",
     async run(server) {
       const from = (forwarded: string) => Wire.request(server.port, "/shared", { headers: { "X-Forwarded-For": forwarded } });
       const [first, second] = [await from("203.0.113.7"), await from("203.0.113.7")];

@@ -5,7 +5,7 @@ import { Wire } from "../wire.ts";
 /** PROTOCOL.md 3.6: questions of the server, which the handler of `asks` asks the client that sent it. */
 export const asking: Behaviour[] = [
   {
-    title: "the server asks a client, and its answer is what the server gets",
+    title: "the server asks a client and receives its answer",
     async run({ port }) {
       const wire = await Wire.open(port, "/public");
       const { uid, ...question } = await wire.ask({ type: "asks", uid: 1, text: "Delete?" });

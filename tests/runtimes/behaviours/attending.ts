@@ -39,7 +39,7 @@ async function closed(server: TestServer, end: () => unknown): Promise<void> {
 /** PROTOCOL.md 4.10: who is in a channel. */
 export const attending: Behaviour[] = [
   {
-    title: "a subscriber is told its init, who is there, its own joining, and then who comes and goes",
+    title: "a subscriber receives init, the members, its own join, and then the joins and leaves of others",
     hibernates: true,
     async run(server) {
       const channel = channelOf("room");
@@ -60,7 +60,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "a user with several connections joins once and leaves once, and is told of itself by the list",
+    title: "a user with several connections joins once and leaves once, and is in the list that it receives",
     hibernates: true,
     async run(server) {
       const channel = channelOf("plain");
@@ -88,7 +88,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "who loses the connection and is back within the grace was never gone, and who is not leaves",
+    title: "a user that reconnects within the grace does not leave, and one that does not reconnect leaves",
     hibernates: true,
     async run(server) {
       const channel = channelOf("plain");
@@ -120,7 +120,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "who closes for good, or is not wanted, has left at once, and who reloads or is to come back has the grace",
+    title: "a final close ends membership at once, and after any other close the user has the grace",
     hibernates: true,
     async run(server) {
       const channel = channelOf("plain");
@@ -159,7 +159,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "without a grace who loses the connection leaves at once",
+    title: "without a grace a user that loses the connection leaves at once",
     hibernates: true,
     async run(server) {
       const channel = channelOf("brief");
@@ -174,7 +174,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "who is nobody is the member uid:<id>, each connection one",
+    title: "an anonymous client is the member uid:<id>, one for each connection",
     hibernates: true,
     async run(server) {
       const channel = channelOf("plain");
@@ -189,7 +189,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "who does not ask for it is a member, and is told of nobody; with an event too",
+    title: "a subscriber without presence is a member, and receives no presence messages; with an event too",
     hibernates: true,
     async run(server) {
       const channel = channelOf("plain");
@@ -203,7 +203,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "the data of a member is the server's, the client's where the channel takes it, or none",
+    title: "the data of a member is the server's, or the client's if the channel accepts it, or absent",
     hibernates: true,
     async run(server) {
       const [lobby, room, plain] = [channelOf("lobby"), channelOf("room"), channelOf("plain")];
@@ -216,7 +216,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "other data of a member is told as a join, and the same is not",
+    title: "changed data of a member is sent as a join, and unchanged data is not",
     hibernates: true,
     async run(server) {
       const channel = channelOf("room");
@@ -253,7 +253,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "a channel without presence has no members, and tells nobody of any",
+    title: "a channel without presence has no members, and sends no presence messages",
     async run(server) {
       const channel = channelOf("open");
       const wire = await connect(server);
@@ -263,7 +263,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "a subscription in place of another neither leaves nor joins, whichever way it was told",
+    title: "a subscription that replaces another causes neither a leave nor a join",
     hibernates: true,
     async run(server) {
       const channel = channelOf("plain");
@@ -284,7 +284,7 @@ export const attending: Behaviour[] = [
     },
   },
   {
-    title: "a user's data is that of the newest connection that lives, and returns when that one goes",
+    title: "a user's data is that of the newest open connection, and falls back when that one closes",
     hibernates: true,
     async run(server) {
       const channel = channelOf("room");

@@ -98,7 +98,7 @@ export const authentication: Behaviour[] = [
     },
   },
   {
-    title: "handshake mode closes with 4408 when no auth came in time",
+    title: "handshake mode closes with 4408 when no auth arrives in time",
     hibernates: true,
     async run(server) {
       const wire = await Wire.open(server.port, "/handshake");
@@ -120,7 +120,7 @@ export const authentication: Behaviour[] = [
     },
   },
   {
-    title: "handshake mode admits at once when the upgrade shows a token",
+    title: "handshake mode admits at once when the upgrade has a token",
     async run(server) {
       const wire = await Wire.open(server.port, "/handshake?access_token=ann");
       assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");
@@ -128,7 +128,7 @@ export const authentication: Behaviour[] = [
     },
   },
   {
-    title: "strict mode answers 401 before the upgrade when no token is shown",
+    title: "strict mode answers 401 before the upgrade when there is no token",
     async run(server) {
       for (const path of ["/strict", "/strict?access_token="]) {
         const { answer } = await Wire.request(server.port, path);

@@ -18,7 +18,7 @@ async function reached(server: TestServer, filter: unknown): Promise<string[]> {
 }
 
 /** Sends more than any kernel takes to three clients, of which one does not read. */
-export async function closesWhoDoesNotRead(server: TestServer, options?: HandshakeOptions): Promise<void> {
+export async function closesSlowReader(server: TestServer, options?: HandshakeOptions): Promise<void> {
   const slow = await Wire.open(server.port, "/public", options);
   const readers = [await Wire.open(server.port, "/public"), await Wire.open(server.port, "/public")];
   await Promise.all([slow, ...readers].map((wire) => wire.ask({ type: "ping" })));
@@ -49,7 +49,7 @@ export async function holdsNoMoreThanTheLimit(server: TestServer, limits = 1, op
 }
 
 /** Sends three times as much as may wait in one turn to a client that reads, and once more before it can have answered. */
-export async function keepsWhoReads(server: TestServer, options?: HandshakeOptions): Promise<void> {
+export async function keepsReader(server: TestServer, options?: HandshakeOptions): Promise<void> {
   const wire = await Wire.open(server.port, "/bounded", options);
   await wire.ask({ type: "ping" });
   const news = Array.from({ length: 20 }, (_, n) => ({ type: "news", n, text: "x".repeat(10_000) }));
@@ -109,7 +109,7 @@ export const delivery: Behaviour[] = [
     },
   },
   {
-    title: "broadcast to a user and a role reaches who is both",
+    title: "broadcast to a user and a role reaches the clients that match both",
     async run(server) {
       assert.deepEqual(await reached(server, { user: "ann", role: "editor" }), ["ann:editor"]);
     },
@@ -205,7 +205,7 @@ export const delivery: Behaviour[] = [
     },
   },
   {
-    title: "a client that does not read is told how many messages it has missed, where it is not to be closed",
+    title: "a client that does not read and is not closed receives the number of messages that it missed",
     async run(server) {
       const slow = await Wire.open(server.port, "/dropping");
       const reader = await Wire.open(server.port, "/dropping");
@@ -224,7 +224,7 @@ export const delivery: Behaviour[] = [
     },
   },
   {
-    title: "what is sent in one turn arrives in its order, answers and broadcasts alike, before a close",
+    title: "messages of one turn arrive in order, answers and broadcasts alike, before a close",
     async run(server) {
       const wire = await Wire.open(server.port, "/public");
       const other = await Wire.open(server.port, "/public");
@@ -240,7 +240,7 @@ export const delivery: Behaviour[] = [
     },
   },
   {
-    title: "what is sent in one turn arrives in its order, whomever it is for, before a close",
+    title: "messages of one turn arrive in order, for any recipients, before a close",
     async run(server) {
       const open = (token: string) => Wire.open(server.port, `/strict?access_token=${token}`);
       const [ann, bob, cid] = [await open("ann:editor"), await open("bob:editor"), await open("cid:reader")];
@@ -266,10 +266,10 @@ export const delivery: Behaviour[] = [
   },
   {
     title: "a client that does not read is closed with 4508 for small messages too, and the others receive everything",
-    run: (server) => closesWhoDoesNotRead(server),
+    run: (server) => closesSlowReader(server),
   },
   {
-    title: "a client that reads late receives everything, or is told how many messages it has missed, however much may wait",
+    title: "a client that reads late receives everything, or the number of messages that it missed, with a large buffer too",
     async run(server) {
       const wire = await Wire.open(server.port, "/generous");
       await wire.ask({ type: "ping" });
@@ -286,15 +286,16 @@ export const delivery: Behaviour[] = [
     },
   },
   {
-    title: "a client that reads is kept and misses nothing when it is sent more in one turn than may wait",
-    run: (server) => keepsWhoReads(server),
+    title: "a client that reads stays connected and misses nothing when one turn exceeds the buffer limit",
+    run: (server) => keepsReader(server),
   },
   {
-    title: "a client that does not read holds no more than the limit and one message, however much it is sent in one turn",
+    title: "at most the limit and one message are buffered for a client that does not read, however much one turn sends",
     run: (server) => holdsNoMoreThanTheLimit(server),
   },
   {
-    title: "a client of noroshi.v1 may get what was sent in one turn as an array, and misses nothing; another never gets one",
+    title:
+      "a client of noroshi.v1 may receive the messages of one turn as an array, and misses nothing; other clients receive none",
     async run(server) {
       const batching = await Wire.open(server.port, "/public", { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } });
       const plain = await Wire.open(server.port, "/public");
@@ -320,7 +321,7 @@ export const delivery: Behaviour[] = [
     },
   },
   {
-    title: "clients lists who is connected, until it is not",
+    title: "clients lists each client until it disconnects",
     hibernates: true,
     async run(server) {
       const ann = await Wire.open(server.port, "/strict?access_token=ann:editor");

@@ -72,7 +72,7 @@ export const directusSubscriptions: Behaviour[] = ([26, 18] satisfies SdkVersion
       },
     },
     {
-      title: title("has its query handed to the snapshot as it sent it"),
+      title: title("has its query passed unchanged to the snapshot"),
       async run(server) {
         const { sdk } = connect(server);
         await sdk.connect();
@@ -122,7 +122,7 @@ export const directusSubscriptions: Behaviour[] = ([26, 18] satisfies SdkVersion
       },
     },
     {
-      title: title("hears that it may not, or that there is no such collection, by its generator"),
+      title: title("receives FORBIDDEN, and an unknown collection, through its generator"),
       async run(server) {
         for (const collection of ["secrets", "nowhere" as never] as const) {
           const { sdk } = connect(server);

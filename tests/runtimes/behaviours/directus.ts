@@ -47,7 +47,7 @@ export const directus: Behaviour[] = [
     },
   })),
   {
-    title: "the Directus SDK answers the service's ping, and the answer is taken in silence",
+    title: "the Directus SDK answers the service's ping, and its answer gets no reply",
     async run(server) {
       const sdk = connectSdk(server.port, "handshake");
       const socket = await sdk.connect() as unknown as WebSocket;

@@ -52,7 +52,7 @@ export const draining: Behaviour[] = [
     },
   },
   {
-    title: "a client with a request under way is closed after the others, and after its answer",
+    title: "a client with a request in progress is closed after the others, and after its answer",
     async run(server) {
       const busy = await openBusy(server);
       const idle = await Wire.open(server.port, "/public");
@@ -102,7 +102,7 @@ export const draining: Behaviour[] = [
     },
   },
   {
-    title: "a controller is not ready while it drains and when it is closed, and the process is live all the same",
+    title: "a controller is not ready while it drains and when it is closed, but the process stays live",
     async run(server) {
       assert.deepEqual(await probe(server, "public", "ready"), [200, "ready"]);
       const busy = await openBusy(server);

@@ -22,7 +22,7 @@ const advance = (server: TestServer, subject: string, ms: number) => server.cont
 /** What time and the application do to an identity. */
 export const expiry: Behaviour[] = [
   {
-    title: "at expires_at a client is told TOKEN_EXPIRED, receives nothing and may only auth or ping",
+    title: "at expires_at a client receives TOKEN_EXPIRED, then nothing, and may only auth or ping",
     async run(server) {
       const wire = await openExpiring(server);
       const other = await Wire.open(server.port, "/expiring");
@@ -99,7 +99,7 @@ export const expiry: Behaviour[] = [
     },
   },
   {
-    title: "after the grace an expired client is told AUTH_TIMEOUT and closed with 4401",
+    title: "after the grace an expired client receives AUTH_TIMEOUT and is closed with 4401",
     async run(server) {
       const wire = await openExpiring(server);
       await advance(server, "expiring", 60_000);
@@ -158,7 +158,7 @@ export const expiry: Behaviour[] = [
     },
   },
   {
-    title: "revalidate renews an expired client unseen, messages waiting meanwhile",
+    title: "revalidate renews an expired client silently, and its messages wait meanwhile",
     async run(server) {
       const wire = await openExpiring(server, "/renewing");
       await server.control("renewing", "plan", { plan: "stall" });
@@ -193,7 +193,7 @@ export const expiry: Behaviour[] = [
     },
   },
   {
-    title: "refresh takes over changed rights, and expires who has none any more",
+    title: "refresh applies changed rights, and expires clients that have none left",
     async run(server) {
       const wire = await openExpiring(server, "/renewing");
       await server.control("renewing", "plan", { plan: "demote" });
@@ -210,7 +210,7 @@ export const expiry: Behaviour[] = [
     },
   },
   {
-    title: "disconnect ends the clients it names, and only those",
+    title: "disconnect closes the clients that it names, and only those",
     async run(server) {
       const wires = await Promise.all(
         ["ann:editor", "bob:editor", "cid:reader"].map((token) => Wire.open(server.port, `/strict?access_token=${token}`)),
@@ -230,7 +230,7 @@ export const expiry: Behaviour[] = [
     },
   },
   {
-    title: "disconnect reaches a client whose authentication is under way",
+    title: "disconnect closes a client that is authenticating",
     async run(server) {
       const wire = await Wire.open(server.port, "/handshake");
       wire.send({ type: "auth", access_token: "stall:ann", uid: 1 });

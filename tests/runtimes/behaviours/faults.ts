@@ -34,7 +34,7 @@ const KINDS = [
 
 /** Whatever a channel's hooks throw, reject with or return: who asked is answered with a code, or has what it asked for. */
 const values: Behaviour[] = KINDS.map((kind) => ({
-  title: `every hook of a channel may go wrong (${kind}) and whoever asked is answered`,
+  title: `every hook of a channel may fail (${kind}), and the request is answered`,
   async run(server) {
     const wire = await connect(server, "ann");
     const isShown = kind.startsWith("details");
@@ -66,7 +66,7 @@ const values: Behaviour[] = KINDS.map((kind) => ({
 
 /** Whatever the application's code does, the process and the other clients go on. */
 const hooks: Behaviour[] = ["throw", "throw-undefined", "reject", "reject-later", "thenable", "never"].map((plan) => ({
-  title: `every callback of the application may go wrong (${plan}) and nobody else suffers`,
+  title: `every callback of the application may fail (${plan}) without effect on other clients`,
   async run(server) {
     const open = () => Wire.open(server.port, "/faulty?access_token=ann:editor:60");
     const honest = await Wire.open(server.port, "/public");

@@ -26,7 +26,7 @@ export const handling: Behaviour[] = [
     },
   },
   {
-    title: "a wrong payload is answered INVALID_PAYLOAD with the path that failed, and the handler does not run",
+    title: "an invalid payload is answered INVALID_PAYLOAD with the path that failed, and the handler does not run",
     async run({ port }) {
       const wire = await Wire.open(port, "/public");
       const wrong: [unknown, string | undefined][] = [
@@ -49,7 +49,7 @@ export const handling: Behaviour[] = [
     },
   },
   {
-    title: "what a wrong payload held is not sent back",
+    title: "the contents of an invalid payload are not sent back",
     async run({ port }) {
       const wire = await Wire.open(port, "/public");
       wire.send({ type: "say", text: { secret: "x".repeat(5000) } });
@@ -87,7 +87,7 @@ export const handling: Behaviour[] = [
     },
   },
   {
-    title: "a handler that never returns holds nobody up",
+    title: "a handler that never returns delays no other message",
     async run({ port }) {
       const wire = await Wire.open(port, "/public");
       wire.send({ type: "never" });
@@ -107,7 +107,7 @@ export const handling: Behaviour[] = [
     },
   },
   {
-    title: "a type that nothing takes is answered UNSUPPORTED_TYPE",
+    title: "a type that nothing handles is answered UNSUPPORTED_TYPE",
     async run({ port }) {
       const wire = await Wire.open(port, "/listening");
       const { type, status, error, uid } = await wire.ask({ type: "no-such-type", uid: 4 });
@@ -121,7 +121,7 @@ export const handling: Behaviour[] = [
     },
   },
   {
-    title: "a type that a message listener takes is not answered",
+    title: "a type that only a message listener handles is not answered",
     async run(server) {
       await server.control("listening", "listen", { kind: "record" });
       const wire = await Wire.open(server.port, "/listening");
@@ -143,7 +143,7 @@ export const handling: Behaviour[] = [
     },
   },
   ...["throw", "reject", "reject-undefined"].map((kind): Behaviour => ({
-    title: `a message listener that fails (${kind}) starves nobody and becomes an error event`,
+    title: `a message listener that fails (${kind}) does not prevent other listeners and becomes an error event`,
     async run(server) {
       await server.control("listening", "listen", { kind });
       const wire = await Wire.open(server.port, "/listening");
@@ -212,7 +212,7 @@ export const handling: Behaviour[] = [
     },
   },
   {
-    title: "a message that a middleware holds is not handled once its client is disconnected, though its socket is open",
+    title: "a message that waits in a middleware is not handled once its client is disconnected, although its socket is open",
     async run(server) {
       const wire = await Wire.open(server.port, "/middleware");
       wire.answersClose = false;

@@ -115,7 +115,7 @@ export const inputs: Behaviour[] = [
     },
   },
   {
-    title: "a handler may answer before its input ends: what still comes is ignored, and the uid is free",
+    title: "a handler may answer before its input ends: later items are ignored, and the uid is free",
     async run(server) {
       const reader = await Reader.open(server);
       const sender = await Sender.start(reader, "gather", { limit: 2 });
@@ -130,7 +130,7 @@ export const inputs: Behaviour[] = [
     },
   },
   {
-    title: "a handler that reads no more asks the client to stop, and answers later",
+    title: "a handler that stops reading asks the client to stop, and answers later",
     async run(server) {
       const reader = await Reader.open(server);
       const sender = await Sender.start(reader, "gather", { limit: 1, after: "input" });
@@ -234,7 +234,7 @@ export const inputs: Behaviour[] = [
     },
   })),
   {
-    title: "an item that is missing ends the stream with INVALID_PAYLOAD",
+    title: "a missing item ends the stream with INVALID_PAYLOAD",
     async run(server) {
       const reader = await Reader.open(server);
       await Sender.start(reader, "gather");
@@ -373,7 +373,7 @@ export const inputs: Behaviour[] = [
     },
   },
   {
-    title: "noroshi/client ends its input when the handler reads no more, and when the stream is cancelled",
+    title: "noroshi/client ends its input when the handler stops reading, and when the stream is cancelled",
     async run(server) {
       const client = connect(server);
       try {

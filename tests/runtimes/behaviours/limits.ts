@@ -105,7 +105,7 @@ export const limits: Behaviour[] = [
     },
   },
   {
-    title: "subscriptions are limited for a user over all connections, and for nobody else",
+    title: "subscriptions are limited for a user over all connections, without effect on other users",
     async run(server) {
       const [first, second, other] = await Promise.all(
         ["ann", "ann", "bob"].map((user) => Wire.open(server.port, `/capped?access_token=${user}`)),
@@ -121,7 +121,7 @@ export const limits: Behaviour[] = [
     },
   },
   {
-    title: "the channels that a user brings up are limited, and told by the uid of what named one too many",
+    title: "the channels that a user names are limited, and the request beyond the limit is refused by its uid",
     async run(server) {
       const wire = await Wire.open(server.port, "/capped?access_token=ann");
       for (let uid = 0; uid < 4; uid++) {
@@ -159,7 +159,7 @@ export const limits: Behaviour[] = [
     },
   })),
   {
-    title: "an auth costs a message for each subscription that it asks about again, and what follows waits for that",
+    title: "an auth costs a message for each subscription that it re-authorizes, and later messages wait for that",
     async run(server) {
       const wire = await Wire.open(server.port, "/capped?access_token=ann");
       for (const uid of [1, 2, 3]) assert.equal((await wire.ask({ type: "subscribe", channel: "a", uid })).event, "init");
@@ -212,7 +212,7 @@ export const limits: Behaviour[] = [
     },
   },
   {
-    title: "a mute peer that is written to is closed with 4504 within two periods",
+    title: "an unresponsive peer that is written to is closed with 4504 within two periods",
     async run(server) {
       const wire = await Wire.open(server.port, "/beating");
       wire.answersPing = false;
@@ -260,7 +260,7 @@ export const limits: Behaviour[] = [
     },
   },
   {
-    title: "no timer is left when nobody is connected",
+    title: "no timer is left when no client is connected",
     async run(server) {
       const wire = await Wire.open(server.port, "/beating");
       await wire.close(1000);
@@ -275,7 +275,7 @@ export const limits: Behaviour[] = [
     ["server", { do: (wire: Wire) => wire.send({ type: "close" }) }],
     ["payload", { do: (wire: Wire) => wire.send("x".repeat(70_000)) }],
   ] as const).map(([cause, step]): Behaviour => ({
-    title: `a close tells its cause: ${cause}`,
+    title: `a close event has its cause: ${cause}`,
     async run(server) {
       const wire = await Wire.open(server.port, "/public");
       await wire.ask({ type: "ping" });

@@ -83,7 +83,7 @@ export const messages: Behaviour[] = [
     },
   },
   {
-    title: "takes a pong in silence",
+    title: "sends no reply to a pong",
     async run({ port }) {
       const wire = await Wire.open(port, "/public");
       wire.send({ type: "pong" });
@@ -102,7 +102,7 @@ export const messages: Behaviour[] = [
     },
   },
   {
-    title: "answers INVALID_PAYLOAD to what is not a JSON object and lives on",
+    title: "answers INVALID_PAYLOAD to what is not a JSON object and keeps serving",
     run: (server) =>
       expectInvalid(server, [
         "{",
@@ -130,11 +130,11 @@ export const messages: Behaviour[] = [
     },
   },
   {
-    title: "closes with 1009 on ten megabytes of brackets and lives on",
+    title: "closes with 1009 on ten megabytes of brackets and keeps serving",
     run: (server) => expectClose(server, "/public", frame(1, "[".repeat(10_000_000)), 1009),
   },
   {
-    title: "closes with 1009 on 200 KB of nested objects and lives on",
+    title: "closes with 1009 on 200 KB of nested objects and keeps serving",
     run: (server) => expectClose(server, "/public", frame(1, '{"a":'.repeat(33_000) + "1" + "}".repeat(33_000)), 1009),
   },
   {

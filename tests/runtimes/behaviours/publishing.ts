@@ -6,7 +6,7 @@ import { frames, type Wire } from "../wire.ts";
 /** PROTOCOL.md 4.9: what is published, by clients and by the server. */
 export const publishing: Behaviour[] = [
   {
-    title: "a client's publication comes to all who are subscribed, itself included, and is answered with its place",
+    title: "a client's publication reaches all subscribers, itself included, and is answered with its position",
     hibernates: true,
     async run(server) {
       const [channel, bare] = [channelOf("log"), channelOf("open")];
@@ -29,7 +29,7 @@ export const publishing: Behaviour[] = [
     },
   },
   {
-    title: "to publish is FORBIDDEN unless authorize lets the client, whether or not there is such a channel",
+    title: "publish is FORBIDDEN unless authorize allows it, whether or not the channel exists",
     async run(server) {
       const wire = await connect(server);
       const mute = channelOf("mute");
@@ -46,7 +46,7 @@ export const publishing: Behaviour[] = [
     },
   },
   {
-    title: "an authorize that goes wrong publishes nothing",
+    title: "an authorize that fails publishes nothing",
     async run(server) {
       const wire = await connect(server);
       for (
@@ -99,7 +99,7 @@ export const publishing: Behaviour[] = [
     },
   },
   {
-    title: "what is no publish is INVALID_PAYLOAD with its uid",
+    title: "an invalid publish is answered INVALID_PAYLOAD with its uid",
     async run(server) {
       const channel = channelOf("open");
       const wire = await connect(server);
@@ -122,7 +122,7 @@ export const publishing: Behaviour[] = [
     },
   },
   {
-    title: "the server's publish throws for what it cannot publish, and nobody is sent it",
+    title: "the server's publish throws for an invalid publication, and sends it to nobody",
     async run(server) {
       const channel = channelOf("open");
       const wire = await connect(server);
@@ -136,7 +136,7 @@ export const publishing: Behaviour[] = [
     },
   },
   {
-    title: "what is published is whole for each uid, whatever its length",
+    title: "a publication arrives whole for each uid, of any length",
     async run(server) {
       const channel = channelOf("open");
       const uids = ["ü", 7, "x".repeat(64), undefined];
@@ -159,7 +159,7 @@ export const publishing: Behaviour[] = [
     },
   },
   {
-    title: "a client of noroshi.v1 is sent what one turn publishes in arrays, in order and after init",
+    title: "a client of noroshi.v1 receives the publications of one turn in arrays, in order and after init",
     hibernates: true,
     async run(server) {
       const channel = channelOf("long");

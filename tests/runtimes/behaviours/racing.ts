@@ -63,7 +63,7 @@ export const racing: Behaviour[] = [
     },
   })),
   {
-    title: "more than is kept may be published while the snapshot is made: nothing is lost of a history, nor doubled",
+    title: "publications beyond the buffer while the snapshot is made are neither lost nor duplicated with a history",
     async run(server) {
       const channel = channelOf("drawn");
       const wire = await connect(server);
@@ -82,7 +82,7 @@ export const racing: Behaviour[] = [
     },
   },
   {
-    title: "a subscribe is given up where more than is kept is published each time that its snapshot is made",
+    title: "a subscribe fails if each time more is published during the snapshot than the buffer holds",
     async run(server) {
       const channel = channelOf("sketch");
       const wire = await connect(server);
@@ -215,7 +215,7 @@ export const racing: Behaviour[] = [
     },
   },
   {
-    title: "what one client publishes keeps its order however long each is authorised",
+    title: "the publications of one client keep their order however long each authorization takes",
     async run(server) {
       const channel = channelOf("slow");
       const [wire, other] = [await connect(server), await connect(server, "bob")];
@@ -237,7 +237,7 @@ export const racing: Behaviour[] = [
     },
   },
   {
-    title: "what a client is about to publish is not when it has gone",
+    title: "a publication that waits for authorization is dropped when its client disconnects",
     async run(server) {
       const channel = channelOf("asked");
       const [wire, other] = [await connect(server), await connect(server, "bob")];
@@ -255,7 +255,7 @@ export const racing: Behaviour[] = [
     },
   },
   ...(["disconnect()", "expiry"] as const).map((end): Behaviour => ({
-    title: `after ${end} nothing is published, read or joined that a client had asked for, though its socket is open`,
+    title: `after ${end} no pending request of the client takes effect, although its socket is open`,
     async run(server) {
       const [said, joined] = [channelOf("asked"), channelOf("asked")];
       const [wire, other] = [await connect(server, "ann:editor:5"), await connect(server, "bob")];
@@ -294,7 +294,7 @@ export const racing: Behaviour[] = [
     },
   })),
   {
-    title: "a client that becomes another user while it subscribes is not let in as the one before",
+    title: "a client that becomes another user while it subscribes is not subscribed as the earlier user",
     async run(server) {
       const channel = channelOf("asked");
       const wire = await connect(server, "ann");

@@ -7,7 +7,7 @@ import { Wire } from "../wire.ts";
 /** PROTOCOL.md 4.5 to 4.8: positions, and what was missed. */
 export const recovering: Behaviour[] = [
   {
-    title: "a client that comes back is sent what it has missed, in order, and goes on",
+    title: "a client that reconnects receives what it missed, in order, and then new publications",
     hibernates: true,
     async run(server) {
       const channel = channelOf("log");
@@ -79,7 +79,7 @@ export const recovering: Behaviour[] = [
     },
   },
   {
-    title: "where the history does not go back that far, the answer is the snapshot and the position of now, never a part",
+    title: "if the history does not go back far enough, init has the snapshot and the current position, never a partial recovery",
     hibernates: true,
     async run(server) {
       const channel = channelOf("log");
@@ -160,7 +160,7 @@ export const recovering: Behaviour[] = [
     },
   },
   {
-    title: "with an event only what was missed of it is sent",
+    title: "with an event only missed publications of that event are sent",
     hibernates: true,
     async run(server) {
       const channel = channelOf("log");
@@ -193,7 +193,7 @@ export const recovering: Behaviour[] = [
     },
   },
   {
-    title: "recovery asks whether the client may, as every subscribe does",
+    title: "recovery is authorized like every subscribe",
     hibernates: true,
     async run(server) {
       const [channel, asked] = [channelOf("log"), channelOf("asked")];
@@ -245,7 +245,7 @@ export const recovering: Behaviour[] = [
     },
   },
   {
-    title: "a pong says where the channels stand that a client can tell a loss of, and only those",
+    title: "a pong has the positions of the channels in which a client can detect a loss, and of no others",
     hibernates: true,
     async run(server) {
       const [log, filtered, bare] = [channelOf("log"), channelOf("log"), channelOf("open")];
@@ -280,7 +280,7 @@ export const recovering: Behaviour[] = [
     },
   },
   {
-    title: "a client that has not read for a while and missed messages is sent all of a history in the end, in order",
+    title: "a slow client that missed messages receives the whole history in the end, in order",
     async run(server) {
       assert.ok(await readLate(server) > 0, "nothing was missed");
     },

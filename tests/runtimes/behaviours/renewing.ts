@@ -16,7 +16,8 @@ const renew = async (wire: Wire, access_token: string) =>
 /** PROTOCOL.md 4.8: what becomes of subscriptions when who the client is, or what it may, is another. */
 export const renewing: Behaviour[] = [
   {
-    title: "a client that authenticates as the same user keeps what it may have, and is told what it may not",
+    title:
+      "a client that authenticates as the same user keeps the subscriptions that are still allowed, and is notified of the others",
     hibernates: true,
     async run(server) {
       const [editors, log] = [channelOf("editors"), channelOf("log")];
@@ -39,7 +40,7 @@ export const renewing: Behaviour[] = [
     },
   },
   {
-    title: "when a client becomes another user all its subscriptions end, and the one before is no member any more",
+    title: "when a client becomes another user all its subscriptions end, and the earlier user is no longer a member",
     hibernates: true,
     async run(server) {
       const [room, open] = [channelOf("room"), channelOf("open")];
@@ -63,7 +64,7 @@ export const renewing: Behaviour[] = [
     },
   },
   {
-    title: "an expired client is sent nothing, and once it is let in again all that it has missed of a history",
+    title: "an expired client receives nothing, and once it is renewed all that it missed of a history",
     hibernates: true,
     async run(server) {
       const [log, open, filtered] = [channelOf("log"), channelOf("open"), channelOf("log")];
@@ -94,7 +95,7 @@ export const renewing: Behaviour[] = [
     },
   },
   {
-    title: "an expired client that has missed more than is kept is told so by another init",
+    title: "an expired client that missed more than the history keeps receives another init",
     hibernates: true,
     async run(server) {
       const log = channelOf("log");
@@ -113,7 +114,7 @@ export const renewing: Behaviour[] = [
     },
   },
   {
-    title: "an expired client that comes back with fewer rights is sent nothing of what it may not have any more",
+    title: "an expired client that is renewed with fewer rights receives nothing that it is no longer allowed",
     hibernates: true,
     async run(server) {
       const editors = channelOf("editors");

@@ -48,7 +48,7 @@ export const state: Behaviour[] = [
     },
   },
   {
-    title: "connect is told once in a client's life",
+    title: "connect is emitted once for each client",
     hibernates: true,
     async run(server) {
       const wire = await Wire.open(server.port, "/public");

@@ -110,7 +110,7 @@ export const subscribing: Behaviour[] = [
     },
   },
   {
-    title: "init has the snapshot for the query, which is handed on as it came",
+    title: "init has the snapshot for the query, which is passed on unchanged",
     async run(server) {
       const channel = channelOf("log");
       const wire = await connect(server);
@@ -153,7 +153,7 @@ export const subscribing: Behaviour[] = [
     },
   },
   {
-    title: "what is no subscribe is INVALID_PAYLOAD with its uid, and changes nothing",
+    title: "an invalid subscribe is answered INVALID_PAYLOAD with its uid, and changes nothing",
     hibernates: true,
     async run(server) {
       const channel = channelOf("log");
@@ -198,7 +198,7 @@ export const subscribing: Behaviour[] = [
     },
   },
   {
-    title: "a channel that nobody declared is FORBIDDEN like one that authorize refuses",
+    title: "an undeclared channel is FORBIDDEN, like one that authorize refuses",
     async run(server) {
       const [wire, denied] = [await connect(server), channelOf("log")];
       await server.control("channels", "deny", { channel: denied });
@@ -222,7 +222,7 @@ export const subscribing: Behaviour[] = [
     ["null", "FORBIDDEN"],
     ["cyclic", "FORBIDDEN"],
   ] as const).map(([kind, code]): Behaviour => ({
-    title: `an authorize that goes wrong (${kind}) lets nobody in: ${code}`,
+    title: `an authorize that fails (${kind}) refuses: ${code}`,
     async run(server) {
       const wire = await connect(server);
       const channel = channelOf(`odd:${kind}`);
@@ -245,7 +245,7 @@ export const subscribing: Behaviour[] = [
     ["cyclic", "INTERNAL_ERROR"],
     ["known", "NOT_FOUND"],
   ] as const).map(([kind, code]): Behaviour => ({
-    title: `a snapshot that goes wrong (${kind}) is answered ${code}, and there is no subscription`,
+    title: `a snapshot that fails (${kind}) is answered ${code}, and there is no subscription`,
     async run(server) {
       const wire = await connect(server);
       const channel = channelOf(`wrong:${kind}`);
@@ -304,7 +304,7 @@ export const subscribing: Behaviour[] = [
     },
   },
   {
-    title: "a subscribe takes the place of the one with its uid at its init, and nobody is told that it has ended",
+    title: "a subscribe replaces the one with its uid at its init, without an unsubscribe message",
     hibernates: true,
     async run(server) {
       const [before, after] = [channelOf("open"), channelOf("asked")];
@@ -380,7 +380,7 @@ export const subscribing: Behaviour[] = [
     },
   },
   {
-    title: "nothing is counted of channels when everybody has left",
+    title: "no channels and subscriptions are counted after all clients have disconnected",
     async run(server) {
       const zero = { channels: 0, subscriptions: 0, subscribers: 0 };
       assert.deepEqual(await server.control("channels", "counters"), zero);

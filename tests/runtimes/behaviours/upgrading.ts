@@ -43,7 +43,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "hands a POST that offers HTTP/2 to its route, body and all",
+    title: "passes a POST that offers HTTP/2 to its route, with its body",
     async run({ port }) {
       const { answer } = await Wire.request(port, "/posted", {
         method: "POST",
@@ -92,7 +92,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "answers 400 to what the runtime would refuse later, before a place is taken",
+    title: "answers 400 to what the runtime would refuse later, before a slot is reserved",
     async run(server) {
       const wrong: Record<string, string>[] = [
         { "Sec-WebSocket-Protocol": "a," },
@@ -123,7 +123,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "answers 4xx to an odd request target and lives on",
+    title: "answers 4xx to an odd request target and keeps serving",
     async run({ port }) {
       for (const target of ["http://[/public", "//[/public", "http://a:b:c/public"]) {
         const { answer } = await Wire.request(port, target);
@@ -241,7 +241,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "lives on when clients reset the connection during the handshake",
+    title: "keeps serving when clients reset the connection during the handshake",
     async run(server) {
       // No answer comes: the token is stalled, and the client is gone before it is released.
       const wires = Array.from({ length: 5 }, (_, i) => Wire.begin(server.port, `/strict?access_token=stall:${i}`));
@@ -255,7 +255,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "undoes the acceptance when a timeout answers while the token is verified",
+    title: "abandons the upgrade when a timeout answers while the token is verified",
     async run(server) {
       const wire = await Wire.request(server.port, "/timed/strict?access_token=stall:ann");
       assert.equal(wire.answer.status, 504);
@@ -265,7 +265,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "undoes the acceptance when middleware throws after next()",
+    title: "abandons the upgrade when middleware throws after next()",
     async run(server) {
       assert.equal((await Wire.request(server.port, "/after/throw/public")).answer.status, 500);
       await leavesNothing(server, "public");
@@ -273,7 +273,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "undoes the acceptance when middleware replaces the response after next()",
+    title: "abandons the upgrade when middleware replaces the response after next()",
     async run(server) {
       for (const [how, status] of [["replace", 503], ["merge", 200], ["empty", 204]] as const) {
         assert.equal((await Wire.request(server.port, `/after/${how}/public`)).answer.status, status);
@@ -292,7 +292,7 @@ export const upgrading: Behaviour[] = [
     },
   },
   {
-    title: "gives the places back of clients that reset while their tokens are verified",
+    title: "releases the slots of clients that reset while their tokens are verified",
     async run(server) {
       const wires = Array.from({ length: 20 }, (_, i) => Wire.begin(server.port, `/strict?access_token=stall:${i}`));
       await server.control("strict", "wait", { event: "stalled", count: 20 });
