@@ -237,9 +237,9 @@ export function faults(name: string, { skip = false, start, engine: make, inject
             const before = acknowledged.length;
             await b.host.until(() => acknowledged.length > before + 50);
             await lasting.restart("SIGKILL");
-            await Promise.all(
-              [a, b].map(({ host, engine }) => host.until(() => engine.status === "ready")),
-            );
+            const after = acknowledged.length;
+            // Ready again, and not still: a publication was acknowledged since.
+            await b.host.until(() => acknowledged.length > after && [a, b].every(({ engine }) => engine.status === "ready"));
           }
           isOver = true;
           await publishing;
