@@ -1,4 +1,4 @@
-/** Engines: storage for histories and members, and the connection between nodes. */
+/** Engines store histories and members, and connect the nodes. */
 import type { Deadlines } from "../base/clock.ts";
 
 /** A value or a promise of it. An engine in this process returns the value directly. */
@@ -26,15 +26,15 @@ export interface PublicationContent {
   readonly event: string;
   /** Data as JSON text. */
   readonly data: string;
-  /** The span that publishes, as in W3C Trace Context. An engine that does not hand it to `published` ends the trace there. */
+  /** `traceparent` (W3C Trace Context) of the span that publishes. An engine may leave it out in `published`, which ends the trace. */
   readonly traceparent?: string;
 }
 
-/** Makes a publication happen at most once within a window. */
+/** Publishes at most once within a window. */
 export interface PublishOnce {
   /** Identifies the publication in its channel. */
   readonly id: string;
-  /** Time in ms that the engine remembers the id, at least. */
+  /** Minimum time in ms for which the engine recognizes the id. */
   readonly window: number;
 }
 
@@ -72,7 +72,7 @@ export interface Member {
   readonly data?: string;
 }
 
-/** `connecting` at first, `ready` once usable, `unavailable` while the backend is not; the engine reconnects by itself. */
+/** `connecting` at first, `ready` once usable, `unavailable` while the broker is unavailable. The engine reconnects by itself. */
 export type EngineStatus = "connecting" | "ready" | "unavailable" | "closed";
 
 /** The node that an engine belongs to, with the callbacks that the engine calls. */
@@ -88,9 +88,9 @@ export interface EngineHost {
   /** Receives the publications of subscribed channels, in order, each once. */
   published(channel: string, publication: Publication): void;
   /**
-   * Reports that publications of the channel may have been lost on their way to this node. Its subscriptions then catch up.
+   * Reports that publications of the channel may have been lost in transit to this node. Its subscriptions then catch up.
    *
-   * @param position after which `published` is called again. Absent without a history, or if it is the last published position
+   * @param position from which on `published` is called again. Absent without a history, or if it is the last published position.
    */
   gap(channel: string, position?: Position): void;
   /** Reports members of a subscribed channel that joined, have new data, or left, over all nodes. */
@@ -98,7 +98,7 @@ export interface EngineHost {
   /**
    * Receives a message from another node.
    *
-   * @param age of an order that was delivered late, in ms. Absent: it was sent just now.
+   * @param age time in ms since an order was sent that is delivered late. Absent for other messages.
    */
   received(message: string, age?: number): void;
   /** Reports a change of {@link Engine.status}. */
@@ -112,11 +112,11 @@ export interface SubscriptionKeeper {
   /**
    * Stores a subscription, or replaces it.
    *
-   * @param uid of the client
-   * @param name unique among the subscriptions of the client
+   * @param uid `uid` of the client.
+   * @param name unique among the subscriptions of the client.
    */
   save(uid: string, name: string, subscription: string): void;
-  /** Returns the subscriptions of the client, in the order they were first saved. */
+  /** Returns the subscriptions of the client, in the order in which they were first saved. */
   load(uid: string): string[];
   /** Deletes one subscription of the client, or all without `name`. */
   delete(uid: string, name?: string): void;
@@ -124,16 +124,16 @@ export interface SubscriptionKeeper {
 
 /** Stores short texts that all nodes share, such as answers to requests. */
 export interface AnswerStore {
-  /** Stores the text under the key for `ttl` ms, unless there is one. Resolves with the text that was there; `null` if there was none. */
+  /** Stores the text under the key for `ttl` ms, unless one is stored. Resolves with the stored one, or `null`. */
   claim(key: string, text: string, ttl: number): Awaitable<string | null>;
-  /** Replaces the text under the key. */
+  /** Replaces the text under the key, for `ttl` ms. */
   settle(key: string, text: string, ttl: number): Awaitable<void>;
 }
 
 /**
  * Stores histories and members, and connects the nodes. The default is {@link MemoryEngine}, for one node.
  *
- * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`; the call may or may not have taken effect.
+ * Any method may throw or reject with a `WebSocketError` of code `ENGINE_UNAVAILABLE`, whether or not the call has taken effect.
  */
 export interface Engine {
   /** Whether the engine can be used now. */
@@ -146,11 +146,11 @@ export interface Engine {
   readonly hasTransactions?: boolean;
   /** The last known live nodes, used while the engine is unavailable. @default none */
   readonly lastNodes?: readonly string[];
-  /** Stores subscriptions during hibernation. Absent: clients are closed with 1012 when they wake up. */
+  /** Stores subscriptions during hibernation. If absent, clients are closed with 1012 when they return. */
   readonly keeper?: SubscriptionKeeper;
-  /** Stores answers to requests. Absent: each node has its own, in memory. */
+  /** Stores answers to requests. If absent, each node has its own, in memory. */
   readonly answers?: AnswerStore;
-  /** The largest history that the engine keeps. Read before {@link start}. @default no limit */
+  /** The largest history that the engine can keep. Read before {@link start}. @default no limit */
   readonly maxHistory?: HistoryOptions | undefined;
   /**
    * Checks the history of each declared channel. May be called before {@link start}.
@@ -161,14 +161,16 @@ export interface Engine {
   /** Starts the engine. Called once, before all other methods but {@link check}. */
   start(host: EngineHost): void;
   /**
-   * Sends a message to the other nodes, to each at most once. Resolves once it was sent, not when it is received.
+   * Sends a message to the other nodes, to each at most once. Resolves when it was sent, which may be before it is received.
    *
-   * @param to the only node that needs it. An engine may send it to the others, too.
+   * @param to the only node that needs it. An engine may ignore this and send it to all.
    */
   send(message: string, to?: string): Awaitable<void>;
   /**
-   * Sends an order to the other nodes. A disconnected node receives it when it is back. If this node is disconnected, the call
-   * rejects and the order is sent later. @default {@link send}
+   * Sends an order to the other nodes. A disconnected node receives it when it is connected again. If this node is disconnected, the call
+   * rejects and the order is sent later.
+   *
+   * @default {@link send}
    */
   order?(message: string): Awaitable<void>;
   /** Lists the live nodes by {@link EngineHost.node}, including this one. A killed node stays in the list for a while. */
@@ -198,9 +200,9 @@ export interface Engine {
   /**
    * Reads the publications since a position, or the latest ones if `after` is `null`.
    *
-   * @param limit maximum number of publications. If more follow `after`, the page is empty and not complete. `Infinity` means that
-   * `after` is the end of a previous page: only the publications on this page have to be checked for completeness.
-   * @param maxBytes approximate size of a page since a position; one publication is always returned. @default {Infinity}
+   * @param limit maximum number of publications. If more follow `after`, the page is empty and not complete. Pass `Infinity` if
+   * `after` is the end of a previous page; then only the publications on this page have to be checked for completeness.
+   * @param maxBytes approximate size of a page after a position, in bytes; it has at least one publication. @default {Infinity}
    */
   read(
     channel: string,

@@ -15,8 +15,9 @@ interface Entry extends Publication {
 /** The latest publications of one channel, in memory. */
 export class History {
   readonly #epoch: string;
-  /** Oldest first. `#first` is the oldest entry left: `shift()` on 1,000 entries costs as much as the publication. */
+  /** Oldest first, from the index {@link #first} on. */
   #entries: Entry[] = [];
+  /** Index of the oldest entry. `shift()` on an array of 1,000 entries would take as long as the publication. */
   #first = 0;
   #offset = 0;
   /** Approximate size, in bytes. */
@@ -36,7 +37,7 @@ export class History {
     return this.#entries.length - this.#first;
   }
 
-  /** @param now wall clock in ms, as for the other methods */
+  /** @param now the wall clock in ms, also in the other methods. */
   append({ event, data }: PublicationContent, { size, ttl }: HistoryOptions, now: number): Publication & { position: Position } {
     const position = { epoch: this.#epoch, offset: ++this.#offset };
     const entry: Entry = { event, data, position, until: now + ttl };
@@ -48,7 +49,7 @@ export class History {
     return entry;
   }
 
-  /** Removes the oldest publication; `false` if there is none. */
+  /** Removes the oldest publication. Returns `false` if there is none. */
   shift(): boolean {
     const entry = this.#entries[this.#first];
     if (!entry) return false;
@@ -67,13 +68,13 @@ export class History {
     }
   }
 
-  /** @param maxBytes maximum size of a page since a position; one publication is always returned */
+  /** @param maxBytes maximum size of a page after a position, in bytes; it has at least one publication. */
   read(after: Position | null, limit: number, maxBytes: number, now: number): HistoryPage {
     this.expire(now);
     const { position, size } = this;
     if (!after) return { position, publications: this.#page(Math.min(size, limit), Infinity), isComplete: true };
     const missed = position.offset - after.offset;
-    // A fractional offset would return a partial recovery.
+    // An offset that is not an integer would return too few publications.
     const isComplete = after.epoch === position.epoch && Number.isSafeInteger(after.offset) && missed >= 0 &&
       missed <= Math.min(size, limit);
     if (!isComplete) return { position, publications: [], isComplete };
@@ -81,7 +82,7 @@ export class History {
     return { position, publications, isComplete, ...(publications.length < missed && { hasMore: true }) };
   }
 
-  /** As many of the last `count` publications as fit, from the first. */
+  /** The first of the last `count` publications, as many as fit. */
   #page(count: number, maxBytes: number): Publication[] {
     const first = this.#entries.length - count;
     let end = first;
@@ -93,5 +94,5 @@ export class History {
   }
 }
 
-// A character of a JavaScript string takes at most two bytes.
+// A UTF-16 unit of a JavaScript string takes at most two bytes.
 const bytesOf = ({ event, data }: PublicationContent): number => ENTRY_BYTES + 2 * (event.length + data.length);

@@ -17,8 +17,8 @@ import { PublishedIds } from "./published-ids.ts";
 /** Options of {@link MemoryEngine}. */
 export interface MemoryEngineOptions {
   /**
-   * Approximate maximum size of all histories, in bytes. Beyond it the least recently used channels lose publications, oldest
-   * first, and are deleted if they have no subscribers. The 400 bytes of each channel with subscribers are not counted.
+   * Approximate maximum size of all histories, in bytes. Beyond it, the least recently used channels lose publications, oldest
+   * first, and are deleted if they have no subscriber. The 400 bytes of each channel with subscribers are not counted.
    *
    * @default {67_108_864}
    */
@@ -31,7 +31,7 @@ const SWEEP_CHANNELS = 2_000;
 /** Time between two sweeps, in ms. */
 const SWEEP_PERIOD = 10_000;
 
-/** The default engine: one node, with all state in memory, lost when the process ends. */
+/** The default engine, for one node. All state is in memory, and lost when the process ends. */
 export class MemoryEngine implements Engine, Timed {
   /** Whether the engine can be used now. */
   status: EngineStatus = "ready";
@@ -50,7 +50,7 @@ export class MemoryEngine implements Engine, Timed {
   readonly #ids = new PublishedIds();
   readonly #maxHistoryBytes: number;
   #bytes = 0;
-  /** Number of histories created. Each has its own epoch, because offsets of a deleted history start again at 0. */
+  /** Number of histories created so far. Each has its own epoch, because offsets start at 0. */
   #epochs = 0;
   #host: EngineHost | undefined;
   /** Channels left to sweep. */
@@ -76,7 +76,7 @@ export class MemoryEngine implements Engine, Timed {
 
   /** Starts the engine for one controller. @throws {TypeError} if it was started before. */
   start(host: EngineHost): void {
-    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    if (this.#host) throw new TypeError("Cannot start the engine: it belongs to another controller, make one for each");
     this.#host = host;
   }
 
@@ -87,7 +87,7 @@ export class MemoryEngine implements Engine, Timed {
 
   /** Lists the live nodes, including this one. */
   nodes(): string[] {
-    this.#check("name the nodes");
+    this.#check("list the nodes");
     return this.#host ? [this.#host.node] : [];
   }
 
@@ -121,7 +121,7 @@ export class MemoryEngine implements Engine, Timed {
     }
     if (once) this.#ids.add(channel, once, publication && publication.position, this.#now());
     if (this.#subscribed.has(channel)) {
-      // Not in the history: those who read it later are not part of the trace.
+      // The history does not keep `traceparent`, because later reads are not part of the trace.
       const live = publication && content.traceparent === undefined
         ? publication
         : { position: null, ...publication, ...content };
@@ -167,7 +167,7 @@ export class MemoryEngine implements Engine, Timed {
 
   /** Lists the members of a channel. */
   members(channel: string): Member[] {
-    this.#check("name the members");
+    this.#check("list the members");
     return [...this.#members.get(channel)?.values() ?? []];
   }
 
@@ -226,7 +226,7 @@ export class MemoryEngine implements Engine, Timed {
     this.#used.delete(channel);
   }
 
-  /** Sweeps: deletes channels that were not used for their ttl, and expired publications of the others. */
+  /** Deletes channels that were not used for their `ttl`, and expired publications of the others. */
   due(): void {
     const now = this.#now();
     this.#ids.expire(now);
@@ -242,18 +242,18 @@ export class MemoryEngine implements Engine, Timed {
     if (this.#histories.size > 0) this.#host?.deadlines.set(this, this.#sweeping.length > 0 ? 0 : SWEEP_PERIOD);
   }
 
-  /** Frees space, from the least recently used channel on. Channels without subscribers are deleted once empty. */
+  /** Frees space, from the least recently used channel on. Empty channels without subscribers are deleted. */
   #trim(): void {
     const limit = this.#maxHistoryBytes + HISTORY_BYTES * this.#subscribed.size;
-    // Each step but the last removes a channel from `#used`, so the amortized cost is O(1) per use.
+    // Each step but the last removes a channel from `#used`, so the amortized cost of a use is O(1).
     for (const channel of this.#used) {
-      const history = this.#histories.get(channel)!; // `#delete` deletes from both.
+      const history = this.#histories.get(channel)!; // `#delete` removes it from both maps.
       while (this.#bytes > limit && history.size > 0) {
         const before = history.bytes;
         history.shift();
         this.#bytes += history.bytes - before;
       }
-      // The last channel is the one in use now.
+      // The last channel is the one that was just used.
       if (this.#bytes <= limit || this.#used.size === 1) return;
       if (this.#subscribed.has(channel)) this.#used.delete(channel);
       else this.#delete(channel, history);

@@ -1,7 +1,7 @@
 import type { AnswerStore } from "./engine.ts";
 import { rowsOf, type Sql } from "./sqlite-histories.ts";
 
-/** Stores answers in a table. Expired rows are deleted with the next claim: a deadline of their own would wake the object. */
+/** Stores answers in a table. Expired rows are deleted with the next claim, because a deadline for them would wake the object. */
 export class SqliteAnswerStore implements AnswerStore {
   readonly #sql: Sql;
   readonly #table: string;

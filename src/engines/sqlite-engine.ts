@@ -22,8 +22,8 @@ export interface SqliteEngineOptions {
   /** Prefix of the table names. @default {"noroshi"} */
   prefix?: string;
   /**
-   * Approximate limit for the histories of all channels, in bytes. Above it, the channels that expire first lose their
-   * publications, and are removed if they have no subscriber. Each subscribed channel adds 200 bytes to the limit.
+   * Approximate maximum size of all histories, in bytes. Beyond it, the channels that expire first lose their publications, and are
+   * deleted if they have no subscriber. Each subscribed channel adds 200 bytes to the limit.
    *
    * @default {67_108_864}
    */
@@ -32,10 +32,10 @@ export interface SqliteEngineOptions {
   receivesAll?: boolean;
 }
 
-/** How long a member that has not rejoined after a restart stays, in ms: longer than a client takes to reconnect. */
+/** Time in ms after which a member leaves that has not rejoined after a restart: longer than a client takes to reconnect. */
 const ABSENCE = 10_000;
 
-/** Minimum time between two sweeps, in ms: each one wakes a hibernating object. */
+/** Minimum time between two sweeps, in ms, because each wakes a hibernating object. */
 const SWEEP_PERIOD = 10_000;
 
 /** Members and clients that have returned from hibernation. */
@@ -47,10 +47,10 @@ interface Returned {
 /**
  * The engine of a single node whose storage outlives it, such as a Durable Object.
  *
- * A history keeps its epoch when the node restarts, a member that rejoins in time never leaves, and subscriptions of hibernating
- * clients are kept. Only one node may use the tables at a time.
+ * After a restart of the node, a history keeps its epoch, a member that rejoins in time does not leave, and subscriptions of hibernating
+ * clients are restored. Only one node may use the tables at a time.
  *
- * A deadline is set only while something can expire, because an alarm wakes the object.
+ * A deadline is set only while something can expire, because its alarm wakes the object.
  */
 export class SqliteEngine implements Engine, Timed {
   status: EngineStatus = "ready";
@@ -74,16 +74,16 @@ export class SqliteEngine implements Engine, Timed {
   /** Subscribed channels, with the ttl of their history in ms or `null` without a history. */
   readonly #subscribed = new Map<string, number | null>();
   #host: EngineHost | undefined;
-  /** Number of histories created by this node. Each has its own epoch. */
+  /** Number of histories created by this node so far. Each has its own epoch. */
   #epochs = 0;
   /** When the next row expires, in ms of the wall clock. */
   #next = Infinity;
-  /** Whether clients are returning from hibernation: in the turn of the start. */
+  /** Whether this is the turn of the start, in which clients return from hibernation. */
   #isReturning = false;
-  /** Absent once the members and subscriptions of the others have been settled. */
+  /** Absent once the members and subscriptions that have not returned were handled. */
   #returned: Returned | undefined;
 
-  /** @throws {TypeError} if an option is out of range. */
+  /** @throws {TypeError} for an invalid option. */
   constructor(sql: Sql, options: SqliteEngineOptions = {}) {
     const { prefix = "noroshi", maxHistoryBytes = 67_108_864, receivesAll = false } = options;
     if (!Number.isSafeInteger(maxHistoryBytes) || maxHistoryBytes < 1) {
@@ -94,7 +94,7 @@ export class SqliteEngine implements Engine, Timed {
     this.#receivesAll = receivesAll;
     this.#histories = new SqliteHistories(sql, table, maxHistoryBytes, {
       now: () => this.#now(),
-      // Unique per node and history, so a deleted history never returns under the same epoch.
+      // Unique for each node and history, so that a deleted history never returns with the same epoch.
       epoch: () => `${this.#host?.node ?? ""}.${++this.#epochs}`,
       run: () => this.#run ??= this.#findRun(),
       subscribed: () => this.#subscribed.size,
@@ -143,12 +143,12 @@ export class SqliteEngine implements Engine, Timed {
   }
 
   start(host: EngineHost): void {
-    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    if (this.#host) throw new TypeError("Cannot start the engine: it belongs to another controller, make one for each");
     this.#host = host;
     this.#histories.start();
     this.#ids.start();
     this.answers.start();
-    // `until`: when an absent member leaves, in ms; NULL for a present member.
+    // `until`: when an absent member leaves, in ms of the wall clock; NULL for a present member.
     rowsOf(
       this.#sql,
       `CREATE TABLE IF NOT EXISTS ${this.#members}
@@ -162,7 +162,7 @@ export class SqliteEngine implements Engine, Timed {
     rowsOf(this.#sql, `CREATE TABLE IF NOT EXISTS ${this.#runs} (place INTEGER PRIMARY KEY, name TEXT)`);
     this.#returned = { members: new Map(), clients: new Set() };
     this.#isReturning = true;
-    // Hibernating clients return in the turn of the start, so no member counts as absent before that turn ends.
+    // Clients return from hibernation in the turn of the start, so no member counts as absent before its end.
     queueMicrotask(() => {
       this.#isReturning = false;
       guard(() => this.due(), (error) => host.report(error));
@@ -174,7 +174,7 @@ export class SqliteEngine implements Engine, Timed {
   }
 
   nodes(): string[] {
-    this.#check("name the nodes");
+    this.#check("list the nodes");
     return this.#host ? [this.#host.node] : [];
   }
 
@@ -201,7 +201,7 @@ export class SqliteEngine implements Engine, Timed {
     try {
       if (once) this.#ids.add(channel, once, position);
     } finally {
-      // Delivered because it is in the history, even if a full storage has no room for its id.
+      // Delivered even if a full storage has no room for the id, because the publication is in the history.
       if (this.#receives(channel)) this.#host?.published(channel, { ...content, position });
     }
     if (history) this.#histories.trim(channel);
@@ -234,7 +234,7 @@ export class SqliteEngine implements Engine, Timed {
       channel,
       user,
     );
-    // The connections of a member return in any order: once all have, the one that joined last is the newest.
+    // The connections of a member return in any order. Its newest data is known when all have returned.
     const isKnown = row !== undefined && (this.#isReturning || row.data === (data ?? null));
     if (isKnown && row.until === null) return;
     rowsOf(this.#sql, `INSERT OR REPLACE INTO ${this.#members} VALUES (?, ?, ?, NULL)`, channel, user, data ?? null);
@@ -248,7 +248,7 @@ export class SqliteEngine implements Engine, Timed {
   }
 
   members(channel: string): Member[] {
-    this.#check("name the members");
+    this.#check("list the members");
     const rows = rowsOf<{ user: string; data: string | null }>(
       this.#sql,
       `SELECT user, data FROM ${this.#members} WHERE channel = ?`,
@@ -266,7 +266,7 @@ export class SqliteEngine implements Engine, Timed {
     this.#host.deadlines.delete(this);
   }
 
-  /** Settles what did not return, and removes expired members and publications. If the storage fails, it is tried again later. */
+  /** Handles members and clients that have not returned, and removes expired members and publications. Runs again later if the storage fails. */
   due(): void {
     if (this.status === "closed") return;
     try {
@@ -320,16 +320,16 @@ export class SqliteEngine implements Engine, Timed {
     if (this.#next === Infinity) this.#host?.deadlines.delete(this);
   }
 
-  /** Sets the deadline, at least {@link SWEEP_PERIOD} from now: expired publications are not read, so they may wait. */
+  /** Sets the deadline, at least {@link SWEEP_PERIOD} from now. Expired publications may wait, because they are not read. */
   #schedule(until: number): void {
     if (until >= this.#next) return;
     this.#next = until;
     const delay = until - this.#now();
-    // Rows that expired while the node was down are swept at once.
+    // Rows that have expired while the node was down are swept at once.
     this.#host?.deadlines.set(this, delay <= 0 ? 0 : Math.min(Math.max(delay, SWEEP_PERIOD), 2 ** 31 - 1));
   }
 
-  /** Continues the previous run if clients have returned from hibernation: the storage cannot be an older copy then. */
+  /** Returns the name of the current run. If clients have returned from hibernation, it continues the previous one: the storage is no older copy. */
   #findRun(): string {
     const [before] = rowsOf<{ name: string }>(this.#sql, `SELECT name FROM ${this.#runs} WHERE place = 0`);
     if (before && this.#hasReturned) return before.name;

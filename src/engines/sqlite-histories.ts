@@ -8,26 +8,26 @@ export interface Sql {
 
 /** The rows that a statement returns. */
 export function rowsOf<Row>(sql: Sql, query: string, ...bindings: (string | number | null)[]): Row[] {
-  return [...sql.exec(query, ...bindings)] as Row[]; // As the query names its columns.
+  return [...sql.exec(query, ...bindings)] as Row[]; // The query names the columns of `Row`.
 }
 
-/** Overhead of a channel, and of a publication, in bytes. */
+/** Estimated overhead of a channel and of a publication, in bytes. */
 const ROW_BYTES = 200;
 
 /** Maximum number of channels swept in one turn. */
 const SWEEP_CHANNELS = 2_000;
 
-/** Maximum number of rows that one call examines to free space. */
+/** Maximum number of rows that one call reads to free space. */
 const TRIM_ROWS = 100;
 
-/** Maximum step of an offset at the first publication of a run. */
+/** Maximum step of the offset at the first publication of a run. */
 const MAX_STEP = 2 ** 20;
 
 interface ChannelRow {
   epoch: string;
   /** Number of publications so far. */
   top: number;
-  /** Offset of the latest publication. The column keeps the name that existing databases have. */
+  /** Offset of the latest publication. Existing databases have this column name. */
   place: number;
   bytes: number;
   /** Run of the latest publication. */
@@ -40,26 +40,26 @@ interface PublicationRow extends PublicationContent {
   previous: number;
 }
 
-/** The engine, as its histories see it. */
+/** What {@link SqliteHistories} needs from its engine. */
 export interface HistoriesOwner {
   now(): number;
-  /** Name of a new history. */
+  /** Returns the epoch of a new history. */
   epoch(): string;
-  /** Name of the current run. */
+  /** Returns the name of the current run. */
   run(): string;
-  /** Number of subscribed channels. */
+  /** Returns the number of subscribed channels. */
   subscribed(): number;
   isSubscribed(channel: string): boolean;
-  /** Reports an expiry at this time, in ms. */
+  /** Called with a time at which rows expire, in ms of the wall clock. */
   expiresAt(until: number): void;
 }
 
 /**
- * The latest publications of all channels, in two tables. `until` of a channel is its expiry. It is NULL while the channel has
+ * The latest publications of all channels, in two tables. The column `until` of a channel is its expiry. It is NULL while the channel has
  * subscribers and no publications, so that an idle channel needs no deadline.
  *
- * A run is one start of the node; returning from hibernation continues it. Offsets grow by 1 within a run and by a random step
- * between runs: after a restore from an older copy of the file, no new publication gets the position of a lost one.
+ * Each start of the node begins a run; a return from hibernation continues it. Offsets grow by 1 within a run and by a random step
+ * between runs, so that no publication gets the position of a lost one after the file was replaced by an older copy.
  */
 export class SqliteHistories {
   /** Approximate size, in bytes. */
@@ -91,13 +91,13 @@ export class SqliteHistories {
       `CREATE TABLE IF NOT EXISTS ${this.#publications}
        (channel TEXT, top INTEGER, event TEXT, data TEXT, bytes INTEGER, until INTEGER, PRIMARY KEY (channel, top)) WITHOUT ROWID`,
     );
-    // Tables of earlier versions count from 1 without steps. `run` is the last one: it marks that the others have their values.
+    // Migrates tables of earlier versions, whose offsets grew by 1. `run` is added last, when the other columns have their values.
     if (!this.#hasColumn(this.#channels, "run TEXT")) {
       this.#addColumn(this.#channels, "place INTEGER", "place = top");
       this.#addColumn(this.#publications, "previous INTEGER", "previous = top - 1");
       rowsOf(this.#sql, `ALTER TABLE ${this.#channels} ADD COLUMN run TEXT`);
     }
-    // Finds the next expiry without a full scan.
+    // The index finds the next expiry without a full scan.
     rowsOf(this.#sql, `CREATE INDEX IF NOT EXISTS ${this.#index} ON ${this.#channels} (until)`);
     const [sum] = rowsOf<{ bytes: number | null }>(this.#sql, `SELECT SUM(bytes) AS bytes FROM ${this.#channels}`);
     this.bytes = sum?.bytes ?? 0;
@@ -107,7 +107,7 @@ export class SqliteHistories {
     return rowsOf<{ channel: string }>(this.#sql, `SELECT channel FROM ${this.#channels}`).map(({ channel }) => channel);
   }
 
-  /** When the first channel expires, in ms. */
+  /** When the next channel expires, in ms of the wall clock. */
   next(): number | null {
     return rowsOf<{ until: number | null }>(this.#sql, `SELECT MIN(until) AS until FROM ${this.#channels}`)[0]?.until ?? null;
   }
@@ -123,7 +123,7 @@ export class SqliteHistories {
     const run = this.#owner.run();
     const [top, offset] = [row.top + 1, row.place + (row.run === run ? 1 : 1 + Math.floor(Math.random() * MAX_STEP))];
     const bytes = ROW_BYTES + 2 * (event.length + data.length);
-    // First, because it can fail: a row holds 2 MB at most.
+    // First, because it may fail: a row has at most 2 MB.
     rowsOf(
       this.#sql,
       `INSERT INTO ${this.#publications} (channel, top, event, data, bytes, until, previous) VALUES (?, ?, ?, ?, ?, ?, ?)`,
@@ -136,7 +136,7 @@ export class SqliteHistories {
       row.place,
     );
     try {
-      // Expired publications are not read. They are deleted with the channel, or when newer ones replace them.
+      // Expired publications are not read. They are deleted with the channel or when newer ones replace them.
       const change = bytes - this.#drop(channel, top - size);
       rowsOf(
         this.#sql,
@@ -151,7 +151,7 @@ export class SqliteHistories {
       );
       this.bytes += change;
     } catch (error) {
-      // The storage is full: the row of this publication would collide with the next one, because the channel was not updated.
+      // The storage is full. Without the update of the channel, the next publication would have the same key as this one.
       rowsOf(this.#sql, `DELETE FROM ${this.#publications} WHERE channel = ? AND top = ?`, channel, top);
       throw error;
     }
@@ -159,7 +159,7 @@ export class SqliteHistories {
     return { epoch: row.epoch, offset };
   }
 
-  /** @param maxBytes of a page since a position, unless its first publication alone has more. */
+  /** @param maxBytes maximum size of a page after a position, in bytes; it has at least one publication. */
   read(channel: string, history: HistoryOptions, after: Position | null, limit: number, maxBytes: number): HistoryPage {
     const row = this.#open(channel, history.ttl);
     const position = positionOf(row);
@@ -168,7 +168,7 @@ export class SqliteHistories {
     if (!after) return { position, publications: this.#publicationsOf(row, this.#last(channel, most, now)), isComplete: true };
     const refused = { position, publications: [], isComplete: false };
     if (after.epoch !== row.epoch || !Number.isSafeInteger(after.offset) || after.offset > row.place) return refused;
-    // An offset grows by 1 or more: no earlier one need be looked at.
+    // Offsets grow by at least 1, which bounds the search.
     const [first] = rowsOf<Pick<PublicationRow, "top" | "previous"> & { until: number }>(
       this.#sql,
       `SELECT top, previous, until FROM ${this.#publications} WHERE channel = ? AND top > ? AND previous >= ? ORDER BY top LIMIT 1`,
@@ -176,7 +176,7 @@ export class SqliteHistories {
       row.top - (row.place - after.offset),
       after.offset,
     );
-    // Complete: the first row follows the position. Publications are given up from the oldest on.
+    // Publications are deleted from the oldest on, so nothing is missing if the first row follows the position.
     const isComplete = first
       ? first.previous === after.offset && first.until > now && row.top - first.top < most
       : after.offset === row.place;
@@ -186,7 +186,7 @@ export class SqliteHistories {
     return { position, publications, isComplete, ...(next && { hasMore: true }) };
   }
 
-  /** Publications from one on, and the one after them where that has no room. A few are read at a time, more where they are small. */
+  /** Returns the publications of a page, and the next one that does not fit. It reads a few rows at a time, more if they are small. */
   #page(channel: string, first: number, last: number, maxBytes: number): { rows: PublicationRow[]; next?: PublicationRow } {
     const rows: PublicationRow[] = [];
     let bytes = 0;
@@ -221,7 +221,7 @@ export class SqliteHistories {
     return true;
   }
 
-  /** Keeps the channel for its ttl after the last unsubscribe, so that subscribers can recover. */
+  /** Keeps the channel for its `ttl` after the last unsubscribe, so that subscribers can recover. */
   release(channel: string, ttl: number): void {
     const until = this.#owner.now() + ttl;
     rowsOf(this.#sql, `UPDATE ${this.#channels} SET until = MAX(IFNULL(until, 0), ?) WHERE channel = ?`, until, channel);
@@ -247,7 +247,7 @@ export class SqliteHistories {
     for (const { channel, bytes } of rows) this.#empty(channel, bytes);
   }
 
-  /** Adds a column unless it is there, and sets its values. */
+  /** Adds a column if it is missing, and sets its values. */
   #addColumn(table: string, column: string, value: string): void {
     if (!this.#hasColumn(table, column)) rowsOf(this.#sql, `ALTER TABLE ${table} ADD COLUMN ${column}`);
     rowsOf(this.#sql, `UPDATE ${table} SET ${value}`);
@@ -262,7 +262,7 @@ export class SqliteHistories {
     return new RegExp(`\\b${column}\\b`).test(made?.sql ?? "");
   }
 
-  /** The latest publications from the first that has not expired on, oldest first: a later one can expire before it. */
+  /** The latest publications, oldest first, from the first that has not expired on. A later one may have a shorter `ttl`. */
   #last(channel: string, count: number, now: number): PublicationRow[] {
     const rows = rowsOf<PublicationRow>(
       this.#sql,
@@ -337,7 +337,7 @@ export class SqliteHistories {
 
   /**
    * Frees space: empties the channels that expire first, then deletes the oldest publications of the channel in use. One call
-   * examines at most {@link TRIM_ROWS} rows of each; the next calls do the rest.
+   * reads at most {@link TRIM_ROWS} rows of each; the next calls continue.
    */
   trim(used: string): void {
     const limit = this.#maxBytes + ROW_BYTES * this.#owner.subscribed();

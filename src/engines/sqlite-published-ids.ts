@@ -3,8 +3,8 @@ import { MAX_IDS, tooManyIds } from "./published-ids.ts";
 import { rowsOf, type Sql } from "./sqlite-histories.ts";
 
 /**
- * The ids of recent publications, in a table. A Durable Object commits the writes of one turn together, so that an id is stored exactly
- * when its publication is. Expired rows are deleted with the next id: a deadline of their own would wake the object.
+ * The ids of recent publications, in a table. A Durable Object commits the writes of one turn together, so that an id is stored if and only
+ * if its publication is. Expired rows are deleted with the next id, because a deadline for them would wake the object.
  */
 export class SqlitePublishedIds {
   readonly #sql: Sql;
@@ -31,7 +31,7 @@ export class SqlitePublishedIds {
     this.#size = rowsOf<{ size: number }>(this.#sql, `SELECT COUNT(*) AS size FROM ${this.#table}`)[0]?.size ?? 0;
   }
 
-  /** The position of the publication with this id; `undefined` if there is none. */
+  /** Returns the position of the publication with this id; `undefined` if there is none. */
   find(channel: string, { id }: PublishOnce): Position | null | undefined {
     const [row] = rowsOf<{ epoch: string | null; place: number }>(
       this.#sql,
@@ -44,7 +44,7 @@ export class SqlitePublishedIds {
     return row.epoch === null ? null : { epoch: row.epoch, offset: row.place };
   }
 
-  /** @throws {WebSocketError} LIMIT_EXCEEDED if another id has no room. A forgotten id would be published twice. */
+  /** @throws {WebSocketError} LIMIT_EXCEEDED if there is no room for another id. Dropping one could publish it twice. */
   checkRoom(): void {
     this.#size -= rowsOf(this.#sql, `DELETE FROM ${this.#table} WHERE until <= ? RETURNING id`, this.#now()).length;
     if (this.#size >= MAX_IDS) throw tooManyIds();

@@ -29,15 +29,15 @@ export interface BroadcastChannelEngineOptions {
   namespace?: string;
   /** Silence after which a worker counts as dead and its members are removed, in ms. @default {10_000} */
   lease?: number;
-  /** Maximum length of a publication or message, in characters; longer ones are refused, and dropped on arrival. @default {900_000} */
+  /** Maximum length of a publication or message, in characters. A longer one is refused, and dropped if another worker sends it. @default {900_000} */
   maxLength?: number;
 }
 
 /**
- * Creates an engine that connects the worker threads of one process. It stores no histories: `new Channels` refuses a channel with
+ * Creates an engine that connects the worker threads of one process. It stores no histories, so `new Channels` refuses a channel with
  * one.
  *
- * @throws {TypeError} when an option is out of range, or the platform has no `BroadcastChannel`.
+ * @throws {TypeError} for an invalid option, or if the platform has no `BroadcastChannel`.
  */
 export function broadcastChannelEngine(options: BroadcastChannelEngineOptions = {}): BroadcastChannelEngine {
   return new BroadcastChannelEngine(options);
@@ -46,7 +46,7 @@ export function broadcastChannelEngine(options: BroadcastChannelEngineOptions = 
 /** Maximum number of members in one message. */
 const MAX_MEMBERS = 1_000;
 
-/** Heartbeats that a worker may miss. They are a third of the lease apart, so one more exceeds the lease. */
+/** Number of heartbeats that a worker may miss. Their interval is a third of the lease. */
 const MISSED_HEARTBEATS = 3;
 
 const node = v.pipe(v.string(), v.minLength(1), v.maxLength(64));
@@ -60,7 +60,7 @@ const member = {
   place: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 };
 
-/** Messages between workers. A new worker sends `hello`, and the others answer `here` with their members. */
+/** Messages between workers. A new worker sends `hello`, which the others answer with `here` and their members. */
 const MessageSchema = v.variant("type", [
   v.object({ type: v.picklist(["hello", "beat", "bye"]), node }),
   v.object({
@@ -87,7 +87,7 @@ type Message = v.InferOutput<typeof MessageSchema>;
 export class BroadcastChannelEngine implements Engine, Timed {
   /** Whether the engine can be used now. */
   status: EngineStatus = "ready";
-  /** Only code of this process can write to the channel. */
+  /** Always `true`, because only code of this process can write to the channel. */
   readonly isSigned = true;
   /** When it sweeps next, in ms of the monotonic clock. */
   readonly deadline: number = 0;
@@ -99,10 +99,10 @@ export class BroadcastChannelEngine implements Engine, Timed {
   readonly #own = new OwnMembers();
   /** The members of each channel on all nodes. */
   readonly #members = new Map<string, PresenceSet>();
-  /** The other nodes, with the number of this node's heartbeats when each last sent something. A blocked thread counts none. */
+  /** By other node: the number of this node's heartbeats when that node last sent something. A blocked thread sends none, so it removes no node. */
   readonly #otherNodes = new Map<string, number>();
   readonly #dropped = new Dropped("a BroadcastChannel");
-  /** The ids that this node has published or received. Each node has its own, so that it publishes none of them twice. */
+  /** Ids that this node has published or received. */
   readonly #ids = new PublishedIds();
   #host: EngineHost | undefined;
   #channel: BroadcastChannel | undefined;
@@ -123,7 +123,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#options = { namespace, lease, maxLength };
   }
 
-  /** Messages dropped, by reason. Anything here means that other code writes to the `BroadcastChannel`. */
+  /** Number of dropped messages, by reason. They mean that other code writes to the `BroadcastChannel`. */
   get dropped(): Readonly<Record<string, number>> {
     return this.#dropped.counts;
   }
@@ -142,13 +142,13 @@ export class BroadcastChannelEngine implements Engine, Timed {
 
   /** Starts the engine for one controller. @throws {TypeError} if it was started before. */
   start(host: EngineHost): void {
-    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    if (this.#host) throw new TypeError("Cannot start the engine: it belongs to another controller, make one for each");
     this.#host = host;
     const channel = this.#channel = new BroadcastChannel(`noroshi:${this.#options.namespace}`);
     const receive = (data: unknown) => guard(() => this.#receive(host, data), (error) => host.report(error));
     channel.onmessage = ({ data }) => receive(data);
     channel.onmessageerror = () => receive(undefined);
-    // Connections keep the process alive, the engine must not. Deno has no `unref`: there the process ends only after `close`.
+    // The engine must not keep the process alive. Deno has no `unref`, so there the process ends only after `close`.
     (channel as { unref?(): void }).unref?.();
     this.#requestMembers();
     host.deadlines.set(this, this.#options.lease / 3);
@@ -163,7 +163,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
 
   /** Lists the live nodes, including this one. */
   nodes(): string[] {
-    const host = this.#started("name the nodes");
+    const host = this.#started("list the nodes");
     return [host.node, ...this.#otherNodes.keys()];
   }
 
@@ -180,7 +180,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#subscribed.delete(channel);
   }
 
-  /** Publishes to a channel, and appends to its history if it has one. */
+  /** Publishes to a channel. @throws {TypeError} for a channel with a history. */
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): null {
     const host = this.#started("publish");
     if (history) this.check(history);
@@ -226,7 +226,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
 
   /** Lists the members of a channel. */
   members(channel: string): Member[] {
-    this.#started("name the members");
+    this.#started("list the members");
     return this.#members.get(channel)?.members ?? [];
   }
 
@@ -240,7 +240,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     this.#own.clear();
     this.#ids.clear();
     for (const held of [this.#subscribed, this.#members, this.#otherNodes]) held.clear();
-    // Throws on Deno 2.9 for a channel opened in the turn in which the last one of its thread was closed.
+    // Deno 2.9 throws here if the channel was opened in the turn in which the thread's last one was closed.
     guard(() => this.#post({ type: "bye", node: host.node }), (error) => host.report(error));
     this.#channel!.close(); // Set by `start`.
   }
@@ -264,7 +264,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     if (lengthOf(message) > this.#options.maxLength) return this.#drop("oversized");
     const { type, node } = message;
     if (type === "bye") return this.#removeNodes(host, [node]);
-    // A node that was unknown or considered dead: its members are unknown.
+    // The members of a node that was unknown or considered dead are unknown.
     if (!this.#otherNodes.has(node) && type !== "hello" && type !== "here") this.#requestMembers();
     this.#otherNodes.set(node, this.#heartbeats);
     switch (type) {
@@ -296,7 +296,7 @@ export class BroadcastChannelEngine implements Engine, Timed {
     }
   }
 
-  /** Requests the members of all nodes; at most once per heartbeat, because each node sends all of its members. */
+  /** Requests the members of all nodes, at most once per heartbeat, because each node sends all of its members. */
   #requestMembers(): void {
     if (this.#hasRequestedMembers) return;
     this.#hasRequestedMembers = true;

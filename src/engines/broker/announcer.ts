@@ -47,7 +47,7 @@ export class Announcer {
       if (parsed && !parsed.left) stored.push({ node: opened.node, number: opened.number, ...parsed.member });
       else if (opened) this.#host.malformed();
     }
-    await this.#host.link("name the members"); // The session may have ended while they were opened.
+    await this.#host.link("list the members"); // The session may have ended while they were opened.
     this.#correct(channel, stored.filter((member) => member.node === node));
     const verifier = this.#host.verifier();
     return verifier ? await verifier.confirm(channel, stored) : stored;

@@ -215,8 +215,8 @@ export class PostgresSession implements BrokerSession {
     const { node, lease } = this.#options;
     const before = this.#sentHeartbeats;
     const [wasKnown, now, run, lsn] = await this.#call(Heartbeat, "beat", node, lease, ++this.#sentHeartbeats);
-    // Each heartbeat notifies this node: if the one before did not arrive, the connection that listens is dead. Only now: a process that
-    // stood still has not read what had arrived.
+    // Each heartbeat notifies this node. If the one before did not arrive, the connection that listens is dead. This is checked after the
+    // answer, because a process that was stopped for a while has not yet read what had arrived.
     if (this.#receivedHeartbeats < before) {
       const error = new Error(
         "Cannot receive notifications: none arrives on the connection that listens, pass the option listen a client without a pooler",

@@ -5,7 +5,7 @@ export interface NodeRedisClient {
   /** The options that the client was created with. */
   readonly options?: { readonly socket?: object | undefined; readonly keyPrefix?: unknown } | undefined;
   /** Creates another connection, with other options. */
-  // `never`: the types of the options differ between versions of the library.
+  // `never`, because the types of the options differ between versions of the library.
   duplicate(overrides: never): unknown;
 }
 
@@ -22,7 +22,7 @@ export interface IoRedisClient {
 /** A client of `redis` 5 or later, or of `ioredis` 5 or later. */
 export type RedisClient = NodeRedisClient | IoRedisClient;
 
-/** A connection that ends instead of reconnecting, and queues no commands while it is down. */
+/** A connection that ends instead of reconnecting. It queues no commands while it is down. */
 export interface RedisConnection {
   command(...args: string[]): Promise<unknown>;
   subscribe(channels: string[]): Promise<unknown>;
@@ -33,7 +33,7 @@ export interface RedisConnection {
 /** Receives what a connection reads. */
 export interface RedisConnectionListener {
   message(channel: string, text: string): void;
-  /** The connection has failed or was closed. May be called more than once. */
+  /** Called when the connection has failed or was closed, maybe more than once. */
   ended(error: unknown): void;
 }
 
@@ -57,9 +57,9 @@ interface IoRedis {
   unsubscribe(...channels: string[]): Promise<unknown>;
 }
 
-/** @throws {TypeError} when the value is no client of either library, or one of Redis Cluster. */
+/** @throws {TypeError} if the value is not a client of either library, or is a client of Redis Cluster. */
 export function checkClient(client: RedisClient): void {
-  // `masters` is node-redis' cluster, `isCluster` ioredis'.
+  // Cluster clients have `masters` in node-redis, `isCluster` in ioredis.
   if (typeof client === "object" && client !== null && ("masters" in client || ("isCluster" in client && client.isCluster))) {
     throw new TypeError("Cannot create the engine: Redis Cluster is not supported, pass a client of one server");
   }
@@ -68,7 +68,7 @@ export function checkClient(client: RedisClient): void {
 }
 
 /**
- * Opens a connection with the settings of the client. The client's own connection is not used: depending on its options it queues
+ * Opens a connection with the settings of the client. The client's own connection is not used, because depending on its options, it queues
  * commands, sends them twice, or stops reconnecting.
  */
 export function connectRedis(client: RedisClient, listener: RedisConnectionListener, timeout: number): Promise<RedisConnection> {
@@ -83,14 +83,14 @@ async function connectNodeRedis(
   timeout: number,
 ): Promise<RedisConnection> {
   const overrides = {
-    // Copied: the options differ between versions of the library.
+    // Copied, because the options differ between versions of the library.
     socket: { ...client.options?.socket, reconnectStrategy: false, connectTimeout: timeout },
     // The library prefixes the keys of commands, but not channels or keys built in scripts, so the engine adds the prefix itself.
     keyPrefix: undefined,
     // Maintenance notifications would move the connection to another server.
     maintNotifications: "disabled",
     clientSideCache: undefined,
-    // The engine has one watchdog. Timeouts per command cost an abort signal and a timer each, a quarter of the time to send.
+    // The engine has a watchdog. A timeout for each command would take an abort signal and a timer, a quarter of the time to send.
     commandOptions: { timeout: 0 },
     disableOfflineQueue: true,
     commandsQueueMaxLength: undefined,
@@ -105,11 +105,11 @@ async function connectNodeRedis(
   };
   // `error` without a listener ends the process.
   connection.on("error", (error) => listener.ended(error));
-  connection.on("end", () => listener.ended(new Error("Cannot go on: the connection was closed")));
+  connection.on("end", () => listener.ended(new Error("Cannot use Redis: the connection was closed")));
   try {
     await connection.connect();
   } catch (error) {
-    isClosed = true; // It has closed itself; `destroy` would throw.
+    isClosed = true; // The connection has closed itself, and `destroy` would throw.
     throw error;
   }
   const onMessage = (text: string, channel: string) => listener.message(channel, text);
@@ -141,7 +141,7 @@ async function connectIoRedis(
   };
   const connection = client.duplicate(overrides as never) as IoRedis; // `duplicate` returns a client.
   connection.on("error", (error) => listener.ended(error));
-  connection.on("end", () => listener.ended(new Error("Cannot go on: the connection was closed")));
+  connection.on("end", () => listener.ended(new Error("Cannot use Redis: the connection was closed")));
   connection.on("message", (channel, text) => listener.message(channel, text));
   await connection.connect();
   return {
@@ -154,9 +154,9 @@ async function connectIoRedis(
 
 /** The server behind a connection. */
 export interface RedisServer {
-  /** Its `run_id`: another one after each restart. */
+  /** The server's `run_id`, which changes with each restart. */
   readonly run: string;
-  /** Identifies its promotion from replica to master; `""` when it was never promoted. */
+  /** Identifies the server's last promotion from replica to master; `""` if it was never promoted. */
   readonly promotion: string;
   /** Number of the selected database. */
   readonly database: number;
@@ -167,15 +167,15 @@ export function readKeyPrefix({ options }: RedisClient): string {
   return `${options?.keyPrefix ?? ""}`;
 }
 
-/** Reads the replies of `INFO` and `CLIENT INFO`. @throws {TypeError} when one is malformed, or the server cannot be used. */
+/** Reads the replies of `INFO` and `CLIENT INFO`. @throws {TypeError} if one is malformed, or the server is a replica or part of a cluster. */
 export function readServer(server: unknown, replication: unknown, connection: unknown): RedisServer {
   const field = (info: unknown, name: string) =>
     v.is(v.string(), info) ? info.match(new RegExp(`^${name}:(\\S+)`, "m"))?.[1] : undefined;
   const run = field(server, "run_id");
-  if (!run) throw new TypeError('Cannot use the answer of Redis: "INFO server" has no run_id');
+  if (!run) throw new TypeError('Cannot read the answer of Redis: "INFO server" has no run_id');
   if (field(server, "redis_mode") === "cluster") {
     throw new TypeError(
-      "Cannot use Redis Cluster: its channels and scripts are of one server, connect to one without cluster-enabled",
+      "Cannot use Redis Cluster: the engine needs channels and scripts of one server, connect to one without cluster-enabled",
     );
   }
   if (field(replication, "role") === "slave") throw new TypeError("Cannot use a replica of Redis: connect to its master");

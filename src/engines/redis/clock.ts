@@ -18,7 +18,7 @@ export class RedisClock {
     return this.#time + performance.now() - this.#readAt;
   }
 
-  /** Reads the server's time. The reply takes a while, so that this clock is slow and never fast. */
+  /** Reads the server's time. Since the reply takes a while, this clock may be slow, but is never fast. */
   async read(): Promise<void> {
     const [seconds, microseconds] = v.parse(Time, await this.#connection.command("TIME"));
     this.#time = seconds * 1_000 + microseconds / 1_000;

@@ -1,6 +1,6 @@
 /**
- * The engine over Redis 6.2 or later, or Valkey. Histories are streams, members are hashes with a lease per node, and nodes
- * communicate by `PUBLISH`.
+ * The engine over Redis 6.2 or later, or Valkey. Histories are streams, members are in hashes that expire with the lease of their node,
+ * and nodes communicate with `PUBLISH`.
  *
  * @example
  * ```ts
@@ -33,9 +33,10 @@ export interface RedisEngineOptions extends BrokerEngineOptions {
    */
   client: RedisClient;
   /**
-   * Whether histories continue after a restart of Redis. Set it only when Redis writes to disk before it answers (`appendonly yes`,
-   * `appendfsync always`). A node that was running during the restart must find nothing missing; other nodes wait for it, at most
-   * for its `lease`. Without such a node, and after the promotion of a replica, histories start anew: `recovered: false`.
+   * Whether histories continue after a restart of Redis. Set it only if Redis writes to disk before it answers (`appendonly yes`,
+   * `appendfsync always`). After a restart, a node that has run before has to find that nothing is missing; other nodes wait for it, at
+   * most for its `lease`. Without such a node, and after the promotion of a replica, histories start again: `recovered: false`.
+   *
    * @default {false}
    */
   persistent?: boolean;
@@ -44,7 +45,7 @@ export interface RedisEngineOptions extends BrokerEngineOptions {
 /**
  * Creates an engine that connects nodes over Redis.
  *
- * @throws {TypeError} when an option is out of range, or the client is of neither library or of Redis Cluster.
+ * @throws {TypeError} for an invalid option, or a client of Redis Cluster.
  */
 export function redisEngine(options: RedisEngineOptions): BrokerEngine {
   const { client, persistent = false, ...rest } = options;
@@ -52,7 +53,7 @@ export function redisEngine(options: RedisEngineOptions): BrokerEngine {
   return new BrokerEngine(new RedisBroker(client, persistent), rest);
 }
 
-/** Maximum length of key prefix and namespace together, which are part of each envelope. */
+/** Maximum length of key prefix and namespace together, which each envelope contains. */
 const MAX_NAMESPACE = 256;
 
 class RedisBroker implements Broker {
@@ -92,7 +93,7 @@ class RedisBroker implements Broker {
       this.#known.run = server.run;
       return session;
     } catch (error) {
-      // Before the connections are closed, which would report a less useful error.
+      // Reported before the connections are closed, which would report a less useful error.
       listener.ended(error);
       for (const connection of opened) connection.close();
       throw error;

@@ -8,7 +8,7 @@ const PositionReply = v.tuple([v.string(), Offset]);
 type Entry = [id: string, fields: [name: string, envelope: string]];
 const Entries = v.array(v.tuple([v.string(), v.tuple([v.string(), v.string()])]));
 
-/** Reply of the script `PUBLISH`. `publications` counts those of all channels; 0 unless persistent, -1 for an id published before. */
+/** Reply of the script `PUBLISH`. `publications` counts those of all channels; 0 unless persistent, -1 if the id was published before. */
 export const Published: v.GenericSchema<unknown, [epoch: string, offset: number, publications: number]> = v.tuple([
   ...PositionReply.items,
   v.number(),
@@ -20,7 +20,7 @@ export const Page: v.GenericSchema<
   [epoch: string, offset: number, isComplete: number, entries: Entry[], hasMore: number]
 > = v.tuple([...PositionReply.items, v.number(), Entries, v.number()]);
 
-/** Reply of the script `LATEST_POSITIONS`: the end of each history. */
+/** Reply of the script `LATEST_POSITIONS`: the latest position of each history. */
 export const LatestPositions: v.GenericSchema<unknown, ([epoch: string, offset: number] | null)[]> = v.array(
   v.union([PositionReply, v.pipe(v.tuple([]), v.transform(() => null))]),
 );

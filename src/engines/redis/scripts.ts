@@ -1,15 +1,15 @@
 /**
- * The Lua scripts of the Redis engine, each one atomic step. They share a preamble, so that time, epoch and expiry agree.
+ * The Lua scripts of the Redis engine, each an atomic step. They share a preamble with the rules for time, epochs and expiry.
  *
- * The id of a stream entry is `<offset>-<server time in ms><step, 6 digits>`, where the step is how much the offset grew. Steps are
- * random, so that a publication that replaces a lost one has another offset.
+ * The id of a stream entry is `<offset>-<server time in ms><step, 6 digits>`. The step is the difference to the previous offset. It is
+ * random, so that a publication does not get the offset of one that was lost.
  */
 const PREAMBLE = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 
--- The run in which a history must have begun: the server process, or, when persistent, a token that outlives restarts without loss.
+-- Identifies the data that histories belong to: the server process or, if persistent, a token that changes when data was lost.
 local function runOf(key, run)
   if run ~= '' then return run end
   return redis.call('HGET', key, 'token') or ''
@@ -21,7 +21,7 @@ local function begin(meta, stream, run, epoch)
   return epoch, 0
 end
 
--- The position of the channel; nothing when it lost data: it is of another run, or behind the position that the node knows.
+-- The position of the channel; nothing if it has lost data: it is of another run, or behind the position that the node knows.
 local function positionOf(meta, run, knownEpoch, knownOffset)
   local at = redis.call('HMGET', meta, 'epoch', 'offset', 'run')
   local offset = tonumber(at[2])
@@ -29,7 +29,7 @@ local function positionOf(meta, run, knownEpoch, knownOffset)
   return at[1], offset
 end
 
--- Nodes may declare other times: a key lives as long as the longest of them.
+-- Extends the expiry of a key, but never shortens it, because nodes may declare different times.
 local function keep(key, ttl)
   redis.call('PEXPIRE', key, text(math.max(redis.call('PTTL', key), ttl)))
 end
@@ -43,7 +43,7 @@ local function expire(stream, ttl)
 end
 `;
 
-/** KEYS: three unused keys. ARGV: subjects. Calls every command that the other scripts use, so that a missing permission fails `start`. */
+/** KEYS: three unused keys. ARGV: subjects. Calls each command that the other scripts use, so that a missing permission makes `start` fail. */
 export const CHECK: string = `
 local hash, stream, set = KEYS[1], KEYS[2], KEYS[3]
 local function may(command, ...)
@@ -79,9 +79,9 @@ for _, subject in ipairs(ARGV) do may('PUBLISH', subject, '') end
 return 1`;
 
 /**
- * KEYS: run, nodes. ARGV: current run of the server, the run this node last knew, number of publications it knows of, promotion, new
- * token, node. Decides after a restart of a persistent Redis whether histories are intact; a new token ends them. Returns 0 when this
- * node cannot tell and another node with a lease may: try again.
+ * KEYS: run, nodes. ARGV: current run of the server, the run that this node last knew, number of publications that it knows, promotion, new
+ * token, node. Decides after a restart of a persistent Redis whether histories are intact; if not, sets the new token, which ends them.
+ * Returns 0 if this node cannot decide that and another node with a lease may: try again.
  */
 export const START: string = `${PREAMBLE}
 local at = redis.call('HMGET', KEYS[1], 'id', 'token', 'seq', 'promotion')
@@ -102,8 +102,8 @@ return 1`;
 
 /**
  * KEYS: meta, stream, run, and the id of the publication if it has one. ARGV: run, new epoch, epoch and offset of the known position,
- * size, ttl, slack, step, subject, window of the id, envelope. Appends and publishes. Returns epoch, offset and, when persistent, the
- * number of publications; -1 in its place if the id was published before. The id is a hash, whose commands the other scripts use too.
+ * size, ttl, slack, step, subject, window of the id, envelope. Appends and publishes. Returns epoch, offset and, if persistent, the
+ * number of publications, or -1 if the id was published before. The id is a hash, because the other scripts use the same commands.
  */
 export const PUBLISH: string = `${PREAMBLE}
 if KEYS[4] then
@@ -116,7 +116,7 @@ if not epoch or previous > 9e14 then epoch, previous = begin(KEYS[1], KEYS[2], r
 local id = '-' .. text(now) .. ARGV[8]
 local offset = text(previous + ARGV[8])
 local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', ARGV[5], offset .. id, 'e', ARGV[11])
--- The stream is ahead of meta: one of the two was restored from an older state.
+-- If the stream is ahead of meta, one of the two was restored from an older state.
 if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
   epoch, previous = begin(KEYS[1], KEYS[2], run, ARGV[2])
   offset = text(ARGV[8])
@@ -135,7 +135,7 @@ local count = ARGV[1] == '' and redis.call('HINCRBY', KEYS[3], 'seq', 1) or 0
 redis.call('PUBLISH', ARGV[9], epoch .. '\\n' .. offset .. ' ' .. ARGV[8] .. ' ' .. count .. '\\n' .. ARGV[11])
 return { epoch, offset, count }`;
 
-/** KEYS: answer. ARGV: ttl, text. Stores the text unless there is one; returns that, or `''`. */
+/** KEYS: answer. ARGV: ttl, text. Stores the text unless one is stored. Returns the stored one, or `''`. */
 export const CLAIM: string = `
 local text = redis.call('HGET', KEYS[1], 'text')
 if text then return text end
@@ -143,7 +143,7 @@ redis.call('HSET', KEYS[1], 'text', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return ''`;
 
-/** KEYS: answer. ARGV: ttl, text. */
+/** KEYS: answer. ARGV: ttl, text. Replaces the text. */
 export const SETTLE: string = `
 redis.call('HSET', KEYS[1], 'text', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
@@ -159,8 +159,8 @@ return 1`;
 
 /**
  * KEYS: meta, stream, run. ARGV: run, new epoch, epoch and offset of the known position, ttl, slack, limit, epoch of the position to
- * read after or nothing, its offset, whether that position is a confirmed one, bytes of a page, whether to check everything that
- * follows and not only the page. Reads 8 entries at a time, for entries past the page are checked and not returned.
+ * read after or nothing, its offset, whether that position is known to have existed, bytes of a page, whether to check all entries that
+ * follow instead of the page only. Reads 8 entries at a time, because entries past the page are only checked.
  */
 export const READ: string = `${PREAMBLE}
 local run = runOf(KEYS[3], ARGV[1])
@@ -173,7 +173,7 @@ local function restart()
   return { epoch, text(offset), ARGV[8] == '' and 1 or 0, {}, 0 }
 end
 expire(KEYS[2], tonumber(ARGV[5]))
--- Meta and stream disagree: one of the two was restored from an older state.
+-- If meta and stream disagree, one of the two was restored from an older state.
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if last and tonumber(string.match(last[1], '^%d+')) ~= offset then return restart() end
 local limit = tonumber(ARGV[7])
@@ -190,7 +190,7 @@ while at < offset do
   if #entries == 0 then return refused end
   for _, entry in ipairs(entries) do
     local entryOffset, step = string.match(entry[1], '^(%d+)-%d*(%d%d%d%d%d%d)$')
-    -- An entry skips over the confirmed position: the stream went back before it and continued from there.
+    -- The first entry follows an earlier position than the one that has existed: the stream was set back and continued.
     if ARGV[10] == '1' and at == after and entryOffset - step < after then return restart() end
     if entryOffset - step ~= at then return refused end
     at, count, bytes = tonumber(entryOffset), count + 1, bytes + #entry[2][2] + 200
@@ -221,9 +221,9 @@ redis.call('DEL', KEYS[1], KEYS[2])
 return 1`;
 
 /**
- * KEYS: nodes. ARGV: node, lease, prefix, subject, text, then channels with members on the node. Returns 1 if the lease of the node
- * was valid and its members in these channels are stored. Removes the members of dead nodes, at most 500 channels a node and call,
- * because Redis runs nothing else meanwhile.
+ * KEYS: nodes. ARGV: node, lease, prefix, subject, text, then channels with members on the node. Renews the lease. Returns 1 if it was
+ * valid and the node's members in these channels are stored. Removes the members of dead nodes, in at most 500 channels of each, because
+ * Redis runs nothing else meanwhile.
  */
 export const HEARTBEAT: string = `${PREAMBLE}
 local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -238,7 +238,7 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text(now))) d
 end
 redis.call('PUBLISH', ARGV[4], ARGV[5])
 if not expiry or tonumber(expiry) <= now then return 0 end
--- Redis evicts keys when its memory is full.
+-- Checked because Redis may evict keys when its memory is full.
 for number = 6, #ARGV do
   local isKept = redis.call('HLEN', ARGV[3] .. 'm:' .. ARGV[1] .. ':' .. ARGV[number]) > 0 and
     redis.call('SISMEMBER', ARGV[3] .. 'w:' .. ARGV[number], ARGV[1]) == 1 and

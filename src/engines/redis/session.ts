@@ -8,22 +8,22 @@ import { RedisClock } from "./clock.ts";
 import type { RedisMemory } from "./memory.ts";
 import * as scripts from "./scripts.ts";
 
-/** Maximum number of stored orders; those older than {@link RETENTION} are deleted too. */
+/** Maximum number of stored orders. Orders older than {@link RETENTION} are deleted, too. */
 const MAX_ORDERS = 10_000;
 
-/** Expiry of members and orders in Redis, in ms: nothing remains after all nodes were killed. */
+/** Expiry of members and orders in Redis, in ms, so that they are deleted even if all nodes were killed. */
 const RETENTION = 24 * 60 * 60_000;
 
-/** Steps between two offsets are random and less than this. A lost publication's offset is used again with a chance of 1 in 500,000. */
+/** Steps between two offsets are random and less than this. The offset of a lost publication is reused with a chance of 1 in 500,000. */
 const STEP_LIMIT = 1_000_000;
 
 /** Pause between two attempts to start after a restart of Redis, in ms: another node may know its state before the restart. */
 const START_PAUSE = 50;
 
-/** Number of channels whose members one heartbeat checks. */
+/** Maximum number of channels whose members one heartbeat checks. */
 const CHANNELS_PER_HEARTBEAT = 1_000;
 
-/** Session with Redis: one connection for commands, and one that is subscribed. */
+/** A session with Redis, over one connection for commands and one for subscriptions. */
 export class RedisSession implements BrokerSession {
   readonly #commands: RedisConnection;
   readonly #clock: RedisClock;
@@ -33,14 +33,14 @@ export class RedisSession implements BrokerSession {
   readonly #listener: BrokerListener;
   readonly #options: SessionOptions;
   readonly #prefix: string;
-  /** Prefix of subjects. It contains the database, because subjects, unlike keys, are shared by all databases. */
+  /** Prefix of subjects. It contains the database, because all databases share subjects, unlike keys. */
   #subjects: string;
   /** Encoded names of the channels with members on this node. */
   readonly #joinedChannels = new Set<string>();
-  /** Those of `#joinedChannels` that heartbeats have not checked yet in this round. */
+  /** The part of `#joinedChannels` that heartbeats have not checked yet in this round. */
   #uncheckedChannels: string[] = [];
   readonly #scriptHashes = new Map<string, string>();
-  /** Deletions of histories that wait for the end of the turn, by channel. */
+  /** By channel: the deletion of its history, which runs at the end of the turn. */
   readonly #endingHistories = new Map<string, Promise<void>>();
   #epochs = 0;
   #sentHeartbeats = 0;
@@ -73,7 +73,7 @@ export class RedisSession implements BrokerSession {
     }
     await this.#clock.read();
     const { node } = this.#options;
-    // The ACL check needs an unused channel, to see whether channels may be subscribed and published to.
+    // Subscribes and publishes to an unused channel, to check that the ACL permits it.
     const [own, channel] = [`${this.#subjects}node:${node}`, this.#subject(node)];
     await this.#subscriber.subscribe([`${this.#subjects}all`, own, channel]);
     await this.#subscriber.unsubscribe([channel]);
@@ -83,7 +83,9 @@ export class RedisSession implements BrokerSession {
     const keys = [this.#runKey, `${this.#prefix}nodes`];
     const args = [run, before, `${publications}`, promotion, this.#newEpoch(), node];
     for (let waited = 0; await this.#evaluate(scripts.START, keys, args) === 0; waited += START_PAUSE) {
-      if (waited >= this.#options.timeout / 2) throw new Error("Cannot go on: no node that knows the histories is back yet");
+      if (waited >= this.#options.timeout / 2) {
+        throw new Error("Cannot use Redis: it was restarted, and no node that knows the histories is back yet");
+      }
       await new Promise((resolve) => setTimeout(resolve, START_PAUSE));
     }
   }
@@ -150,7 +152,7 @@ export class RedisSession implements BrokerSession {
     const again = async () => [...args, await seal()];
     const answer = await this.#evaluate(scripts.PUBLISH, [...this.#keys(channel), ...ids], [...args, envelope], again);
     const [epoch, offset, publications] = v.parse(Published, answer);
-    // An earlier publication with this id. Without an epoch, its node keeps no history of the channel.
+    // The position of an earlier publication with this id, which has none if it was made without a history.
     if (publications < 0) return epoch === "" ? null : { epoch, offset };
     this.#known.publications = Math.max(this.#known.publications, publications);
     return this.#remember(channel, { epoch, offset });
@@ -187,7 +189,7 @@ export class RedisSession implements BrokerSession {
     });
     if (after) return { position, entries, isComplete: isComplete === 1, hasMore: hasMore === 1 };
     entries.reverse();
-    // Only what follows the last missing entry.
+    // Only entries after the last gap.
     const broken = entries.findLastIndex(({ previous }, number) =>
       number > 0 && previous !== entries[number - 1]!.position.offset
     );
@@ -244,15 +246,15 @@ export class RedisSession implements BrokerSession {
     );
     const args = [node, `${lease}`, this.#prefix, `${this.#subjects}node:${node}`, `${++this.#sentHeartbeats}`, ...channels];
     const [known] = await Promise.all([this.#evaluate(scripts.HEARTBEAT, [`${this.#prefix}nodes`], args), this.#clock.read()]);
-    // Each heartbeat publishes to this node: if the one before did not arrive, the subscribed connection is dead. Only now: a process that
-    // stood still has not read what had arrived.
+    // Each heartbeat publishes to this node. If the one before did not arrive, the subscribed connection is dead. This is checked after the
+    // answer, because a process that was stopped for a while has not yet read what had arrived.
     if (this.#receivedHeartbeats < before) {
-      const error = new Error("Cannot go on: nothing arrives by the connection that is subscribed");
+      const error = new Error("Cannot receive messages: nothing arrives on the connection that is subscribed");
       this.#listener.ended(error);
       throw error;
     }
     const wasKnown = known === 1;
-    // `false` makes the engine announce its members again, which renews their expiry.
+    // With `false`, the engine announces its members again, which renews their expiry.
     if (now() - this.#announcedAt < RETENTION / 3) return wasKnown;
     this.#announcedAt = now();
     return false;
@@ -295,7 +297,7 @@ export class RedisSession implements BrokerSession {
     this.#subscriber.close();
   }
 
-  /** Deletes the history that other nodes keep: it lacks what was just published. Once per turn, because it is an extra command. */
+  /** Deletes the history that other nodes keep, which lacks what was just published. Once per turn, because it takes an extra command. */
   #endIncompleteHistory(channel: string): Promise<void> {
     const underWay = this.#endingHistories.get(channel);
     if (underWay) return underWay;
@@ -313,11 +315,11 @@ export class RedisSession implements BrokerSession {
     const keys = [`m:${node}:${name}`, `c:${node}`, `w:${name}`].map((key) => this.#prefix + key);
     const args = [user, envelope, name, node, this.#subject(channel), `${RETENTION}`];
     await this.#evaluate(script, keys, args);
-    // Replies keep the order of the calls. By `isLast` and not by what Redis holds, which may have evicted the other members.
+    // Replies arrive in the order of the calls. `isLast` is used instead of a reply, because Redis may have evicted other members.
     this.#joinedChannels[isLast ? "delete" : "add"](name);
   }
 
-  /** @param again makes the arguments if the script has to be sent once more. */
+  /** Runs a script. @param again returns the arguments if it has to be sent again. */
   async #evaluate(
     script: string,
     keys: readonly string[],
@@ -329,9 +331,9 @@ export class RedisSession implements BrokerSession {
       return await this.#commands.command("EVALSHA", this.#scriptHashes.get(script)!, ...rest, ...args); // Set by `start`.
     } catch (error) {
       const text = error instanceof Error ? error.message : "";
-      // After `SCRIPT FLUSH`.
+      // Redis has lost the script, as after `SCRIPT FLUSH`.
       if (text.startsWith("NOSCRIPT")) return await this.#commands.command("EVAL", script, ...rest, ...await again());
-      // A failover: another server accepts writes now, and reconnecting finds it.
+      // After a failover, another server accepts writes, and reconnecting finds it.
       if (/^(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|UNBLOCKED)/.test(text)) this.#listener.ended(error);
       throw error;
     }
@@ -350,7 +352,7 @@ export class RedisSession implements BrokerSession {
     return `${this.#options.node}.${this.#options.now()}.${++this.#epochs}`;
   }
 
-  /** Remembers a position that Redis has reported. */
+  /** Keeps a position that Redis has reported. */
   #remember(channel: string, position: Position): Position {
     this.#known.remember(channel, position);
     return position;

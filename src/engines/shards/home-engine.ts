@@ -103,7 +103,7 @@ export class HomeEngine implements Engine, Timed {
   }
 
   start(host: EngineHost): void {
-    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    if (this.#host) throw new TypeError("Cannot start the engine: it belongs to another controller, make one for each");
     this.#host = host;
     const { deadlines } = host;
     const report = (error: unknown) => host.report(error);
@@ -149,7 +149,7 @@ export class HomeEngine implements Engine, Timed {
   }
 
   async nodes(): Promise<string[]> {
-    this.#check("name the nodes");
+    this.#check("list the nodes");
     const nodes = await this.#nodesOf();
     return [...new Set([...nodes, this.#host!.node])]; // `#check` throws before the start.
   }
@@ -200,7 +200,7 @@ export class HomeEngine implements Engine, Timed {
   }
 
   async members(channel: string): Promise<Member[]> {
-    this.#check("name the members");
+    this.#check("list the members");
     await this.#querySilentRelays(channel);
     return this.#members.members(channel);
   }

@@ -120,7 +120,7 @@ export class RelayEngine implements Engine {
   }
 
   start(host: EngineHost): void {
-    if (this.#host) throw new TypeError("Cannot start the engine: it is another controller's, make one for each");
+    if (this.#host) throw new TypeError("Cannot start the engine: it belongs to another controller, make one for each");
     this.#host = host;
     this.#store.start();
     this.#local.start({
@@ -157,7 +157,7 @@ export class RelayEngine implements Engine {
   }
 
   async nodes(): Promise<string[]> {
-    return await this.#runAlone("name the nodes", { type: "nodes" }) as string[]; // As the home object answers it.
+    return await this.#runAlone("list the nodes", { type: "nodes" }) as string[]; // As the home object answers it.
   }
 
   subscribe(channel: string, history: HistoryOptions | null): Position | null | Promise<Position | null> {
@@ -219,7 +219,7 @@ export class RelayEngine implements Engine {
   }
 
   async members(channel: string): Promise<readonly Member[]> {
-    this.#check("name the members");
+    this.#check("list the members");
     return await this.#memberLists.run(channel, async () => {
       const members: Member[] = [];
       this.#lastChanges.forget(channel);
@@ -227,7 +227,7 @@ export class RelayEngine implements Engine {
       do {
         const after = members.at(-1)?.user;
         // As the home object answers it.
-        page = await this.#runAlone("name the members", { type: "members", channel, after }) as MembersPage;
+        page = await this.#runAlone("list the members", { type: "members", channel, after }) as MembersPage;
         for (const member of page.members) members.push(member);
       } while (page.hasMore);
       this.#lastChanges.forget(channel);
