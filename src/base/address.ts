@@ -1,4 +1,4 @@
-/** IP addresses for limits: one spelling of each address, and one key for all addresses of a caller. */
+/** IP addresses for limits: normalizes an address, and returns one key for all addresses of a caller. */
 
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)$/;
 
@@ -16,7 +16,7 @@ const EMBEDDING_IPV4 = ["0:0:0:0:0:ffff:", "64:ff9b:0:0:0:0:"];
 
 /** Normalizes an IP address (RFC 5952 for IPv6) and drops port, brackets and zone; `null` for any other text. */
 export function normalizeAddress(text: string): string | null {
-  // As runtimes report a client over IPv4, on a socket for IPv4 and on one for both.
+  // The forms in which runtimes report an IPv4 client, on a socket for IPv4 or for both versions.
   const short = text.startsWith(MAPPED) ? text.slice(MAPPED.length) : text;
   if (IPV4.test(short)) return short;
   const trimmed = text.trim();

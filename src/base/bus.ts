@@ -8,10 +8,10 @@ const mitt = mittModule as unknown as <Events extends Record<EventType, unknown>
 /** Receives the payload of an event. It may be async: a rejection counts as a throw. */
 export type Listener<Payload> = (payload: Payload) => unknown;
 
-/** A typed mitt emitter with isolated listeners: mitt alone lets one that throws starve the rest, and drops promises. */
+/** A typed mitt emitter with isolated listeners. In mitt, a listener that throws prevents the calls of the others, and promises are ignored. */
 export class Bus<Events extends Record<EventType, unknown>> {
   readonly #emitter = mitt<Events>();
-  // The guarded form of each listener, for `off`. Weak, so that it does not keep a removed listener alive.
+  // By listener: its guarded form, for `off`. Weak, so that removed listeners are not kept in memory.
   readonly #guarded = new Map<keyof Events, WeakMap<object, unknown>>();
   readonly #report: <Event extends keyof Events>(error: unknown, event: Event, payload: Events[Event]) => void;
 
@@ -44,11 +44,11 @@ export class Bus<Events extends Record<EventType, unknown>> {
     return (this.#emitter.all.get(event)?.length ?? 0) > 0;
   }
 
-  /** Calls the listeners of the event in the order they were added. `false`: there are none. */
+  /** Calls the listeners of the event in the order in which they were added. Returns `false` if there are none. */
   emit<Event extends keyof Events>(event: Event, payload: Events[Event]): boolean {
     const handlers = this.#emitter.all.get(event) as Handler<Events[Event]>[] | undefined; // No wildcard has this key.
     if (!handlers || handlers.length === 0) return false;
-    // Skips mitt for a single listener: copying the list and looking up wildcards is most of the cost of a message here.
+    // Skips mitt for a single listener, because mitt copies the list and looks up wildcards, which takes longer than the call.
     if (handlers.length === 1) handlers[0]!(payload);
     else this.#emitter.emit(event, payload);
     return true;

@@ -1,8 +1,8 @@
-/** Building blocks that know nothing of WebSockets: clock and deadlines, guarded calls, event bus, limits, addresses. */
+/** Building blocks without WebSockets: clock and deadlines, guarded calls, event bus, limits, addresses. */
 import { guard, isThenable } from "./guard.ts";
 import type { Writable } from "./writable.ts";
 
-/** The time and its timers. A test passes its own clock; a Durable Object's timer is its alarm. */
+/** The time, and timers. A test passes its own clock; a Durable Object uses its alarm as the timer. */
 export interface Clock {
   /** The wall clock, in ms since 1970. The `exp` of a token is compared with it. */
   now(): number;
@@ -12,16 +12,17 @@ export interface Clock {
   setTimeout(callback: () => void, delay: number): unknown;
   /** Cancels the call of a handle that `setTimeout` returned. */
   clearTimeout(handle: unknown): void;
-  /** Whether a timer ends with the request that has set it, as in a Worker: then no other request can rely on it. @default {false} */
+  /** Whether a timer ends with the request that has set it, as in a Worker, so that no other request can rely on it. @default {false} */
   readonly isPerRequest?: boolean;
   /**
-   * Whether a timer that nothing needs any more may fire instead of being cleared: clients that come and go would otherwise set
-   * and clear one each. @default {false}
+   * Whether a timer that is no longer needed may fire instead of being cleared, so that short connections do not each set and clear one.
+   *
+   * @default {false}
    */
   readonly mayRunOut?: boolean;
 }
 
-/** A clock that can be replaced: its monotonic time goes on from where it was. */
+/** A clock that can be replaced by another, at which its monotonic time continues without a step. */
 export class CurrentClock {
   #clock: Clock;
   #shift = 0;
@@ -35,12 +36,12 @@ export class CurrentClock {
   readonly monotonic = (): number => this.#clock.monotonic() + this.#shift;
 
   use(clock: Clock): void {
-    this.#shift += Math.ceil(this.#clock.monotonic() - clock.monotonic()); // Whole: with a fraction, sums would round differently.
+    this.#shift += Math.ceil(this.#clock.monotonic() - clock.monotonic()); // A whole number, because sums with a fraction would round differently.
     this.#clock = clock;
   }
 }
 
-/** On Deno a timer is a number, which this function unreferences. */
+/** On Deno a timer is a number, which `unrefTimer` unreferences. */
 interface DenoGlobal {
   readonly Deno?: { unrefTimer(handle: number): void };
 }
@@ -58,19 +59,19 @@ export const systemClock: Clock = {
   monotonic: () => performance.now(),
   setTimeout(callback, delay) {
     const handle: unknown = setTimeout(callback, delay);
-    // Sockets keep a process alive, deadlines must not: a history in memory has one for as long as it is kept.
+    // Only sockets keep the process alive. Deadlines must not, such as that of a history in memory.
     unref(handle);
     return handle;
   },
-  // The handle is what setTimeout above returned, whose type differs between the runtimes.
+  // The type of a handle differs between the runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
-  // An object has one context for all its requests, and a clock of its own.
+  // True on workerd. A Durable Object has one context for all its requests, and uses a clock of its own.
   isPerRequest: "WebSocketPair" in globalThis,
   mayRunOut: true,
 };
 
 /**
- * Calls code of the application and waits at most `ms` for its result. A throw, a rejection and a hostile thenable all reject.
+ * Calls code of the application and waits at most `ms` for its result. Rejects if the code throws or rejects.
  *
  * @param late returns the error for a call that takes longer.
  */
@@ -81,7 +82,7 @@ export async function within<Value>(
   late: () => Error,
 ): Promise<Value> {
   const result = call();
-  if (!isThenable(result)) return result; // Without a timer.
+  if (!isThenable(result)) return result; // Needs no timer.
   return await new Promise((resolve, reject) => {
     const timer: Timed = { deadline: 0, heapIndex: -1, due: () => reject(late()) };
     deadlines.set(timer, ms);
@@ -111,7 +112,7 @@ export function checkMs(what: string, value: unknown): void {
 
 /** Something that has a deadline. */
 export interface Timed {
-  /** The deadline, in whole ms of the monotonic clock: V8 takes 16 bytes more for any other number. */
+  /** The deadline, in ms of the monotonic clock. A whole number, because others take 16 bytes more in V8. */
   readonly deadline: number;
   /** Index in the heap; −1: not in it. */
   readonly heapIndex: number;
@@ -119,18 +120,18 @@ export interface Timed {
   due(): void;
 }
 
-/** What {@link Deadlines} alone may write. The fields stand in the items, because an object of their own would cost memory per client. */
+/** The fields of {@link Timed} that only {@link Deadlines} may write. They are in the items, because a separate object would take memory for each client. */
 type HeapItem = Writable<Timed>;
 
-/** Maximum number of items per timer. Messages are handled before the next timer: pinging one client takes up to 0.1 ms. */
+/** Maximum number of items called for one timer, so that messages are handled in between. Pinging one client takes up to 0.1 ms. */
 const MAX_WOKEN = 64;
 
-/** Time in ms after which an overdue deadline counts as that of a request that has ended, and its timer with it. */
+/** Time in ms after which an overdue deadline counts as abandoned: its timer has ended with its request. */
 const ABANDONED = 10_000;
 
 /**
- * Any number of deadlines behind one timer: in a binary heap, so that 100,000 clients cost one timer and O(log n) per change.
- * Without deadlines there is no timer.
+ * Any number of deadlines with one timer. They are in a binary heap, so that a change with 100,000 clients takes O(log n). Without
+ * deadlines there is no timer.
  */
 export class Deadlines {
   readonly #heap: HeapItem[] = [];
@@ -140,15 +141,15 @@ export class Deadlines {
   readonly #due = new Set<HeapItem>();
   #timer: unknown;
   #armed = Infinity;
-  /** The timer of each item, with a clock whose timers end with their request. */
-  readonly #own = new Map<HeapItem, unknown>();
-  #isDismissing = false;
+  /** By item: its own timer. Used with a clock whose timers end with their request. */
+  readonly #ownTimers = new Map<HeapItem, unknown>();
+  #isCallingAbandoned = false;
   #isEnding = false;
 
   /**
    * Created by the controller.
    *
-   * @param report called with what an item throws. The other items are called all the same.
+   * @param report called with what an item throws. The other items are called nevertheless.
    */
   constructor(clock: Clock, report: (error: unknown) => void) {
     this.#clock = clock;
@@ -169,8 +170,8 @@ export class Deadlines {
   use(clock: Clock): void {
     const shift = Math.ceil(clock.monotonic() - this.#clock.monotonic());
     this.#disarm();
-    for (const handle of this.#own.values()) this.#clock.clearTimeout(handle);
-    this.#own.clear();
+    for (const handle of this.#ownTimers.values()) this.#clock.clearTimeout(handle);
+    this.#ownTimers.clear();
     this.#clock = clock;
     for (const item of this.#heap) item.deadline += shift;
     for (const item of clock.isPerRequest ? this.#heap : []) this.#armOwn(item);
@@ -195,7 +196,7 @@ export class Deadlines {
     this.#due.delete(item);
     const { heapIndex: index } = item;
     if (index < 0) return;
-    if (this.#own.size > 0) this.#disarmOwn(item);
+    if (this.#ownTimers.size > 0) this.#disarmOwn(item);
     item.heapIndex = -1;
     const last = this.#heap.pop();
     if (last && last !== item) {
@@ -207,13 +208,13 @@ export class Deadlines {
     if (this.#heap.length === 0 && (this.#isEnding || !this.#clock.mayRunOut)) this.#disarm();
   }
 
-  /** From now on no timer is left to run out: it would keep the owner in memory until then. */
+  /** Clears timers that are not needed from now on, because they would keep the owner in memory. */
   end(): void {
     this.#isEnding = true;
     if (this.#heap.length === 0) this.#disarm();
   }
 
-  /** Calls the items that are due: at most {@link MAX_WOKEN}, and the others with the next timer. */
+  /** Calls up to {@link MAX_WOKEN} items that are due, and the others with the next timer. */
   run(): void {
     this.#disarm();
     this.#callUntil(this.#clock.monotonic());
@@ -221,12 +222,12 @@ export class Deadlines {
   }
 
   #callUntil(time: number): void {
-    // Collected first: a deadline that an item sets meanwhile waits for the next timer, even with a delay of 0.
+    // Collected first, so that a deadline that an item sets meanwhile waits for the next timer, even with a delay of 0.
     for (let first = this.#heap[0]; first && first.deadline <= time && this.#due.size < MAX_WOKEN; first = this.#heap[0]) {
       this.delete(first);
       this.#due.add(first);
     }
-    // An item that is deleted or set again by an earlier one is not called.
+    // An item that an earlier one deletes or sets again is not called.
     for (const item of this.#due) {
       this.#due.delete(item);
       guard(() => item.due(), this.#report);
@@ -240,29 +241,29 @@ export class Deadlines {
       this.delete(item);
       guard(() => item.due(), this.#report);
     };
-    this.#own.set(item, this.#clock.setTimeout(due, this.#delayOf(item)));
+    this.#ownTimers.set(item, this.#clock.setTimeout(due, this.#delayOf(item)));
     const first = this.#heap[0]!; // The item is in the heap.
-    if (this.#isDismissing || first.deadline + ABANDONED > this.#clock.monotonic()) return;
-    this.#isDismissing = true;
-    queueMicrotask(() => this.#dismiss());
+    if (this.#isCallingAbandoned || first.deadline + ABANDONED > this.#clock.monotonic()) return;
+    this.#isCallingAbandoned = true;
+    queueMicrotask(() => this.#callAbandoned());
   }
 
   #disarmOwn(item: HeapItem): void {
-    this.#clock.clearTimeout(this.#own.get(item));
-    this.#own.delete(item);
+    this.#clock.clearTimeout(this.#ownTimers.get(item));
+    this.#ownTimers.delete(item);
   }
 
   /** Calls the items of requests that have ended. */
-  #dismiss(): void {
+  #callAbandoned(): void {
     this.#callUntil(this.#clock.monotonic() - ABANDONED);
-    this.#isDismissing = false;
+    this.#isCallingAbandoned = false;
   }
 
   #delayOf(item: HeapItem): number {
     return Math.min(Math.max(0, Math.ceil(item.deadline - this.#clock.monotonic())), MAX_DELAY);
   }
 
-  // The timer may be early for the first deadline, never late: moving it on every change would cost a timer per message.
+  // The timer may fire before the first deadline, but never after. Moving it at each change would take a timer per message.
   #arm(): void {
     const first = this.#heap[0];
     if (!first || first.deadline >= this.#armed || this.#clock.isPerRequest) return;

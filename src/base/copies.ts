@@ -1,4 +1,4 @@
-/** How often each URL has loaded the package in this process. Registered, so that all copies share it. */
+/** By URL: how often it has loaded the package in this process. In the registry of symbols, so that all copies share it. */
 const copies: Map<string, number> = registry()[Symbol.for("noroshi.copies")] ??= new Map();
 // Absent if a bundler made the module a classic script.
 const url = import.meta.url ?? "a bundle";

@@ -1,4 +1,4 @@
-/** Describes a refusal or a failure: its cause, or without one the answer. */
+/** Describes a refusal or a failure by its cause, else by the answer. */
 export function describeCause(cause: unknown, answer: Error): string {
   if (cause === undefined) return answer.message;
   try {

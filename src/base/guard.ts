@@ -1,9 +1,9 @@
-/** Receives what application code threw or rejected with, and the argument of that call. */
+/** Called with what application code threw or rejected with, and with the argument of its call. */
 export type Report<Argument = void> = (error: unknown, argument: Argument) => void;
 
 /**
- * Runs code of the application and passes a throw or a rejection to `report`. Every callback runs through here, because a
- * rejected async callback ends a bare Node, Deno or Bun process.
+ * Runs code of the application, and passes what it throws or rejects with to `report`. Every callback runs through here, because an
+ * unhandled rejection ends a Node, Deno or Bun process.
  */
 export function guard(run: () => unknown, report: Report): void;
 export function guard<Argument>(run: (argument: Argument) => unknown, report: Report<Argument>, argument: Argument): void;
@@ -12,10 +12,10 @@ export function guard<Argument>(
   report: Report<Argument | undefined>,
   argument?: Argument,
 ): void {
-  // The argument is passed through, so that a listener needs no closure per message.
+  // With an argument, so that listeners need no closure for each message.
   try {
     const result = run(argument);
-    // Promise.resolve reads `then` once, inside its own try: a hostile thenable becomes a rejection.
+    // `Promise.resolve` turns an error of a `then` getter into a rejection.
     if (typeof result === "object" && result !== null) Promise.resolve(result).catch((error) => report(error, argument));
   } catch (error) {
     report(error, argument);
@@ -23,8 +23,8 @@ export function guard<Argument>(
 }
 
 /**
- * Calls a synchronous hook of the application. `undefined`: it threw or returned something else, such as a promise, and that was
- * reported.
+ * Calls a synchronous hook of the application. If it throws or returns something else, such as a promise, that is reported and
+ * `undefined` is returned.
  */
 export function ask<Answer>(
   hook: () => unknown,

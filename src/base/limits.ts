@@ -1,19 +1,19 @@
-/** Limits: how many connections there may be, how fast clients may send, and how many authentications may fail. */
+/** Limits of the number of connections, the rate of messages, and failed authentications. */
 import { addressKey } from "./address.ts";
 import type { Timed } from "./clock.ts";
 import type { AnnouncedLimits } from "../protocol/protocol.ts";
 
-/** Maximum numbers of connections; `Infinity`: no limit. */
+/** Maximum numbers of connections. `Infinity` means no limit. */
 export interface ConnectionLimits {
-  /** In total. */
+  /** Of all connections. */
   readonly maxConnections: number;
-  /** Not admitted yet. */
+  /** Of connections that are not admitted yet. */
   readonly maxPending: number;
-  /** Not admitted yet, from one address. */
+  /** Of connections from one address that are not admitted yet. */
   readonly maxPendingPerIp: number;
-  /** From one address. */
+  /** Of connections from one address. */
   readonly maxConnectionsPerIp: number;
-  /** Of one user. */
+  /** Of connections of one user. */
   readonly maxConnectionsPerUser: number;
 }
 
@@ -24,7 +24,7 @@ export type ReachedLimit = "connections" | "pending" | "ip-pending" | "ip";
 interface Counts {
   total: number;
   pending: number;
-  /** Absent without a limit: an entry takes 70 bytes. */
+  /** By address. Absent without a limit, because an entry takes 70 bytes. */
   readonly ips: Map<string, number> | undefined;
   /** Pending connections by address. */
   readonly pendingIps: Map<string, number>;
@@ -85,7 +85,7 @@ export class Admission {
     return new Slot(this.#counts, key);
   }
 
-  /** Takes a slot for a connection that exists already, such as one that woke from hibernation. No limit applies. */
+  /** Takes a slot for a connection that exists already, such as one that has returned from hibernation. No limit applies. */
   restore(ip: string | null): Slot {
     return new Slot(this.#counts, ip === null ? null : addressKey(ip));
   }
@@ -103,7 +103,7 @@ export class Slot implements Timed {
   readonly deadline: number = 0;
   readonly heapIndex: number = -1;
   readonly #counts: Counts;
-  /** The key of the address, dropped once nothing counts it: for an idle client it would take 50 bytes. */
+  /** The key of the address; `null` once it is no longer counted, which saves 50 bytes for an idle client. */
   #key: string | null;
   #user: string | null = null;
   #stage: "reserved" | "taken" | "admitted" | "released" = "reserved";
@@ -133,12 +133,12 @@ export class Slot implements Timed {
     if (this.#stage === "reserved") this.#stage = "taken";
   }
 
-  /** No connection took the slot in time: runtimes do not always report that a client left during its upgrade. */
+  /** Called if no connection takes the slot in time. Runtimes do not always report that a client left during its upgrade. */
   due(): void {
     this.release();
   }
 
-  /** Counts the connection as this user's. `false`: the user has reached the limit, and nothing changed. */
+  /** Counts the connection for this user. Returns `false` if the user has reached the limit; then nothing has changed. */
   claim(user: string | null): boolean {
     if (this.released || user === this.#user) return true;
     const { users, maxPerUser } = this.#counts;
@@ -149,7 +149,7 @@ export class Slot implements Timed {
     return true;
   }
 
-  /** The connection was admitted: it no longer counts as pending. */
+  /** Called when the connection was admitted. It no longer counts as pending. */
   admit(): void {
     if (this.#stage === "admitted" || this.released) return;
     this.#stage = "admitted";
@@ -168,15 +168,15 @@ export class Slot implements Timed {
   }
 }
 
-/** Rate of messages and of their bytes: a token bucket each, with a burst and a refill per second. */
+/** Rates of messages and of their bytes, each limited by a token bucket. */
 export interface RateLimit {
-  /** Messages per second, in the long run. @default {100} */
+  /** Messages per second, on average. @default {100} */
   messages?: number;
-  /** Messages at once, from a full bucket. @default {2_000} */
+  /** Maximum number of messages at once, when the bucket is full. @default {2_000} */
   burst?: number;
-  /** Bytes per second, in the long run. @default {1_048_576} */
+  /** Bytes per second, on average. @default {1_048_576} */
   bytes?: number;
-  /** Bytes at once, from a full bucket. @default {8_388_608} */
+  /** Maximum number of bytes at once, when the bucket is full. @default {8_388_608} */
   burstBytes?: number;
 }
 
@@ -191,8 +191,8 @@ interface Bucket {
 const PRUNE_AT = 1024;
 
 /**
- * Waits up to this long count as none, in ms. Partial refills add up to slightly less than a whole message, but a client that
- * waited as long as the error said must get through. The bucket goes below zero by the difference, so the long-run rate stays exact.
+ * Shorter waits count as none, in ms. Because of rounding, partial refills may add up to slightly less than a message, but a client that
+ * has waited for the time in the error must get through. The bucket goes below zero by the difference, so the average rate is exact.
  */
 const ROUNDING = 0.001;
 
@@ -212,7 +212,7 @@ export class RateLimiter {
   }
 
   /**
-   * Takes a message from the bucket. Returns 0, or the ms to wait: then nothing was taken.
+   * Takes a message from the bucket. Returns 0, or the ms to wait, in which case nothing was taken.
    *
    * @param messages its cost, in messages.
    */
@@ -260,7 +260,7 @@ export class RateLimiter {
   }
 
   #bucketOf(key: string, now: number): Bucket {
-    // Before the lookup: this bucket may be full and removed too, and what is then taken from it would be lost.
+    // Before the lookup, because pruning may remove this bucket, too, and what is taken from it would be lost.
     if (this.#buckets.size > this.#pruneAt) this.#prune(now);
     let bucket = this.#buckets.get(key);
     if (bucket) this.#refill(bucket, now);
@@ -287,20 +287,20 @@ export class RateLimiter {
       this.#refill(bucket, now);
       if (bucket.messages >= this.#limit.burst && bucket.bytes >= this.#limit.burstBytes) this.#buckets.delete(key);
     }
-    // Next at twice the remaining size, so that pruning costs O(1) per message.
+    // Prunes next at twice the remaining size, so that the amortized cost for each message is O(1).
     this.#pruneAt = Math.max(PRUNE_AT, 2 * this.#buckets.size);
   }
 }
 
-/** Maximum debt of an address, in failed attempts. At one per second it waits at most 30 s. */
+/** Maximum debt of an address, in failed attempts, so that it waits at most 30 s. */
 const MAX_FAILURE_DEBT = 29;
 
-/** The common key of clients without an address, such as those behind a Unix socket. */
+/** The key of all clients without an address, such as those of a Unix socket. */
 const UNKNOWN = "unknown";
 
 /**
- * Limits failed authentications from one address: 30 at once, then one per second. An address is refused for at most 30 s,
- * however many failed: it may send valid tokens too, such as an office whose old tokens all expired overnight.
+ * Limits failed authentications from one address: 30 at once, then one per second. An address is refused for at most 30 s, however many
+ * have failed, because it may have valid clients, too, such as an office whose old tokens have all expired overnight.
  */
 export class FailureLimiter {
   readonly #limiter = new RateLimiter({ messages: 1, burst: 30, bytes: 1, burstBytes: 1 });
@@ -311,14 +311,14 @@ export class FailureLimiter {
     this.#now = now;
   }
 
-  /** Time until another attempt may be made, in ms; 0: now. */
+  /** Time in ms until another attempt is allowed; 0 if it is allowed now. */
   wait(ip: string | null): number {
     return this.#limiter.peek(keyOf(ip), this.#now());
   }
 
   /**
-   * Counts a failed attempt. Attempts are counted only once they fail, so many that run together may exceed the burst: otherwise
-   * valid clients of one address that reconnect together after a restart would be refused.
+   * Counts a failed attempt. Attempts are counted only when they fail, so that many valid clients of one address may reconnect together
+   * after a restart. So concurrent attempts may exceed the burst.
    */
   failed(ip: string | null): void {
     this.#limiter.charge(keyOf(ip), this.#now(), 1, MAX_FAILURE_DEBT);

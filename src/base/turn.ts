@@ -1,9 +1,9 @@
-/** Inbound messages are handled again after this many ms of sending. */
+/** Maximum time of sending before inbound messages are handled again, in ms. */
 export const SLICE_MS = 5;
 
-/** Calls back once what arrived together with the current event has been handled: in the same turn of the event loop where the runtime can. */
+/** Calls back after the events that have arrived together with the current one. In the same turn of the event loop, if the runtime can. */
 export const afterTurn = (callback: () => void): void => {
-  // workerd has no setImmediate. Looked up on each call: a global of another runtime must not keep the module from loading.
+  // workerd has no `setImmediate`, so it is looked up at each call.
   if (typeof setImmediate === "function") setImmediate(callback);
   else setTimeout(callback, 0);
 };

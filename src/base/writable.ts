@@ -1,5 +1,5 @@
 /**
- * The type without `readonly`. A field that only one class may write is `readonly` in the interface that the others use, and that
- * class uses this type: TypeScript accepts an object with a `readonly` field where a writable one is expected.
+ * The type without `readonly`. Used by the one class that may write a field which is `readonly` for all others: TypeScript accepts an
+ * object with a `readonly` field where a writable one is expected.
  */
 export type Writable<T> = { -readonly [Key in keyof T]: T[Key] };
