@@ -1,23 +1,23 @@
 import type { Frame } from "../protocol/frame.ts";
 import type { Publisher, Transport } from "./transport.ts";
 
-/** A client that frames are sent to, together with others where the runtime can. */
+/** A client that frames are sent to, together with others if the runtime can do that. */
 export interface Recipient {
-  /** Absent, or without a publisher: it is sent to by itself. */
+  /** If it is absent or has no publisher, frames are sent to the client separately. */
   readonly transport?: Pick<Transport, "publisher" | "join" | "leave"> | undefined;
-  /** Bytes sent that have not left the process; Infinity while it has to be sent to by itself. */
+  /** Bytes sent that have not left the process; `Infinity` while frames have to be sent to the client separately. */
   readonly heldBytes: number;
 }
 
-/** Publishing to more at once would keep inbound messages waiting for longer than a slice may take. */
+/** Maximum number of members of a group. Publishing to more at once would delay inbound messages for longer than a slice may take. */
 const MAX_MEMBERS = 2_000;
 
 let prefix = "";
 let topics = 0;
 
 /**
- * Topics belong to a server, which other copies of the package may share, also this one before a hot reload. So the name is random, and drawn
- * when it is needed: module scope on Workers forbids it.
+ * Creates a name for a topic. The prefix is random, because other copies of the package may use the same server, as after a hot reload. It
+ * is drawn at the first call, because Workers forbid randomness in module scope.
  */
 function createTopic(): string {
   prefix ||= `noroshi:${crypto.randomUUID()}`;
@@ -27,16 +27,17 @@ function createTopic(): string {
 /**
  * Up to 2,000 recipients that share a topic of one server, or recipients without a topic.
  *
- * A publication does not say which sockets are slow. So a group is published to only while no member can hold more than the limit: the most
- * that any held when the members were last measured, plus all bytes handed to any socket since.
+ * Publishing does not show which sockets are slow. So a frame is published only while no member can have buffered more than the limit: the
+ * maximum when the members were last measured, plus all bytes sent to any socket since.
  */
 export class TopicGroup<Member extends Recipient> {
   readonly publisher: Publisher | undefined;
   readonly members: Set<Member> = new Set();
-  /** Members that joined so far. While it is the same, nobody has joined. */
+  /** Number of members that have joined so far. */
   joined = 0;
-  /** Empty until the first publication: a subscription takes 300 bytes. */
+  /** Empty until the first publication, because a subscription to the topic takes 300 bytes. */
   #topic = "";
+  /** Maximum `heldBytes` of a member when the members were measured, or when it joined later. */
   #mostHeld = 0;
   /** The publisher's `handedOver` when the members were measured. */
   #measuredAt = 0;
@@ -63,7 +64,7 @@ export class TopicGroup<Member extends Recipient> {
     return true;
   }
 
-  /** Sends to all members at once. `false`: nothing was sent, each member has to be sent to by itself. */
+  /** Sends to all members at once. Returns `false` if nothing was sent, and the frame has to be sent to each member separately. */
   publish(frame: Frame, maxHeldBytes: number): boolean {
     const { publisher } = this;
     if (!publisher) return false;
@@ -88,7 +89,7 @@ export class TopicGroup<Member extends Recipient> {
   }
 }
 
-/** Recipients with something in common, such as a channel or a user, in groups that can be published to. */
+/** The recipients of a channel, user or role, in groups that can be published to. */
 export class Audience<Member extends Recipient> {
   readonly #groups: TopicGroup<Member>[] = [];
 

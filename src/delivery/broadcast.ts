@@ -1,4 +1,4 @@
-/** The clients that a broadcast is for. It is data, so that it can travel to another node; an absent key does not restrict. */
+/** Selects the clients of a broadcast. An absent key matches all. */
 export interface BroadcastFilter {
   /** Only clients of this user. */
   user?: string;
@@ -6,17 +6,17 @@ export interface BroadcastFilter {
   role?: string;
 }
 
-/** What became of a broadcast. */
+/** The result of a broadcast. */
 export interface BroadcastResult {
-  /** Clients that the filter matched when it was called. */
+  /** Number of clients that the filter matched at the time of the call. */
   matched: number;
-  /** Clients whose socket accepted it. */
+  /** Number of clients whose socket accepted the message. */
   sent: number;
-  /** The others: too slow, or gone by then. */
+  /** Number of the other clients, which were too slow or gone. */
   dropped: number;
 }
 
-/** What the errors about a filter say. */
+/** Words for the errors about a filter. */
 export interface FilterWords {
   readonly action: string;
   /** The keys that it may have. */
@@ -32,8 +32,8 @@ const BROADCAST: FilterWords = {
 };
 
 /**
- * A checked copy of the filter, which later changes and getters cannot alter. A key that is present must be a non-empty string, because
- * `{ user: undefined }` must never mean everybody.
+ * Returns a checked copy of the filter. A key that is present must be a non-empty string, because `{ user: undefined }` must never mean
+ * everybody.
  *
  * @throws {TypeError} for any other value and for an unknown key.
  */
@@ -42,7 +42,7 @@ export function checkFilter(
   { action, keys, remedy }: FilterWords = BROADCAST,
 ): BroadcastFilter {
   if (filter === undefined) return {};
-  // A promise or a Map has no own keys: it would mean everybody.
+  // A promise or a Map has no own keys, and would mean everybody.
   if (typeof filter !== "object" || filter === null || !PLAIN.has(Object.getPrototypeOf(filter))) {
     throw new TypeError(`Cannot ${action}: the filter must be an object such as { role: "editor" }`);
   }

@@ -1,13 +1,13 @@
-/** Delivery: which clients receive a frame, and when it is written to their sockets. */
+/** Decides which clients receive a frame, and when it is written to their sockets. */
 import { Audience, type Recipient, type TopicGroup } from "./audience.ts";
 import type { BroadcastFilter, BroadcastResult } from "./broadcast.ts";
 import type { Frame } from "../protocol/frame.ts";
 import { afterTurn, SLICE_MS } from "../base/turn.ts";
 
-/** Sends before inbound messages are handled again, one client each; also the clients in one slice of an audience. */
+/** Maximum number of sends before inbound messages are handled again, and of clients in one slice of an audience. */
 const SLICE = 2_000;
 
-/** A client to send to, by itself. */
+/** A client that a frame is sent to separately. */
 type Target = Pick<Recipient & { send(frame: Frame): boolean }, "send">;
 
 /** The user and role that a client is indexed by. */
@@ -18,30 +18,30 @@ export interface IndexKeys {
 
 /** A connection that broadcasts can reach. */
 export interface IndexedRecipient extends Recipient {
-  /** Replaced, never changed. */
+  /** The object is replaced, never changed. */
   readonly accountability: IndexKeys;
-  /** The accountability that {@link Delivery} has indexed it by, which sets it. A map beside the index would take 50 bytes a connection. */
+  /** The accountability that {@link Delivery} has indexed it by. Only {@link Delivery} writes it. A map would take 50 bytes a connection. */
   indexedBy: IndexKeys | undefined;
-  /** Hands the frame to its socket; `false` when the socket cannot take it. */
+  /** Sends the frame to its socket. Returns `false` if the socket cannot accept it. */
   send(frame: Frame): boolean;
 }
 
 /**
- * The admitted connections, indexed by user and by role so that a filter costs what it matches. Each index is made when a filter first needs
- * it: it takes 70 bytes a connection.
+ * The admitted connections, indexed by user and by role, so that the cost of a filter depends on what it matches. An index takes 70 bytes a
+ * connection, and is made when a filter first needs it.
  */
 export class Delivery {
   readonly #all = new Audience<IndexedRecipient>();
   readonly #indexes: Record<keyof BroadcastFilter, Index | undefined> = { user: undefined, role: undefined };
-  /** The first is being sent, the others wait for it: each client receives broadcasts in the order of the calls. */
+  /** The first is being sent, and the others wait, so that each client receives broadcasts in the order of the calls. */
   readonly #laps: Lap[] = [];
   readonly #maxHeldBytes: number;
   readonly #defer: (callback: () => void) => void;
-  /** Frames that clients received through topics, one for each client: no connection has sent them. */
+  /** Number of frames sent through topics, counted for each client. Connections do not count them. */
   published = 0;
 
   /**
-   * @param maxHeldBytes a client that may hold more is sent to by itself, not through a topic.
+   * @param maxHeldBytes frames are sent separately to a client that may have buffered more.
    * @param defer calls back when inbound messages have been handled. @default {@link afterTurn}
    */
   constructor(maxHeldBytes: number, defer: (callback: () => void) => void = afterTurn) {
@@ -74,12 +74,12 @@ export class Delivery {
   }
 
   /**
-   * Sends one frame to all clients that the filter matches now: to a large audience in slices, between which inbound messages are handled.
-   * Each client receives broadcasts in the order of the calls.
+   * Sends one frame to all clients that the filter matches now. A large audience is sent to in slices, between which inbound messages are
+   * handled. Each client receives broadcasts in the order of the calls.
    */
   sendToMatching(frame: Frame, filter: BroadcastFilter): Promise<BroadcastResult> {
     const matching = this.#match(filter);
-    // One group can be published to at once, without a copy of its members.
+    // A single group is published to without copying its members.
     if (this.#laps.length === 0 && matching instanceof Audience && matching.groups.length === 1) {
       const [group] = matching.groups;
       const matched = matching.size;
@@ -91,12 +91,12 @@ export class Delivery {
     return new Promise((resolve) => this.#start(matching, frame, resolve));
   }
 
-  /** Sends one frame to these targets, in slices and in the order of the calls as {@link sendToMatching} does. The list must not change afterwards. */
+  /** Like {@link sendToMatching}, but sends to these targets. The list must not be changed afterwards. */
   deliver(frame: Frame, targets: readonly Target[], resolve: (result: BroadcastResult) => void): void {
     this.#start(targets, frame, resolve);
   }
 
-  /** Whether a broadcast or publication has not been sent to everybody yet. */
+  /** Whether a broadcast or publication has not been sent to all its clients yet. */
   get isBusy(): boolean {
     return this.#laps.length > 0;
   }
@@ -106,7 +106,7 @@ export class Delivery {
     if (last?.accepts(source)) return last.add(frame, resolve);
     const lap = new Lap(source, this);
     lap.add(frame, resolve);
-    // Before it is sent: what a recipient broadcasts in response comes after.
+    // Queued before it is sent, so that broadcasts that recipients make in response come after it.
     if (lap.isDone || this.#laps.push(lap) > 1) return;
     lap.send(SLICE, this.#maxHeldBytes);
     if (lap.isDone) this.#laps.shift();
@@ -143,7 +143,7 @@ export class Delivery {
   }
 }
 
-/** The recipients of each id. Most users have one connection, for which a set would take 200 bytes. */
+/** By id of a user or role: its recipients. Most users have one connection, for which a set would take 200 bytes. */
 type Index = Map<string, IndexedRecipient | Audience<IndexedRecipient>>;
 
 const NOBODY: ReadonlySet<IndexedRecipient> = new Set();
@@ -171,18 +171,18 @@ function erase(index: Index | undefined, id: string | null, recipient: IndexedRe
 /** A broadcast or publication under way. */
 interface Message {
   readonly frame: Frame;
-  /** Slices that it has not been sent to. */
+  /** Number of slices that it has not been sent to yet. */
   slicesLeft: number;
   sent: number;
   readonly resolve: (result: BroadcastResult) => void;
 }
 
-/** Some clients of an audience, as it was when the lap began. */
+/** A part of the audience, as it was when the lap began. */
 interface Slice {
   readonly targets: readonly Target[];
   readonly start: number;
   readonly end: number;
-  /** The group that the targets were the members of when it had admitted `joined`. */
+  /** The group whose members the targets are, unless its {@link TopicGroup.joined} is no longer `joined`. */
   readonly group: TopicGroup<Recipient & Target> | undefined;
   readonly joined: number;
 }
@@ -201,19 +201,19 @@ class Lap {
   readonly #source: unknown;
   readonly #counter: Pick<Delivery, "published">;
   readonly #slices: readonly Slice[];
-  /** Clients of all slices. */
+  /** Number of clients in all slices. */
   readonly #matched: number;
-  /** Sent to the current slice. The first `#published` of them have been published to all of its clients at once. */
+  /** Messages for the current slice. The first `#published` of them were published to the whole slice at once. */
   #messages: Message[] = [];
   #published = 0;
-  /** Start at the next slice. */
+  /** Messages that start at the next slice. */
   #joining: Message[] = [];
   #slice = 0;
   /** Index of the next target of the current slice. */
   #next = 0;
   #hasBegun = false;
 
-  /** Copies the audience: a broadcast is for the clients at the time of the call, and sending may close or admit some. */
+  /** Copies the audience, because a broadcast is for the clients at the time of the call, and sending may close or admit some. */
   constructor(source: Iterable<Target>, counter: Pick<Delivery, "published">) {
     this.#source = source;
     this.#counter = counter;
@@ -226,7 +226,7 @@ class Lap {
     return this.#messages.length === 0;
   }
 
-  /** Whether a message to this source may join: the audience is still the one that was copied. */
+  /** Whether a message to this source may join, because the audience has not changed since it was copied. */
   accepts(source: unknown): boolean {
     if (source !== this.#source) return false;
     if (!(source instanceof Audience)) return Array.isArray(source);
@@ -241,7 +241,7 @@ class Lap {
     (this.#hasBegun ? this.#joining : this.#messages).push({ frame, slicesLeft: this.#slices.length, sent: 0, resolve });
   }
 
-  /** Sends no more than `budget` times; returns what is left of it. */
+  /** Makes at most `budget` sends. Returns how many are left. */
   send(budget: number, maxHeldBytes: number): number {
     this.#hasBegun = true;
     let left = budget;
@@ -259,7 +259,7 @@ class Lap {
     return left;
   }
 
-  /** Publishes to the whole slice at once while the group can; returns the number of clients that were sent something. */
+  /** Publishes messages to the whole slice at once, if the group can. Returns the number of clients that were sent something. */
   #publish(maxHeldBytes: number): number {
     const { group, joined, start, end } = this.#slices[this.#slice]!;
     if (!group || group.joined !== joined) return 0;
@@ -275,7 +275,7 @@ class Lap {
   #endSlice(): void {
     const messages = this.#messages;
     const remaining = messages.filter((message) => --message.slicesLeft > 0);
-    const complete = messages.slice(0, messages.length - remaining.length); // A later message is complete later.
+    const complete = messages.slice(0, messages.length - remaining.length); // Messages complete in the order in which they began.
     this.#messages = this.#joining.length > 0 ? remaining.concat(this.#joining.splice(0)) : remaining;
     this.#published = 0;
     this.#slice = (this.#slice + 1) % this.#slices.length;
@@ -285,7 +285,7 @@ class Lap {
   }
 }
 
-/** One message, the most frequent case: nothing in the loop but the send. */
+/** Sends one message, which is the most frequent case. */
 function sendTo(targets: readonly Target[], start: number, end: number, message: Message): void {
   const { frame } = message;
   let sent = 0;
@@ -293,7 +293,7 @@ function sendTo(targets: readonly Target[], start: number, end: number, message:
   message.sent += sent;
 }
 
-/** All messages to one client, then all to the next: each client's are one write. */
+/** Sends all messages to one client, then all to the next, so that they are one write for each client. */
 function sendAllTo(targets: readonly Target[], start: number, end: number, messages: readonly Message[]): void {
   for (let at = start; at < end; at++) {
     const target = targets[at]!;

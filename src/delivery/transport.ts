@@ -1,26 +1,26 @@
 import type { MessageUid } from "../protocol/errors.ts";
 import type { Frame } from "../protocol/frame.ts";
 
-/** The socket of a connection, the same on every runtime: to write, ping, pause and close. */
+/** The socket of a connection, with the same methods on every runtime. */
 export interface Transport {
   /** The runtime's own socket. */
   readonly socket: unknown;
-  /** Whether frames are carried by HTTP. @default {false}: by a WebSocket */
+  /** Whether frames are sent over HTTP instead of a WebSocket. @default {false} */
   readonly isOverHttp?: boolean;
   /** The same values as `WebSocket.readyState`. */
   readonly readyState: number;
-  /** Bytes that were sent and have not left the process, frames of this turn included; 0 if the runtime does not tell. */
+  /** Bytes that were sent and have not left the process, including frames of this turn; 0 if the runtime does not report it. */
   readonly bufferedAmount: number;
   /**
-   * Whether at most {@link DRAINED_BYTES} are buffered, known without asking the socket. Absent or `false`: read
-   * {@link bufferedAmount}, which for each of 10,000 sockets touches some ten objects that are not in the processor's cache.
+   * Whether at most {@link DRAINED_BYTES} are buffered, known without reading {@link bufferedAmount}, which is slow for many sockets. If
+   * absent or `false`, read that.
    */
   readonly isDrained?: boolean;
-  /** Bytes that the peer may not have read yet, where the transport tracks that. @default {bufferedAmount} */
+  /** Bytes that the peer may not have read yet, if the transport tracks that. @default {bufferedAmount} */
   readonly unreadBytes?: number;
-  /** Sends a text frame, written when the turn of the event loop ends at the latest. `false`: the runtime dropped it. */
+  /** Sends a text frame, which is written by the end of the turn of the event loop. Returns `false` if the runtime dropped it. */
   send(frame: Frame): boolean;
-  /** Writes the frames of this turn now. Absent if none ever wait. */
+  /** Writes the frames of this turn now. Absent if frames are always written at once. */
   write?(): void;
   /** Starts the close handshake. The code and reason must be valid to send. */
   close(code: number, reason: string): void;
@@ -34,31 +34,31 @@ export interface Transport {
   ping?(number?: number): void;
   /** Called with the payload of each pong. Set by {@link SteppedTransport}, whose pings carry one. */
   ponged?: (number: number | undefined) => void;
-  /** Stops reading until {@link resume}: later data stays in the network. Absent if the runtime cannot. */
+  /** Stops reading until {@link resume}, so that TCP slows the peer down. Absent if the runtime cannot. */
   pause?(): void;
   /** Reads again. May be called at any time. */
   resume?(): void;
   /** Whether reading is paused. */
   readonly isPaused?: boolean;
   /**
-   * Called once. A transport whose runtime does not tell how much is buffered uses it to ask the client instead.
+   * Called once, with the limit of buffered bytes. If the runtime does not report them, the transport asks the client what it has read.
    *
    * @param maxBufferedBytes maximum number of buffered bytes.
    * @param now the monotonic clock, in ms.
    * @param asksAll whether to ask every client, not only those that are known to answer.
    */
   limit?(maxBufferedBytes: number, now: () => number, asksAll: boolean): void;
-  /** Called on every sign of life, which then counts as the answer. */
+  /** Called whenever the peer has sent something, which also counts as an answer to {@link ask}. */
   heard?(): void;
-  /** Asks the peer to confirm that it has read everything so far, if the runtime does not tell. */
+  /** Asks the peer to confirm that it has read everything so far, if the runtime does not report it. */
   ask?(): void;
   /** Called for each `pong` message, with its `uid`. */
   answered?(uid: MessageUid | undefined): void;
   /** Saves what must survive hibernation. Absent where nothing hibernates. */
   save?(saved: SavedConnection): void;
-  /** Absent if each socket must be sent to separately. */
+  /** Absent if frames have to be sent to each socket separately. */
   readonly publisher?: Publisher | undefined;
-  /** Subscribes the socket to a topic of {@link publisher}. Present if that is. */
+  /** Subscribes the socket to a topic of {@link publisher}. Present if {@link publisher} is. */
   join?(topic: string): void;
   /** Unsubscribes the socket. Earlier publications are still sent. */
   leave?(topic: string): void;
@@ -66,11 +66,11 @@ export interface Transport {
 
 /** Publishes a frame to many sockets at once, which costs less than a `send` to each. */
 export interface Publisher {
-  /** Bytes sent or published to all sockets so far. What one socket has buffered never grows by more than this does. */
+  /** Bytes sent or published to all sockets so far. The buffer of one socket never grows by more than this number does. */
   readonly handedOver: number;
   /**
-   * Sends the frame to all sockets that joined the topic, after everything sent to them before. `false`: not possible now, and
-   * nothing was sent.
+   * Sends the frame to all sockets that have joined the topic, after everything sent to them before. Returns `false` if that is not
+   * possible now; then nothing was sent.
    */
   publish(topic: string, frame: Frame): boolean;
 }

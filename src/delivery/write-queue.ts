@@ -4,24 +4,24 @@ import { afterTurn, SLICE_MS } from "../base/turn.ts";
 /** The subprotocol whose clients accept several messages in one frame, as a JSON array (PROTOCOL.md 1.6). */
 export const BATCHING = "noroshi.v1";
 
-/** The largest array, in bytes, unless one message alone is larger. */
+/** Maximum size of an array in bytes, unless a single message is larger. */
 const MAX_ARRAY_BYTES = 65_536;
 
 /** A socket that writes all frames of a turn at once. */
 export interface Writer {
-  /** What waits for the end of the turn. The queue adds to it, {@link write} takes it. */
+  /** Frames that wait for the end of the turn. The queue adds to them, and {@link write} takes them. */
   batch: Batch | undefined;
-  /** Writes what waits, if anything does. */
+  /** Writes the waiting frames, if any. */
   write(): void;
 }
 
-/** Writers between two looks at the clock. */
-const LOOK_EVERY = 64;
+/** Number of writers between two checks of the time. */
+const CHECK_EVERY = 64;
 
 /**
- * Keeps the frames of one turn of the event loop and writes each client's at once when the turn ends: with 16 broadcasts under way, a write
- * for each frame costs twenty times the CPU (9.3 s instead of 0.46 s a million deliveries on Node). No frame waits for a timer. Writing that
- * takes longer than {@link SLICE_MS} continues in the next turn.
+ * Keeps the frames of one turn of the event loop, and writes those of each client at once when the turn ends: with 16 broadcasts under way,
+ * a write for each frame takes twenty times the CPU on Node. No frame waits for a timer. Writing that takes longer than {@link SLICE_MS}
+ * continues in the next turn.
  */
 export class WriteQueue {
   readonly #defer: (callback: () => void) => void;
@@ -33,7 +33,7 @@ export class WriteQueue {
     this.#defer = defer;
   }
 
-  /** Whether nothing waits. */
+  /** Whether no frame waits. */
   get isEmpty(): boolean {
     return this.#waiting.length === 0;
   }
@@ -45,11 +45,11 @@ export class WriteQueue {
 
   readonly #writeAll = (): void => {
     const waiting = this.#waiting;
-    // The list that grew from the last one is let go.
+    // Releases the batches of this turn.
     this.#empty = new SharedBatch();
-    const until = waiting.length > LOOK_EVERY ? performance.now() + SLICE_MS : Infinity;
+    const until = waiting.length > CHECK_EVERY ? performance.now() + SLICE_MS : Infinity;
     for (let i = 0; i < waiting.length; i++) {
-      if (i % LOOK_EVERY === 0 && i > 0 && performance.now() > until) return this.#keep(waiting.slice(i));
+      if (i % CHECK_EVERY === 0 && i > 0 && performance.now() > until) return this.#keep(waiting.slice(i));
       try {
         waiting[i]!.write();
       } catch (error) {
@@ -71,8 +71,8 @@ export class WriteQueue {
 export type Batch = SharedBatch | ClientBatch;
 
 /**
- * Frames that several clients receive: a list linked from its end, so that all clients with the same frames hold the same object.
- * The first frame for one client alone copies the list into a {@link ClientBatch}.
+ * Frames that several clients receive. A list that is linked from its end, so that all clients with the same frames share one object.
+ * A frame for one client alone copies the list into a {@link ClientBatch}.
  */
 export class SharedBatch {
   readonly isShared = true;
@@ -95,7 +95,7 @@ export class SharedBatch {
     this.bytes = previous && frame ? previous.bytes + frame.bytes : 0;
   }
 
-  /** The batch with one more frame: the same object for every client that holds this batch. */
+  /** Returns the batch with one more frame: the same object for every client of this batch, if the frame is shared. */
   with(frame: Frame): Batch {
     if (!frame.isShared) return new ClientBatch(this, frame);
     if (this.#next?.last !== frame) this.#next = new SharedBatch(this, frame);
@@ -152,7 +152,7 @@ export class ClientBatch {
   }
 }
 
-/** JSON frames joined into arrays; a string that an application passed need not be JSON, and stays alone. */
+/** Joins JSON frames into arrays. A string of the application may not be JSON, and stays separate. */
 function joinedTexts(frames: readonly Frame[]): string[] {
   const texts: string[] = [];
   let array: string[] = [];

@@ -327,10 +327,10 @@ describe("checkFilter", () => {
     const wrong: [filter: unknown, message: string][] = [
       [{ usr: "ann" }, 'Cannot disconnect: unknown filter key "usr", use user, role or uid'],
       [{ user: "" }, "Cannot disconnect: filter.user must be a non-empty string, or absent"],
-      [{ uid: "" }, "Cannot disconnect: pass a user, a role or a uid; close() ends everybody"],
+      [{ uid: "" }, "Cannot disconnect: pass a user, a role or a uid; close() disconnects everybody"],
       ...[null, undefined, {}].map((filter): [unknown, string] => [
         filter,
-        "Cannot disconnect: pass a user, a role or a uid; close() ends everybody",
+        "Cannot disconnect: pass a user, a role or a uid; close() disconnects everybody",
       ]),
     ];
     for (const [filter, message] of wrong) {
