@@ -4,7 +4,7 @@ import type { AnnouncedLimits } from "../protocol/protocol.ts";
 import type { RateGate } from "./rate-gate.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
-/** Where {@link limitsOf} reads the limits. */
+/** What {@link limitsOf} reads the limits from. */
 export interface LimitsHost {
   readonly options: Pick<ResolvedOptions, "maxPayload" | "maxPipelined">;
   /** Absent: messages are not limited. */
@@ -12,7 +12,7 @@ export interface LimitsHost {
   readonly extension: Pick<Extension, "maxSubscriptions"> | undefined;
 }
 
-/** The limits that a client paces itself by (PROTOCOL.md §2.9). */
+/** The limits that are announced to a client, which keeps within them (PROTOCOL.md §2.9). */
 export function limitsOf({ options, rateGate, extension }: LimitsHost, client: WebSocketClient): AnnouncedLimits {
   const subscriptions = extension?.maxSubscriptions() ?? Infinity;
   return {

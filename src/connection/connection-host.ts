@@ -26,7 +26,7 @@ export interface NodeMessages {
   readonly isSigned: boolean;
   /** Sends a message to the listeners of this name on the other nodes, to each at most once. A failure is reported. */
   send(name: string, text: string): void;
-  /** Listens to the messages of the other nodes. Returns a function that ends it. @throws {TypeError} if the name has a listener. */
+  /** Listens to messages of the other nodes. Returns a function that removes the listener. @throws {TypeError} if the name has one already. */
   listen(name: string, listener: (text: string) => void): () => void;
 }
 
@@ -42,9 +42,9 @@ export interface StreamsOfClients {
   readonly items: number;
   /** Whether a generator runs here that clients of other nodes can read. */
   readonly isShared: boolean;
-  /** Number of streams that the client reads, and of those that it can continue on another node. */
+  /** Number of streams that the client reads, and how many of them it can continue on another node. */
   of(client: WebSocketClient): { readonly all: number; readonly portable: number };
-  /** Ends the streams of the client with SERVICE_UNAVAILABLE, because the node ends. */
+  /** Ends the streams of the client with SERVICE_UNAVAILABLE, because the node is stopping. */
   end(client: WebSocketClient): void;
 }
 
@@ -55,22 +55,22 @@ export interface ConnectionHost {
   readonly bus: Bus<WebSocketEvents>;
   readonly deadlines: Deadlines;
   readonly delivery: Pick<Delivery, "add" | "remove" | "published">;
-  /** Absent: the controller has no channels. */
+  /** Absent if the controller has no channels. */
   readonly extension: Extension | undefined;
   readonly handlers: Handlers;
-  /** Absent: the heartbeat is off. */
+  /** Absent if the heartbeat is off. */
   readonly heartbeat: Heartbeat | undefined;
   readonly observed: Observed;
-  /** Absent: messages to clients are not checked against a contract. */
+  /** Absent if messages to clients are not checked against a contract. */
   readonly outbound: OutboundChecks | undefined;
-  /** Absent: messages are not limited. */
+  /** Absent if messages are not limited. */
   readonly rateGate: RateGate | undefined;
   readonly refusals: Refusals;
   readonly revocations: Revocations;
   readonly sender: Sender;
   readonly nodes: NodeMessages;
   readonly streams: StreamsOfClients;
-  /** The connections without a WebSocket. */
+  /** Counts of connections over HTTP. */
   readonly overHttp: CountedConnections;
   /** The wall clock, in ms. */
   now(): number;
@@ -81,6 +81,6 @@ export interface ConnectionHost {
   admit(connection: Connection): void;
   /** Stops delivery to the client, which stays listed. */
   suspend(connection: Connection): void;
-  /** Removes the client from the list. `mayReturn`: it may reconnect. */
+  /** Removes the client from the list. @param mayReturn whether it may reconnect. */
   dismiss(connection: Connection, mayReturn: boolean, close: Close): void;
 }

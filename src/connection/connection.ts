@@ -21,12 +21,12 @@ import { CLOSED, CLOSING, OPEN, type SavedConnection, type Transport } from "../
 import type { Accountability, ClientConnection, Handshake, JsonValue } from "../application/websocket-client.ts";
 import { questionsOf, WebSocketClient } from "../application/websocket-client.ts";
 
-/** The set of open connections that a connection leaves when it closes. */
+/** A set of open connections, from which a connection is deleted when it closes. */
 export interface ConnectionSet {
   delete(connection: Connection): void;
 }
 
-/** Maximum interval between two checks of the wall clock, in ms: it may be set forward. */
+/** Maximum interval between two checks of the wall clock, in ms, because it may be set forward. */
 const MAX_WALL_WAIT = 60_000;
 
 /**
@@ -45,17 +45,17 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   readonly #slot: Slot;
   #openConnections: ConnectionSet | undefined;
   #state: ConnectionState = "opening";
-  /** Set when the close begins. After our own close frame it stays, whatever the peer echoes. */
+  /** Set when the close begins. If the server has sent a close frame, the code and reason that the peer echoes do not change it. */
   #close: Close | undefined;
-  /** When the connection reaches `maxAge`, in ms of the monotonic clock; `undefined`: never. */
+  /** When the connection reaches `maxAge`, in ms of the monotonic clock; `undefined` without a limit. */
   #endsAt: number | undefined;
-  /** Created when messages first have to wait: for authentication, a middleware or revalidation. */
+  /** Created when messages first have to wait for authentication, a middleware or revalidation. */
   pipeline: Pipeline | undefined;
-  /** When the next check of the heartbeat is, in whole ms of the monotonic clock; `undefined`: never. */
+  /** Time of the next check of the heartbeat, in whole ms of the monotonic clock; `undefined` if there is none. */
   readonly nextPingAt: number | undefined = undefined;
-  /** When the peer last sent anything, in whole ms of the monotonic clock. The heartbeat writes it too. */
+  /** When the peer last sent anything, in whole ms of the monotonic clock. The heartbeat writes it, too. */
   receivedAt = 0;
-  /** Absent until a message is dropped, or one above `maxBufferedBytes` is sent. */
+  /** Absent until a message is dropped, or a message larger than `maxBufferedBytes` is sent. */
   readonly lag: Lag | undefined = undefined;
   /** Absent until a message is refused. */
   readonly flood: Flood | undefined = undefined;
@@ -82,18 +82,18 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.#state = "pending";
     const { heartbeat, options } = this.host;
     this.#endsAt = endAfter(ageLimit(options.maxAge), this.host.monotonic());
-    // A timer would prevent hibernation. Without protocol pings, only a `ping` message can probe the client.
+    // Not with hibernation, which a timer would prevent, and not without a way to ping: that of the protocol, or a `ping` message.
     if (!this.transport.save && (this.transport.ping || options.heartbeat && options.heartbeat.message)) heartbeat?.start(this);
     this.identity.opened(state, since);
     if (this.isPending) this.changed();
   }
 
-  /** The socket woke from hibernation: the same connection continues, without another `connect`. */
+  /** The socket has returned from hibernation. The connection continues, without another `connect`. */
   restored(saved: SavedConnection): void {
     const { monotonic, now, options } = this.host;
     this.#endsAt = endAfter(remainingAge(saved.ends_at, options.maxAge, now()), monotonic());
     this.#state = saved.phase;
-    this.hasDropped = true; // Perhaps: it is not saved.
+    this.hasDropped = true; // It may have: the field is not saved.
     if (saved.missed !== undefined) this.host.sender.restored(this, saved.missed);
     this.identity.restored(saved);
     if (this.isKnown) {
@@ -129,7 +129,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.#slot.release();
     const close = this.#close!; // Set above or by `close`.
     this.host.dismiss(this, !isFinal(close.code), close);
-    // Before the `close` listeners run: they must not count it as open.
+    // Before the `close` listeners run, which must not see it as open.
     this.#openConnections?.delete(this);
     questionsOf(this.client)?.close();
     if (!this.isKnown || !this.host.bus.has("close")) return;
@@ -168,7 +168,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     return this.#state !== "closing" && this.#state !== "closed";
   }
 
-  /** A deadline passed: of the close handshake, `maxAge`, the heartbeat, the identity or the sender. */
+  /** A deadline has passed: that of the close handshake, `maxAge`, the heartbeat, the identity or the sender. */
   due(): void {
     if (this.#state === "closed") return;
     if (this.#state === "closing") {
@@ -185,7 +185,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     try {
       this.host.heartbeat?.due(this);
     } catch (error) {
-      this.error(error); // The socket is gone. The other deadlines still apply.
+      this.error(error); // The socket is gone, but the other deadlines still apply.
     }
     if (this.#isLive) this.identity.due();
     this.host.sender.due(this);
@@ -227,7 +227,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
   }
 
   get heldBytes(): number {
-    return this.lag && this.lag.missed > 0 ? Infinity : this.transport.bufferedAmount; // `MESSAGES_DROPPED` comes first, for it alone.
+    return this.lag && this.lag.missed > 0 ? Infinity : this.transport.bufferedAmount; // `MESSAGES_DROPPED` has to be sent first, to this client alone.
   }
 
   get socket(): unknown {
@@ -239,7 +239,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.transport.ask?.();
   }
 
-  /** Whether the frame was handed over: only to an admitted client, and not beyond `maxBufferedBytes`. */
+  /** Sends a frame to an admitted client. Returns whether the socket accepted it, within `maxBufferedBytes`. */
   send(frame: Frame): boolean {
     if (this.#state === "admitted" && this.host.sender.send(this, frame)) return true;
     this.hasDropped = true;
@@ -254,7 +254,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     const { host: { delivery }, indexedBy } = this;
     const stepped = steppedFor(this, "collection");
     if (!stepped) return false;
-    delivery.remove(this); // Publications to topics would overtake the frames that wait.
+    delivery.remove(this); // Frames that are published to topics would overtake the waiting ones.
     this.transport = stepped;
     if (indexedBy) delivery.add(this);
     return true;
@@ -265,7 +265,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     if (this.readyState === OPEN) this.identity.refuseMessage(uid);
   }
 
-  /** Sends an encoded message, whether or not the client is admitted. Returns whether the frame was handed over. */
+  /** Sends an encoded message, whether or not the client is admitted. Returns whether the socket accepted it. */
   transmit(text: string): boolean {
     return this.host.sender.send(this, new Frame(text, true));
   }
@@ -284,8 +284,8 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.#close = { code, reason: cutCloseReason(String(reason)), cause, from };
     this.pipeline?.clear();
     this.host.suspend(this);
-    // Without a deadline, a peer that never answers the close handshake stays open for more than 160 s on Deno and workerd.
-    // A slow consumer does not read the close frame and its buffers stay in memory; a flooding client keeps sending.
+    // Without a deadline, the socket of a peer that does not answer the close frame stays open for more than 160 s on Deno and workerd.
+    // It is short for a slow consumer, whose buffers stay in memory until then, and for a client that keeps sending.
     const { closeTimeout } = this.host.options;
     const isShort = cause === "slow" || cause === "rate";
     this.host.deadlines.set(this, isShort ? Math.min(closeTimeout, SHORT_CLOSE_TIMEOUT) : closeTimeout);
@@ -303,7 +303,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     try {
       this.transport.save(savedOf(this, phase, this.#endsAt));
     } catch (error) {
-      // An attachment holds 16 KiB. Without a save, the connection would wake with its previous identity.
+      // An attachment has at most 16 KiB. If it is not saved, the connection would return with its previous identity.
       this.error(error);
       this.close(CloseCode.INTERNAL_ERROR, "Cannot keep the connection");
     }
@@ -311,7 +311,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
 
   // Called by the identity and the shared services
 
-  /** Counts the connection as the user's. `false`: the user has reached `maxConnectionsPerUser`. */
+  /** Counts the connection for the user. Returns `false` if the user has reached `maxConnectionsPerUser`. */
   claim(user: string | null): boolean {
     return this.#slot.claim(user);
   }
@@ -328,7 +328,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.#renewed();
   }
 
-  /** The accountability or a deadline changed. */
+  /** The accountability or a deadline has changed. */
   changed(): void {
     if (this.#state === "admitted") this.host.admit(this);
     this.#renewed();
@@ -364,7 +364,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     this.#schedule();
   }
 
-  /** The client was notified of the messages it missed. */
+  /** The client was notified of the messages that it has missed. */
   notified(): void {
     this.save();
     this.identity.notified();
@@ -373,17 +373,17 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
 
   /** The peer did not answer a ping in time. */
   timedOut(): void {
-    // Reading was paused, so the client was not silent: a middleware or an authentication took too long.
+    // If reading was paused, it is not that the client was silent, but that a middleware or an authentication took too long.
     if (this.transport.isPaused) this.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
     else this.close(CloseCode.HEARTBEAT_TIMEOUT, "Heartbeat timed out", "heartbeat");
   }
 
-  /** Sets the one deadline of the connection to the earliest of all. */
+  /** Sets the deadline of the connection to the earliest of all. */
   #schedule(): void {
     if (!this.#isLive) return;
     const { deadlines, heartbeat, monotonic, sender } = this.host;
     const identity = this.identity.remaining ?? Infinity;
-    // An alarm follows the wall clock itself, and each check would wake a hibernating object.
+    // With hibernation, the deadline is an alarm, which follows the wall clock. Checks of the clock would wake the object.
     const longest = this.transport.save ? Infinity : MAX_WALL_WAIT;
     const wait = identity === Infinity ? Infinity : Math.min(identity, longest);
     const age = this.#endsAt === undefined ? Infinity : Math.max(0, this.#endsAt - monotonic());

@@ -5,9 +5,9 @@ import type { WebSocketClient } from "../application/websocket-client.ts";
 
 /** Open connections that can be closed together: those of a controller or of a server. */
 export class Connections {
-  /** The controllers that requests have reached so far, which a server ends with itself. */
+  /** Controllers that requests have reached so far, which a server closes when it closes. */
   readonly controllers: Set<object> = new Set();
-  /** Called with each controller that is reached first from now on. */
+  /** Called with each controller that a request reaches for the first time. */
   onReached: ((controller: object) => void) | undefined;
   readonly #open = new Set<Connection>();
   #whenEmpty: (() => void)[] = [];
@@ -22,7 +22,7 @@ export class Connections {
     return this.#closing !== undefined;
   }
 
-  /** A request has reached the controller. */
+  /** Called when a request has reached the controller. */
   reached(controller: object): void {
     if (this.controllers.has(controller)) return;
     this.controllers.add(controller);
@@ -39,7 +39,7 @@ export class Connections {
   /** Adds a connection until {@link delete} is called. */
   hold(connection: Connection): void {
     this.#open.add(connection);
-    // Its upgrade was under way during `closeAll`.
+    // The upgrade was under way during `closeAll`.
     if (this.#closing) connection.close(this.#closing.code, this.#closing.reason, "drain");
   }
 
@@ -53,7 +53,7 @@ export class Connections {
     return this.#open[Symbol.iterator]();
   }
 
-  /** The connections that match: a copy, because the caller may close them. */
+  /** The matching connections, as a copy, because the caller may close them. */
   matching({ user, role, uid }: DisconnectFilter): Connection[] {
     return [...this.#open].filter(({ accountability, client }) =>
       (user === undefined || accountability.user === user) && (role === undefined || accountability.role === role) &&
@@ -66,7 +66,7 @@ export class Connections {
     return this.matching(filter).filter(({ isPending }) => !isPending).map(({ client }) => client);
   }
 
-  /** Closes all connections, also those added later. Resolves when the last is gone, within the controller's `closeTimeout`. */
+  /** Closes all connections, also those that are added later. Resolves when the last one is gone, within the controller's `closeTimeout`. */
   closeAll(code: number, reason: string): Promise<void> {
     this.#closing = { code, reason };
     for (const connection of [...this.#open]) connection.close(code, reason, "drain");

@@ -14,7 +14,7 @@ import { decode, encode } from "../protocol/protocol.ts";
 export const FLOOD = "Too many messages waiting";
 
 /**
- * Checks the size and rate of an inbound frame, then hands it to {@link pass}, after a wait if an earlier message holds it.
+ * Checks the size and rate of an inbound frame, then passes it to {@link pass}, after a wait if an earlier message is not done.
  * Of a view, only its own part of the buffer is read.
  *
  * @param now the time, in ms of the monotonic clock.
@@ -26,57 +26,57 @@ export function receive(owner: Connection, data: string | ArrayBuffer | ArrayBuf
     return owner.close(CloseCode.MESSAGE_TOO_BIG, "Message too big", "payload");
   }
   const bytes = isText ? byteLength(data) : data.byteLength;
-  if (rateGate && !rateGate.lets(owner, bytes, now, isText ? data : "", takesControl)) return;
+  if (rateGate && !rateGate.accepts(owner, bytes, now, isText ? data : "", handleControl)) return;
   const text = isText ? data : textOf(data);
   if (!owner.pipeline?.isHeld || isAnswered(owner, text)) pass(owner, text);
   else if (!owner.pipeline.push(text)) owner.close(CloseCode.RATE_LIMITED, FLOOD, "rate");
 }
 
-/** A message about a running stream that a client does not send again. */
+/** A message about a running stream that a client does not repeat. */
 const CONTROL = /^\{ ?"type": ?"stream\.(?:credit|cancel)"/;
 
-/** Maximum length of one that is read beyond the rate limit, in characters. */
+/** Maximum length of a {@link CONTROL} message that is read beyond the rate limit, in characters. */
 const MAX_CONTROL = 200;
 
 /**
- * Handles a credit or a cancellation beyond the rate limit. If it were discarded, the stream would stand still until `streamTimeout`.
- * Returns whether it was one that the server waits for.
+ * Handles a credit or a cancellation beyond the rate limit: without it, the stream would stop until `streamTimeout`. Returns whether the
+ * server was waiting for the message.
  */
-function takesControl({ client, host: { handlers, observed } }: Connection, text: string): boolean {
+function handleControl({ client, host: { handlers, observed } }: Connection, text: string): boolean {
   if (text.length > MAX_CONTROL || !CONTROL.test(text)) return false;
   const decoded = decode(text);
   if (!decoded.ok) return false;
   const { message } = decoded;
   const { type, uid, credit } = message;
-  // Checked here, because `control` would handle another type, which may follow in the text, and answer an invalid credit.
+  // Checked here, because `control` would also handle another `type` that follows in the text, and answer an invalid credit.
   const isControl = type === "stream.cancel" || type === "stream.credit" && isPositive(credit);
-  // By its `uid`: one with an `id` may concern clients of other nodes, and the rate gate lets one through in each wait.
+  // Only with a `uid`: a message with an `id` may concern clients of other nodes. The rate gate lets one through in each wait.
   if (!isControl || uid === undefined) return false;
   const isAwaited = handlers.control(client, message, byteLength(text));
   if (isAwaited) observed.observer?.received?.(type, client, message);
   return isAwaited;
 }
 
-/** Whether the frame, which would have to wait, answers an open question. */
+/** Whether the frame answers an open question, so that it need not wait. */
 function isAnswered({ state, client }: Connection, text: string | null): boolean {
   return state === "admitted" && text !== null && !!questionsOf(client)?.isAnsweredBy(text);
 }
 
-/** Decodes a message, checks the identity and calls the handlers. `null`: the frame was not text. */
+/** Decodes a message, checks the identity and calls the handlers. @param text `null` if the frame was not text. */
 export function pass(owner: Connection, text: string | null): void {
   const settled = handle(owner, text);
   if (settled) owner.hold(settled);
 }
 
-/** Handles one message. Later messages wait for the promise, if there is one. It never rejects. */
+/** Handles one message. If it returns a promise, later messages wait for it. The promise never rejects. */
 function handle(owner: Connection, text: string | null): Promise<void> | undefined {
   const { client, host, identity } = owner;
-  // The timer may be late, or the wall clock set forward.
+  // The timer may be late, or the wall clock may have been set forward.
   if (owner.state === "admitted" && identity.remaining === 0) {
     identity.due();
     // A client that reads too slowly for the answer was closed.
     if (owner.readyState !== OPEN) return undefined;
-    // `revalidate` is running: this message is handled first when it settles.
+    // While `revalidate` is running, this message waits before the others.
     if (owner.pipeline?.isHeld) return void owner.pipeline.unshift(text);
   }
   const decoded = decode(text);
@@ -89,10 +89,10 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
   }
   const { message } = decoded;
   const { type, uid } = message;
-  // A client that sends one after the other would be busy until the end of a drain.
+  // Refused during a drain, because a client that keeps authenticating would be busy until its end.
   if (type === "auth") return host.handlers.running.refuses(client, message) ? undefined : identity.authenticate(message);
   if (owner.state === "pending") return void identity.refuseMessage(uid);
-  // `heard` has already counted it as a sign of life. Some transports also match it to their own ping.
+  // The heartbeat has it from `heard` already. Some transports also match it to their own ping.
   if (type === "pong") return void owner.transport.answered?.(uid);
   if (type === "ping") {
     const channels = host.extension?.positions(client);
@@ -103,11 +103,11 @@ function handle(owner: Connection, text: string | null): Promise<void> | undefin
       ...(message["limits"] === true && { limits: limitsOf(host, client) }),
     }));
   }
-  // Handled while the credentials are expired, too: a refused message would be lost in the middle of a stream, which waits until
-  // they are renewed. Not a cancel by `id`, which also stops a stream of other connections.
+  // Also handled while the credentials are expired, because the client does not repeat it after they are renewed. But not a cancel by `id`,
+  // which also stops the stream for other connections.
   if (STREAM_TYPES.has(type) && (owner.state !== "expired" || uid !== undefined)) {
-    // A credit that the server asked for, and the first cancellation, do not count against the rate limit.
-    if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // It was decoded.
+    // A credit that the server waits for and a first cancellation do not count against the rate limit.
+    if (host.handlers.control(client, message, byteLength(text!))) host.rateGate?.refund(client); // `text` is not `null`, because it was decoded.
     return undefined;
   }
   if (owner.state === "expired") return void identity.refuseMessage(uid);

@@ -13,26 +13,26 @@ import type { Accountability, WebSocketClient } from "../application/websocket-c
 
 const ANONYMOUS: Accountability = Object.freeze({ user: null, role: null });
 
-/** Failed attempts after which the connection is closed in every mode. */
+/** Number of failed attempts after which the connection is closed in every mode. */
 const MAX_FAILURES = 3;
 
-/** Proves, renews, rechecks and ends the accountability of one client. An anonymous client has no rights. */
+/** The accountability of one client: authenticates it, and renews, rechecks and ends its credentials. */
 export class Identity {
-  /** A copy, which the client freezes before the application sees it: deliveries are indexed by it. */
+  /** A copy, because deliveries are indexed by it. The client freezes it before the application sees it. */
   accountability: Accountability = ANONYMOUS;
   expiresAt: number | null = null;
-  /** When the accountability was proved, in whole ms of the monotonic clock; `undefined`: unknown, so every late order applies to it. */
+  /** When the client was authenticated, in whole ms of the monotonic clock. If it is `undefined` (unknown), every late order applies to it. */
   provedAt: number | undefined = undefined;
-  /** Settles when `revalidate` has renewed or refused expired credentials; absent before the first expiry, `undefined` when it is not running. */
+  /** Settles when `revalidate` has renewed or refused expired credentials; `undefined` or absent if it is not running. */
   declare revalidating?: Promise<void> | undefined;
 
   readonly #owner: Connection;
   #failures = 0;
-  /** When the pending handshake or the grace period after expiry ends, in ms of the monotonic clock: the wall clock may step. */
+  /** When the pending handshake or the grace period after expiry ends, in ms of the monotonic clock, because the wall clock may be set. */
   #dueAt = 0;
-  /** Raised by everything that outdates the answer of an earlier `revalidate`. */
+  /** Increased whenever the answer of an earlier `revalidate` becomes outdated. */
   #generation = 0;
-  /** `TOKEN_EXPIRED` was dropped, because the client reads too slowly. */
+  /** Whether `TOKEN_EXPIRED` was dropped, because the client reads too slowly. */
   #hasMissedExpiry = false;
 
   constructor(owner: Connection) {
@@ -42,8 +42,8 @@ export class Identity {
   /**
    * The connection is open.
    *
-   * @param state what the upgrade proved; `null`: nothing.
-   * @param since {@link Revocations.number} when that verification began.
+   * @param state result of the authentication during the upgrade; `null` without one.
+   * @param since {@link Revocations.number} when that authentication began.
    */
   opened(state: AuthenticationState | null, since: number): void {
     if (!state) return this.#mode === "public" ? this.#owner.enter("admitted") : this.#wait(this.#owner.host.options.timeout);
@@ -57,44 +57,44 @@ export class Identity {
         if (this.#owner.readyState === OPEN && !this.#renew(newest, since)) {
           this.#refuse(
             authFailed(undefined),
-            new Error("Its rights were refreshed while it connected, and revalidate refused it"),
+            new Error("The client's rights were refreshed while it connected, and revalidate refused it"),
           );
         }
       }),
     );
   }
 
-  /** The connection woke from hibernation. */
+  /** The connection has returned from hibernation. */
   restored({ phase, until, accountability, expires_at, missed }: SavedConnection): void {
     // The connection exists already, even beyond `maxConnectionsPerUser`.
     this.#owner.claim((accountability as Accountability).user); // Written by Connection.save.
     this.#set(accountability as Accountability, expires_at);
     this.provedAt = undefined;
-    this.#hasMissedExpiry = phase === "expired" && missed !== undefined; // It may have: a second one does no harm.
+    this.#hasMissedExpiry = phase === "expired" && missed !== undefined; // It may have. Sending it again does no harm.
     // A wall clock that was set back during hibernation must not extend the wait.
     if (phase !== "admitted") this.#wait(Math.min(Math.max(0, until - this.#owner.host.now()), this.#owner.host.options.timeout));
   }
 
-  /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock, saved for hibernation; `0`: there was none. */
+  /** When the pending handshake or the grace period after expiry ends, in ms of the wall clock; 0 without either. Saved for hibernation. */
   get until(): number {
     const { host } = this.#owner;
     return this.#dueAt === 0 ? 0 : host.now() + this.#dueAt - host.monotonic();
   }
 
-  /** Whether the client is admitted and its credentials are valid now: the timer may be late, or the wall clock set forward. */
+  /** Whether the client is admitted and its credentials have not expired, even if the timer is late. */
   get isAdmitted(): boolean {
     return this.#owner.state === "admitted" && this.remaining !== 0;
   }
 
-  /** Time until {@link due} must be called, in ms; `null`: never. */
+  /** Time until {@link due} must be called, in ms; `null` if the credentials do not expire. */
   get remaining(): number | null {
     if (this.#owner.state !== "admitted") return Math.max(0, this.#dueAt - this.#owner.host.monotonic());
     return this.expiresAt === null ? null : Math.max(0, this.expiresAt * 1000 - this.#owner.host.now());
   }
 
-  /** The credentials expired, or the time to prove or renew them ran out. */
+  /** The credentials have expired, or the time to authenticate or to renew them is over. */
   due(): void {
-    if (this.remaining !== 0) return; // Another deadline passed, or the wall clock was set back.
+    if (this.remaining !== 0) return; // Another deadline has passed, or the wall clock was set back.
     if (this.#owner.state === "admitted") return this.#expire();
     if (this.#owner.state === "pending") {
       return this.#refuse(failure("AUTH_TIMEOUT", "Authentication timed out"), LATE, { code: CloseCode.AUTH_TIMEOUT });
@@ -106,19 +106,19 @@ export class Identity {
     this.#owner.enter("admitted");
   }
 
-  /** Handles an `auth` message. Later messages wait for the promise, if there is one. It never rejects. */
+  /** Handles an `auth` message. If it returns a promise, later messages wait for it. The promise never rejects. */
   authenticate(message: WebSocketMessage): Promise<void> | undefined {
     const parsed = v.safeParse(AuthMessageSchema, message, FIRST_ISSUE);
     if (!parsed.success) {
-      // A client that was admitted keeps its connection: the message is malformed, but no credentials were wrong.
+      // A client that was admitted keeps its connection, because the message is malformed, but its credentials are not wrong.
       if (this.#owner.state === "pending") {
-        this.#refuse(authFailed(message.uid), new Error("Its auth message has no credentials that can be read"));
+        this.#refuse(authFailed(message.uid), new Error("The auth message has no valid credentials"));
       } else this.#answer(failure("INVALID_PAYLOAD", "Send access_token, refresh_token, or email and password", message.uid));
       return undefined;
     }
-    this.#hasMissedExpiry = false; // It renews its credentials without it.
+    this.#hasMissedExpiry = false; // The client renews its credentials without `TOKEN_EXPIRED`.
     const since = this.#owner.host.revocations.number;
-    // A promise also of what is known at once: later messages wait for it.
+    // Always a promise, so that later messages wait for the answer.
     const { host: { authenticator }, client: { handshake } } = this.#owner;
     return new Promise<Attempt>((resolve) => resolve(authenticator.attempt(credentialsOf(parsed.output), handshake)))
       .then((attempt) => this.#newest(attempt, since, (newest) => this.#conclude(newest, parsed.output.uid, since)))
@@ -127,13 +127,13 @@ export class Identity {
 
   /** Answers a message of a client that is not admitted: a pending one must begin with `auth`, an expired one must renew first. */
   refuseMessage(uid: MessageUid | undefined): void {
-    if (this.#owner.state === "pending") this.#refuse(authFailed(uid), new Error("Its first message was not auth"));
+    if (this.#owner.state === "pending") this.#refuse(authFailed(uid), new Error("The first message of the client was not auth"));
     else this.#answerExpired(uid);
   }
 
-  /** The client was notified of the messages it missed. */
+  /** The client was notified of the messages that it has missed. */
   notified(): void {
-    // Without it the client would not renew its credentials, and become anonymous unnoticed.
+    // Sends `TOKEN_EXPIRED` again, because without it, the client would not renew its credentials and become anonymous.
     if (this.#hasMissedExpiry) this.#answerExpired();
   }
 
@@ -155,14 +155,14 @@ export class Identity {
     const { options: { revalidate, timeout }, revocations } = this.#owner.host;
     this.#owner.enter("expired");
     if (!revalidate) return this.#lapse();
-    // `revalidate` takes at most the timeout, then the grace period begins. This covers both, in case of an eviction meanwhile.
+    // Covers both `revalidate`, which takes at most the timeout, and the grace period after it, in case of an eviction meanwhile.
     this.#wait(2 * timeout);
-    // A session in a cookie is renewed here without the client noticing.
+    // `revalidate` may renew the credentials without the client, such as a session in a cookie.
     const since = revocations.number;
     const revalidating = this.revalidating = this.#ask(revalidate, (attempt) => {
       if (this.#owner.state === "expired" && !this.#renew(attempt, since)) this.#lapse();
     }).finally(() => {
-      // An `auth` may have renewed the credentials meanwhile, and these have expired, too.
+      // Meanwhile an `auth` may have renewed the credentials, and those may have expired, too.
       if (this.revalidating === revalidating) this.revalidating = undefined;
     });
     this.#owner.hold(revalidating);
@@ -171,8 +171,8 @@ export class Identity {
   /**
    * Calls `revalidate`, and again if the rights were refreshed meanwhile.
    *
-   * @param take called synchronously after the check that the answer is current. Not called if the client left, its
-   * accountability changed, or a newer call started.
+   * @param take called synchronously after the check that the answer is current. Not called if the client has left, its
+   * accountability has changed, or a newer call has begun.
    */
   async #ask(revalidate: Revalidate, take: (attempt: Attempt) => void): Promise<void> {
     const { authenticator, revocations } = this.#owner.host;
@@ -186,8 +186,8 @@ export class Identity {
   }
 
   /**
-   * Passes on the attempt, unless the rights of its user or role were refreshed since it began: it may have read the old ones.
-   * Then it is discarded and `revalidate` is called, until an answer is current. No message is handled meanwhile.
+   * Passes the attempt on, unless the rights of its user or role were refreshed since it began, because it may have read the old rights.
+   * Then it calls `revalidate` until an answer is current. No message is handled meanwhile.
    *
    * @param take called synchronously after the check that the result is current.
    */
@@ -199,9 +199,9 @@ export class Identity {
       if (this.#owner.readyState !== OPEN) break;
       since = revocations.number;
       const { accountability, expires_at, refresh_token } = newest.state;
-      // `revalidate` reads the accountability from the client. The same user keeps its current rights until the answer.
+      // `revalidate` reads the accountability of the client, so it is set before. The same user keeps its current rights until the answer.
       if (accountability.user === null || accountability.user !== this.accountability.user) {
-        if (!this.#assume(accountability, expires_at ?? null)) break; // Refused for the same reason below, with its own code.
+        if (!this.#assume(accountability, expires_at ?? null)) break; // `take` fails for the same reason, and reports it.
         if (this.#owner.state === "admitted") {
           this.#owner.enter("expired");
           this.#wait(2 * timeout);
@@ -212,7 +212,7 @@ export class Identity {
       if (answer.outcome === "failed") this.#report(answer.error);
       newest = answer.outcome === "accepted"
         ? { outcome: "accepted", state: { ...(refresh_token === undefined ? {} : { refresh_token }), ...answer.state } }
-        : { outcome: "refused" }; // A `revalidate` that fails counts as a refusal everywhere.
+        : { outcome: "refused" }; // A failed `revalidate` counts as a refusal.
     }
     take(newest);
   }
@@ -221,7 +221,7 @@ export class Identity {
     return attempt.outcome === "accepted" && this.#owner.host.revocations.includes(kind, attempt.state.accountability, since);
   }
 
-  /** Applies the result of `revalidate`. `false`: the client's rights have ended. */
+  /** Applies the result of `revalidate`. Returns `false` if the client has no rights any more. */
   #renew(attempt: Attempt, since: number): boolean {
     if (attempt.outcome === "failed") this.#report(attempt.error);
     if (attempt.outcome !== "accepted" || this.#isRevoked(attempt, "disconnected", since)) return false;
@@ -241,7 +241,7 @@ export class Identity {
   }
 
   #conclude(attempt: Attempt, uid: MessageUid | undefined, since: number): void {
-    // The client has left. Node reports the close some time after readyState changed.
+    // The client has left. Node reports the close some time after `readyState` has changed.
     if (this.#owner.readyState !== OPEN) return;
     if (this.#isRevoked(attempt, "disconnected", since)) {
       return this.#refuse(failure("FORBIDDEN", "Disconnected", uid), DISCONNECTED, {
@@ -256,14 +256,14 @@ export class Identity {
         ...(uid === undefined ? {} : { uid }),
         details,
       });
-      const cause = new Error("Too many authentications from its address have failed");
+      const cause = new Error("Too many authentications from the client's address have failed");
       if (this.#owner.state === "pending") {
         this.#refuse(error, cause, { code: CloseCode.RATE_LIMITED, closeCause: "rate", reason: "failures" });
       } else this.#answer(error);
       return;
     }
     if (attempt.outcome === "failed") {
-      // The server's fault: the error goes to the log, and the client may come back.
+      // A fault of the server: the error is logged, and the client may reconnect.
       this.#report(attempt.error);
       const unavailable = failure("SERVICE_UNAVAILABLE", "Authentication is unavailable", uid);
       if (this.#owner.state === "pending") {
@@ -272,7 +272,7 @@ export class Identity {
       return;
     }
     const error = attempt.error?.withUid(uid) ?? authFailed(uid);
-    // A failed attempt makes the client anonymous, which only public mode admits.
+    // After a failed attempt, the client is anonymous, which only public mode admits.
     if (this.#mode !== "public" || ++this.#failures >= MAX_FAILURES) return this.#refuse(error, attempt.cause);
     this.#assume(ANONYMOUS, null);
     this.#owner.enter("admitted");
@@ -283,7 +283,7 @@ export class Identity {
   #accept({ accountability, expires_at, refresh_token }: AuthenticationState, uid: MessageUid | undefined): void {
     const { user } = this.accountability;
     if (!this.#assume(accountability, expires_at ?? null)) {
-      const cause = new Error("Its user has as many connections as maxConnectionsPerUser allows");
+      const cause = new Error("The user has as many connections as maxConnectionsPerUser allows");
       return this.#refuse(failure("LIMIT_EXCEEDED", "Too many connections of this user", uid), cause, {
         code: CloseCode.RATE_LIMITED,
         reason: "user",
@@ -292,9 +292,9 @@ export class Identity {
     }
     this.#failures = 0;
     const { client, host } = this.#owner;
-    // Of another user they end. Charged before the answer, which says what is left.
+    // Counts the subscriptions, which are authorized again; those of another user end. Before the answer, which contains the limits.
     if (user === accountability.user) host.rateGate?.renew(this.#owner, host.extension?.subscriptionsOf(client) ?? 0);
-    // Before `connect`, whose listeners may send: the first frame after an `auth` must be its answer.
+    // Before `connect`, whose listeners may send, because the first frame after an `auth` must be its answer.
     this.#owner.transmit(encode({
       type: "auth",
       status: "ok",
@@ -302,7 +302,7 @@ export class Identity {
       ...(refresh_token === undefined ? {} : { refresh_token }),
       ...(client.handshake.protocol === BATCHING && { limits: limitsOf(host, client) }),
     }));
-    // The send failed, and the connection is closing.
+    // The connection is closing, because the send has failed.
     if (this.#owner.readyState !== OPEN) return;
     this.#owner.enter("admitted");
     this.#owner.host.bus.emit("auth.success", { client: this.#owner.client });
@@ -312,7 +312,7 @@ export class Identity {
     this.#dueAt = this.#owner.host.monotonic() + ms;
   }
 
-  /** Sets the accountability and counts the connection as its user's. `false`: the user has too many, and nothing changed. */
+  /** Sets the accountability, and counts the connection for its user. Returns `false` if the user has too many; then nothing has changed. */
   #assume(accountability: Accountability, expiresAt: number | null): boolean {
     if (!this.#owner.claim(accountability.user)) return false;
     this.#set(accountability, expiresAt);
@@ -326,7 +326,7 @@ export class Identity {
     this.#generation++;
   }
 
-  /** Reports an error, without the client while it is pending: the application has not seen it. */
+  /** Reports an error; without the client while it is pending, because the application has not seen it. */
   #report(error: unknown): void {
     this.#owner.host.report(error, this.#owner.isKnown ? this.#owner.client : undefined);
   }
@@ -368,11 +368,11 @@ export class Identity {
   }
 }
 
-/** What refuses credentials, if it is not {@link Authenticate}. */
+/** Why a client is refused, if {@link Authenticate} does not refuse it. */
 type RefusedBy = Pick<Parameters<Refusals["addFailure"]>[2], "reason" | "fields">;
 
-const LATE = new Error("It did not authenticate within the option timeout");
-const DISCONNECTED = new Error("disconnect() named its user or role while it authenticated");
+const LATE = new Error("The client did not authenticate within the option timeout");
+const DISCONNECTED = new Error("disconnect() was called for the user or role of the client while it authenticated");
 
 const failure = (code: string, message: string, uid?: MessageUid): WebSocketError =>
   new WebSocketError("auth", code, message, uid === undefined ? {} : { uid });

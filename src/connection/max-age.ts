@@ -2,7 +2,7 @@
 export const ageLimit = (maxAge: number): number => maxAge * (1 - Math.random() / 10);
 
 /**
- * The time left to a connection that hibernated, in ms. A wall clock that was set back meanwhile must not extend it.
+ * The time left for a connection that has hibernated, in ms. A wall clock that was set back meanwhile must not extend it.
  *
  * @param endsAt the saved end, in ms since 1970; absent if `maxAge` was not set then.
  * @param now the wall clock, in ms since 1970.
@@ -12,5 +12,5 @@ export function remainingAge(endsAt: number | undefined, maxAge: number, now: nu
   return Math.min(Math.max(0, endsAt - now), maxAge);
 }
 
-/** The end of the time left, in ms of the clock that `now` was read from; `undefined`: never. */
+/** The end of the time left, in ms of the clock of `now`; `undefined` without a limit. */
 export const endAfter = (left: number, now: number): number | undefined => left < Infinity ? now + left : undefined;

@@ -3,19 +3,19 @@ import { byteLength } from "../protocol/bytes.ts";
 /** The text of a frame; `null` if the frame is not text. */
 type Frame = string | null;
 
-/** Limits of the queue: its messages, and their bytes in total. */
+/** Limits of the queue: the number of its messages, and their total bytes. */
 interface PipelineLimits {
   readonly maxPipelined: number;
   readonly maxPayload: number;
 }
 
-/** The socket that messages come from. Only Node can pause it. */
+/** The socket that messages are read from. Only Node can pause it. */
 interface Source {
   pause?(): void;
   resume?(): void;
 }
 
-/** Queues the messages of one client until an earlier one is done, such as an authentication. */
+/** Queues the messages of one client while an earlier one is handled, such as an authentication. */
 export class Pipeline {
   readonly #limits: PipelineLimits;
   readonly #receive: (frame: Frame) => void;
@@ -23,11 +23,11 @@ export class Pipeline {
   #waiting: Frame[] = [];
   #bytes = 0;
   #holds = 0;
-  /** Whether a `ping` with `limits` waits. One is exempt from the limits: its pong shows that there is room (PROTOCOL.md §2.9). */
+  /** Whether a `ping` with `limits` waits. The first is exempt from the limits, because its pong shows that there is room (PROTOCOL.md §2.9). */
   #hasLimitsPing = false;
 
   /**
-   * @param receive called with each message in order, once nothing holds it.
+   * @param receive called with each message, in order, once none before it is being handled.
    * @param source paused while the queue is full. @default a source that cannot be paused
    */
   constructor(limits: PipelineLimits, receive: (frame: Frame) => void, source: Source = {}) {
@@ -57,8 +57,8 @@ export class Pipeline {
   }
 
   /**
-   * Queues the message. `false`: the queue is full and the message was not added. A source that can be paused is paused instead,
-   * and messages that it has already read are queued beyond the limits.
+   * Queues the message. Returns `false` if the queue is full and the message was not added. A source that can be paused is paused instead,
+   * and messages that it has read already are queued beyond the limits.
    */
   push(frame: Frame): boolean {
     const { maxPipelined, maxPayload } = this.#limits;

@@ -8,13 +8,13 @@ import { MAX_EXCESS, type RateLimit, RateLimiter } from "../base/limits.ts";
 import type { AnnouncedLimits } from "../protocol/protocol.ts";
 import type { WebSocketClient } from "../application/websocket-client.ts";
 
-/** Cost of one recovery, snapshot or list of members, in messages. */
+/** Cost of a recovery, snapshot or list of members, in messages. */
 const ASK_COST = 2;
 
-/** Bytes sent in answer that cost one message. On Bun, sending 100 publications of 130 bytes takes as long as ten echoes. */
+/** Number of bytes in answers that cost one message. */
 const BYTES_A_MESSAGE = 16_384;
 
-/** Characters that are looked at for the `uid` of a message that is not read. */
+/** Number of characters at the end of a refused message that are searched for its `uid`. */
 const TAIL = 200;
 
 /** A `uid` as the last field: an integer of at most 15 digits, or printable ASCII without escapes (PROTOCOL.md 3.3). */
@@ -22,21 +22,21 @@ const LAST_UID = /^[,{ ]"uid": ?("[ !#-[\]-~]{1,64}"|0|-?[1-9]\d{0,14}) ?\}$/;
 
 /**
  * Messages whose effect an admitted client waits for before it sends anything else, and which it would not send again (PROTOCOL.md 3.3).
- * A `stream.cancel` with an `id` reads the history of the stream: unlike one with a `uid`, it is not free.
+ * A `stream.cancel` with an `id` reads the history of the stream, which costs more than one with a `uid`.
  */
 const URGENT = /^\{ ?"type": ?"(auth|ping|stream\.cancel(?=", ?"id":))"/;
 
 /** Messages of a client beyond the limit. */
 export interface Flood {
-  /** Refused messages, minus those accepted since: even a steady flood gets a message through now and then. */
+  /** Number of refused messages, minus those accepted since. */
   excess: number;
-  /** The end of the wait that the client was last sent, in ms of the monotonic clock. */
+  /** The end of the last wait that the client was notified of, in ms of the monotonic clock. */
   notifiedUntil: number;
   /** When the next {@link URGENT} message of each type may be read beyond the limit, in ms of the monotonic clock. */
   readonly nextReadAt: Record<"auth" | "ping" | "stream.cancel", number>;
 }
 
-/** The connection whose message is limited. Only {@link RateGate} writes `flood`. */
+/** A connection whose messages are limited. Only {@link RateGate} writes `flood`. */
 type Limited = Writable<Pick<Connection, "client" | "isPending" | "flood" | "transmit" | "close">>;
 
 /** Applies the option `rateLimit` to all connections of a controller. */
@@ -45,7 +45,7 @@ export class RateGate implements RequestLimit {
   readonly #burst: number;
   readonly #now: () => number;
   readonly #keyOf: ClientKey;
-  /** Messages refused so far. */
+  /** Number of messages refused so far. */
   limited = 0;
 
   /** @param now the monotonic clock, in ms. */
@@ -57,14 +57,14 @@ export class RateGate implements RequestLimit {
   }
 
   /**
-   * Whether a message of this size is accepted. If not, the client receives an error with the time to wait, or is closed, unless `takes`
-   * has handled the message.
+   * Returns whether a message of this size is within the limit. If not, the client receives an error with the time to wait, or is closed,
+   * unless `takes` has handled the message.
    *
-   * @param now the time, in ms of the monotonic clock, which the caller has read already.
-   * @param text the message, if it is text. It is answered by its `uid` if that is its last field.
-   * @param takes handles a message beyond the limit for which the server waits. Returns whether it is one.
+   * @param now the time, in ms of the monotonic clock.
+   * @param text the message, if it is text. The error has its `uid` if that is the last field.
+   * @param takes handles a message beyond the limit if the server waits for it. Returns whether it did.
    */
-  lets<Owner extends Limited>(
+  accepts<Owner extends Limited>(
     owner: Owner,
     bytes: number,
     now: number,
@@ -88,7 +88,7 @@ export class RateGate implements RequestLimit {
       owner.close(CloseCode.RATE_LIMITED, "Too many messages", "rate");
       return false;
     }
-    // Without a `uid` it is sent once for each wait. Of answers with one a client gets at most `MAX_EXCESS` more than messages through.
+    // An error without a `uid` is sent once for each wait. The number of errors with a `uid` is limited by `MAX_EXCESS`.
     const uid = lastUid(text);
     if (uid === undefined && now < flood.notifiedUntil) return false;
     flood.notifiedUntil = now + wait;
@@ -98,8 +98,8 @@ export class RateGate implements RequestLimit {
   }
 
   /**
-   * Charges an accepted `auth` for the subscriptions that it has authorized again, one message each. It is never refused for that: later
-   * messages wait, at most for as long as a full bucket takes, and so does another `auth`.
+   * Charges an accepted `auth` for the subscriptions that are authorized again, one message each. It is not refused for that, but later
+   * messages and another `auth` wait, at most for as long as it takes to fill the bucket.
    */
   renew(owner: Limited, subscriptions: number): void {
     const [key, now] = [this.#keyOf(owner.client), this.#now()];
@@ -113,14 +113,14 @@ export class RateGate implements RequestLimit {
     this.#limiter.charge(this.#keyOf(client), this.#now(), -1);
   }
 
-  /** The client's buckets for messages and bytes: rate, size, and what is left now. */
+  /** The client's buckets for messages and bytes: rate, size, and what is left. */
   left(client: WebSocketClient): Required<Pick<AnnouncedLimits, "messages" | "bytes">> {
     return this.#limiter.left(this.#keyOf(client), this.#now());
   }
 
   /**
-   * Charges a message for the things it requests. Returns 0, or the ms to wait: then nothing was charged. The caller answers the
-   * message with its `uid`, because it has been read.
+   * Charges a message for its expensive requests. Returns 0, or the ms to wait, in which case nothing was charged. The caller answers the
+   * message, because it knows the `uid`.
    */
   ask(client: WebSocketClient, asks: number): number {
     if (asks === 0) return 0;
@@ -131,15 +131,15 @@ export class RateGate implements RequestLimit {
     return wait;
   }
 
-  /** Charges bytes that are sent in answer. {@link ask} waits until they are paid for; other messages do not. */
+  /** Charges bytes that are sent in answer. They delay further calls of {@link ask}, but no other messages. */
   spend(client: WebSocketClient, bytes: number): void {
     this.#limiter.charge(answersKey(this.#keyOf(client)), this.#now(), bytes / BYTES_A_MESSAGE);
   }
 }
 
 /**
- * The `uid`, as JSON, of a message that ends with it. The message is not read: in JSON only a field of its own can stand there. None for
- * what belongs to a running stream, whose request has the same `uid`.
+ * The `uid`, as JSON, of a message that ends with it, without parsing the message: in JSON, only a field of the message can be at its end.
+ * `undefined` for messages about a running stream, because its request has the same `uid`.
  */
 function lastUid(text: string): string | undefined {
   const tail = text.slice(-TAIL);
@@ -150,7 +150,7 @@ function lastUid(text: string): string | undefined {
 const floodOf = (owner: Limited): Flood =>
   owner.flood ??= { excess: 0, notifiedUntil: 0, nextReadAt: { auth: 0, ping: 0, "stream.cancel": 0 } };
 
-/** Whether the message is read beyond the limit: one of each type in a wait. What it costs makes the next wait longer. */
+/** Whether the message is read beyond the limit: one of each type during each wait. Its cost makes the next wait longer. */
 function isUrgent(nextReadAt: Flood["nextReadAt"], text: string, now: number, wait: number): boolean {
   const type = URGENT.exec(text)?.[1] as keyof Flood["nextReadAt"] | undefined; // The types of the expression.
   if (!type || now < nextReadAt[type] || type === "ping" && !isLimitsPing(text)) return false;
@@ -158,5 +158,5 @@ function isUrgent(nextReadAt: Flood["nextReadAt"], text: string, now: number, wa
   return true;
 }
 
-/** The key of a second bucket, for requests and the bytes sent in answer: as large as the one for messages, but separate. */
+/** The key of a second bucket, for the bytes sent in answer, as large as the one for messages. */
 const answersKey = (key: string): string => `asked ${key}`;

@@ -9,22 +9,22 @@ export interface DisconnectFilter extends BroadcastFilter {
 
 /** @throws {TypeError} for an empty filter, an unknown key or a value that is not a non-empty string. */
 export function checkDisconnectFilter(filter: DisconnectFilter): void {
-  const given = Object(filter) as DisconnectFilter; // Of `null` an empty one, which is refused.
+  const given = Object(filter) as DisconnectFilter; // `null` becomes an empty filter, which is refused.
   const { uid, ...rest } = given;
   const checked = checkFilter(rest, DISCONNECT);
   if ("uid" in given ? typeof uid !== "string" || uid === "" : Object.keys(checked).length === 0) {
-    throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() ends everybody");
+    throw new TypeError("Cannot disconnect: pass a user, a role or a uid; close() disconnects everybody");
   }
 }
 
 const DISCONNECT: FilterWords = { action: "disconnect", keys: "user, role or uid", remedy: ", or absent" };
 
-/** `disconnected`: the rights ended. `refreshed`: the rights must be read again. */
+/** `disconnected` if the rights have ended, `refreshed` if they have to be read again. */
 export type Revocation = "disconnected" | "refreshed";
 
-/** The recent revocations: an authentication that began before one must not restore the old rights. */
+/** Recent revocations. An authentication that began before one must not restore the old rights. */
 export class Revocations {
-  /** How long a revocation is kept, in ms. */
+  /** Time for which a revocation is kept, in ms. */
   readonly keep: number;
   #recent: { kind: Revocation; filter: BroadcastFilter; number: number; at: number }[] = [];
   #number = 0;
@@ -33,7 +33,7 @@ export class Revocations {
     this.keep = keep;
   }
 
-  /** The number of the last revocation. A time would not do: two may happen within one millisecond. */
+  /** Number of the last revocation. Not a time, because two may be in the same millisecond. */
   get number(): number {
     return this.#number;
   }
@@ -44,9 +44,9 @@ export class Revocations {
     this.#recent.push({ kind, filter, number: ++this.#number, at: now });
   }
 
-  /** Whether a later one than number `since` matches this user and role. */
+  /** Whether a revocation after number `since` matches this user and role. */
   includes(kind: Revocation, { user, role }: Accountability, since: number): boolean {
-    if (this.#recent.length === 0) return false; // Nearly always.
+    if (this.#recent.length === 0) return false; // The usual case.
     return this.#recent.some(({ kind: revoked, filter, number }) =>
       revoked === kind && number > since && (filter.user === undefined || filter.user === user) &&
       (filter.role === undefined || filter.role === role)

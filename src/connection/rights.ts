@@ -16,8 +16,7 @@ export interface RightsHost {
 }
 
 /**
- * Disconnects and refreshes the clients of this node. An order of another node may arrive late: its `age` is the time since then,
- * in ms.
+ * Disconnects and refreshes the clients of this node. An order of another node may arrive late: `age` is the time since it was sent, in ms.
  */
 export class Rights {
   readonly #host: RightsHost;
@@ -32,20 +31,20 @@ export class Rights {
     for (const connection of this.#affected(filter, age)) connection.close(code, reason);
   }
 
-  /** Resolves when `revalidate` has settled for all of them. */
+  /** Calls `revalidate` for the matching clients. Resolves when it has settled for all of them. */
   async refresh(filter: BroadcastFilter, age?: number): Promise<void> {
     if (!this.#host.canRefresh) return;
     this.#revoke("refreshed", filter, age);
     await Promise.all(this.#affected(filter, age).map((connection) => connection.revalidate()));
   }
 
-  /** An order older than `keep` is not added: each authentication that began before it has ended. */
+  /** Adds the revocation, unless it is older than `keep`, so that each authentication from before it has ended. */
   #revoke(kind: Revocation, filter: BroadcastFilter, age = 0): void {
     const { monotonic, revocations } = this.#host;
     if (age < revocations.keep) revocations.add(kind, filter, monotonic());
   }
 
-  /** Includes clients that authenticated up to `timeout` after the order: they may have begun before it. */
+  /** The matching clients, without those that authenticated later than `timeout` after the order. The others may have begun before it. */
   #affected(filter: DisconnectFilter, age?: number): Connection[] {
     const { connections, monotonic, timeout } = this.#host;
     const matching = connections.matching(filter);

@@ -4,7 +4,7 @@ import type { SavedConnection } from "../delivery/transport.ts";
 /**
  * The fields of a connection to save, so that it continues after hibernation.
  *
- * @param endsAt when it reaches `maxAge`, in ms of the monotonic clock; `undefined`: never.
+ * @param endsAt when it reaches `maxAge`, in ms of the monotonic clock; `undefined` without a limit.
  */
 export function savedOf(
   { client: { uid, handshake, state }, identity: { until, accountability, expiresAt }, lag, host }: Connection,

@@ -6,42 +6,42 @@ import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
 import { DRAINED_BYTES, OPEN } from "../delivery/transport.ts";
 
-/** How far a client lags behind that reads slowly or was sent a large frame. */
+/** The state of a client that reads slowly or was sent a large frame. */
 export interface Lag {
-  /** Dropped messages that it has not been notified of. */
+  /** Number of dropped messages that it was not notified of yet. */
   missed: number;
-  /** Bytes sent after a frame above `maxBufferedBytes` that may still be buffered; else `undefined`. */
+  /** Bytes sent after a frame larger than `maxBufferedBytes` that may still be buffered; `undefined` without such a frame. */
   following: number | undefined;
-  /** Whether `missed` is saved when the turn ends. */
+  /** Whether `missed` will be saved when the turn ends. */
   savesSoon: boolean;
 }
 
-/** The connection that frames are sent to. Only {@link Sender} writes `lag`. */
+/** A connection that frames are sent to. Only {@link Sender} writes `lag`. */
 type Receiver = Writable<
   Pick<Connection, "lag" | "readyState" | "transport" | "close" | "fellBehind" | "notified" | "error" | "save">
 >;
 
-/** Interval at which a slow client is checked for room, in ms. */
+/** Interval in ms at which a slow client is checked. */
 const PERIOD = 250;
 
 /**
- * Hands frames to sockets, up to `maxBufferedBytes` each, for all connections of a controller. A frame that does not fit closes
- * the client, or is counted in the `MESSAGES_DROPPED` that follows. A slow client is noticed only when something is sent to it.
+ * Sends frames to the sockets of a controller, up to `maxBufferedBytes` each. If a frame does not fit, the client is closed, or the frame is
+ * counted in the `MESSAGES_DROPPED` that follows. A slow client is noticed only when something is sent to it.
  */
 export class Sender {
   readonly #options: ResolvedOptions;
-  /** Frames handed to sockets so far. */
+  /** Number of frames that sockets have accepted so far. */
   sent = 0;
-  /** Frames dropped so far. */
+  /** Number of frames dropped so far. */
   dropped = 0;
-  /** How often a client fell behind with `slowConsumer: "drop"`. */
+  /** Number of times that a client fell behind, with `slowConsumer: "drop"`. */
   lagged = 0;
 
   constructor(options: ResolvedOptions) {
     this.#options = options;
   }
 
-  /** Whether the frame was handed over. */
+  /** Sends a frame. Returns whether the socket accepted it. */
   send(owner: Receiver, frame: Frame): boolean {
     const { readyState, transport } = owner;
     if (readyState !== OPEN) return false;
@@ -53,7 +53,7 @@ export class Sender {
         return true;
       }
     } catch (error) {
-      // The socket is gone, and the runtime has not reported it yet: its close event follows.
+      // The socket is gone, which the runtime reports later with a close event.
       owner.error(error);
       return false;
     }
@@ -66,9 +66,9 @@ export class Sender {
     const { lag, transport } = owner;
     const isDrained = transport.isDrained && maxBufferedBytes >= DRAINED_BYTES;
     if (!isDrained && transport.bufferedAmount > maxBufferedBytes) {
-      // Frames that wait for the end of the turn do not show a slow client: write them and look again.
+      // Frames that wait for the end of the turn do not mean a slow client: write them and check again.
       transport.write?.();
-      // A frame larger than the limit takes time to leave: what follows it has the whole limit again.
+      // A frame larger than the limit takes time, so the frames after it have the whole limit again.
       if (transport.bufferedAmount > maxBufferedBytes) {
         return lag?.following !== undefined && lag.following + frame.bytes <= maxBufferedBytes;
       }
@@ -82,7 +82,7 @@ export class Sender {
     else if (bytes > this.#options.maxBufferedBytes) lagOf(owner).following = 0;
   }
 
-  /** Counts a frame that was not handed over, or that the runtime dropped after accepting it. */
+  /** Counts a frame that the socket did not accept, or that the runtime dropped after accepting it. */
   drop(owner: Receiver): void {
     this.dropped++;
     if (this.#options.slowConsumer === "close") return owner.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
@@ -92,25 +92,25 @@ export class Sender {
     owner.fellBehind();
   }
 
-  /** The connection woke from hibernation, and was not notified before that it had missed so many messages. */
+  /** The connection has returned from hibernation. @param missed number of dropped messages that it was not notified of yet. */
   restored(owner: Receiver, missed: number): void {
     lagOf(owner).missed = missed;
   }
 
-  /** Time until {@link due} must be called at the latest, in ms; Infinity: never. */
+  /** Time until {@link due} must be called, in ms; `Infinity` if it need not be called. */
   remaining({ lag }: Receiver): number {
     return lag && lag.missed > 0 ? PERIOD : Infinity;
   }
 
-  /** Notifies the client of the messages it missed, if there is room now. */
+  /** Notifies the client of the messages that it has missed, if there is room. */
   due(owner: Receiver): void {
     const { lag, readyState, transport } = owner;
     if (lag && readyState === OPEN && transport.bufferedAmount <= this.#options.maxBufferedBytes) this.#notify(owner);
   }
 
   /**
-   * Sends the client the number of missed messages, if any. Returns whether the next frame may be sent: not if the runtime drops this
-   * one, too.
+   * Sends the client the number of missed messages, if any. Returns `false` if the runtime drops that, too, so that no other frame may be
+   * sent.
    */
   #notify(owner: Receiver): boolean {
     const { lag, transport } = owner;
@@ -131,7 +131,7 @@ function lagOf(owner: Receiver): Lag {
   return owner.lag ??= { missed: 0, following: undefined, savesSoon: false };
 }
 
-/** Saves the count for hibernation, once for all that is dropped in this turn. */
+/** Saves the count for hibernation, once for all messages that are dropped in this turn. */
 function saveSoon(owner: Receiver, lag: Lag): void {
   if (!owner.transport.save || lag.savesSoon) return;
   lag.savesSoon = true;

@@ -1,6 +1,6 @@
 import type { CloseCause } from "../protocol/close.ts";
 
-/** The states that the identity decides. They survive hibernation. */
+/** The states that {@link Identity} decides on. They survive hibernation. */
 export type IdentityState = "pending" | "admitted" | "expired";
 
 /**

@@ -6,31 +6,30 @@ import { OPEN, type SavedConnection, type Transport } from "../delivery/transpor
 import type { Handshake } from "../application/websocket-client.ts";
 
 /**
- * Delay between two frames on runtimes that send no protocol pings (`Deno.serve` and workerd), in ms. With 25 ms, one frame of
- * 1,400 was lost on a busy machine with two cores.
+ * Delay between two frames on runtimes that send no protocol pings (`Deno.serve` and workerd), in ms. With 25 ms, some frames were lost on a
+ * busy machine.
  */
 const PAUSE = 50;
 
 /**
- * Delay between a pong and the next frame, in ms. `ws` on Deno reads on before its listeners are done: it lost half of the frames
- * without a delay, one of 240 with 3 ms, and none with 8 ms on an idle machine. A busy client answers late and gets three times
- * its answer time.
+ * Shortest and longest delay between a pong and the next frame, in ms. It is three times the time of the answer, because a busy client needs
+ * longer. A client may answer before its listeners are done, as with `ws` on Deno, which lost frames with 3 ms and none with 8 ms.
  */
 const SETTLE_TIME = 8;
 const MAX_SETTLE_TIME = 60;
 
-/** Time to answer a `ping` message, in ms. A client that loses it, because it arrived together with another, never answers. */
+/** Time in ms after which a `ping` message counts as lost. A client may lose it if it arrives together with another message. */
 const MESSAGE_TIME = 500;
 
-/** Unanswered `ping` messages in a row after which no more are sent. */
+/** Number of consecutive unanswered `ping` messages after which no more are sent. */
 const MAX_MISSES = 3;
 
-/** Time after which a protocol ping counts as lost, in ms. RFC 6455 §5.5.3 requires a pong, but a proxy may drop either. */
+/** Time in ms after which a protocol ping counts as lost. RFC 6455 §5.5.3 requires a pong, but a proxy may drop either. */
 const ANSWER_TIME = 10_000;
 
 /**
- * Sends one frame at a time, each followed by a ping: the pong shows that the client has read the frame, and releases the next.
- * The Directus SDK listens for one message at a time and loses all others of the same read.
+ * Sends one frame at a time, followed by a ping. The pong shows that the client has read the frame, and the next one is sent. For the
+ * Directus SDK, which listens for one message at a time and loses others that arrive together with it.
  *
  * Waiting frames count as buffered. A close sends them at once.
  */
@@ -42,7 +41,7 @@ export class SteppedTransport implements Transport {
   readonly #inner: Transport;
   readonly #failed: (error: unknown) => void;
   #waiting: Frame[] = [];
-  /** Index of the first waiting frame: a shift for each frame would copy the rest. */
+  /** Index of the first waiting frame, because `shift` would copy the rest. */
   #next = 0;
   #bytes = 0;
   /** Whether the last frame may still be unread. */
@@ -51,11 +50,11 @@ export class SteppedTransport implements Transport {
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Protocol pings sent so far. */
   #pingsSent = 0;
-  /** Payload of the last protocol ping; -1: answered. */
+  /** Payload of the last protocol ping; -1 if it was answered. */
   #pingNumber = -1;
   /** Whether the runtime sends protocol pings and the client answers them. */
   #answersPings: boolean;
-  /** Whether `ping` messages are sent instead: allowed, and not yet given up. */
+  /** Whether `ping` messages are sent instead: if they are allowed, until too many are lost. */
   #answersMessages: boolean;
   #isAsked = false;
   #misses = 0;
@@ -183,11 +182,11 @@ export class SteppedTransport implements Transport {
     this.#giveUp();
   }
 
-  /** Stops waiting for pongs if none comes. A client without any sign of life is left to the heartbeat. */
+  /** Stops waiting for pongs if none arrives. The heartbeat handles a client that does not answer at all. */
   #giveUp(): void {
     if (!this.#isHeld || !this.#answersPings || performance.now() - this.#heldAt < ANSWER_TIME) return;
     this.#answersPings = false;
-    clearTimeout(this.#timer); // A pong may have started it just now.
+    clearTimeout(this.#timer); // A pong may have just set it.
     this.#advance();
   }
 
@@ -203,7 +202,7 @@ export class SteppedTransport implements Transport {
     if (this.#handOver(frame)) this.#hold();
   };
 
-  /** Whether the frame was sent. If not, the socket is gone and all waiting frames are discarded. */
+  /** Sends a frame. Returns `false` if the socket is gone, in which case all waiting frames are discarded. */
   #handOver(frame: Frame): boolean {
     try {
       if (this.#inner.readyState === OPEN) {
@@ -211,7 +210,7 @@ export class SteppedTransport implements Transport {
         return true;
       }
     } catch (error) {
-      // The socket is gone, and the runtime has not reported it yet: its close event follows.
+      // The socket is gone, which the runtime reports later with a close event.
       this.#failed(error);
     }
     this.#clear();
@@ -237,12 +236,12 @@ export interface SteppedOwner {
   error(error: unknown): void;
 }
 
-/** The new transport, if the option `stopAndWait` applies from `start` on; `undefined` if not, or if it is stepped already. */
+/** Returns a stepped transport if the option `stopAndWait` applies from `start` on, unless the transport is stepped already. */
 export function steppedFor(owner: SteppedOwner, start: "collection" | "all"): SteppedTransport | undefined {
   const { transport, client: { handshake }, host: { options } } = owner;
   const { heartbeat, stopAndWait } = options;
   if (stopAndWait !== start || handshake.protocol === BATCHING || transport instanceof SteppedTransport) return undefined;
-  // A browser loses none: each message has its own task (HTML, "When a WebSocket message has been received").
+  // A browser loses no message, because each has its own task (HTML, "When a WebSocket message has been received").
   if (start === "collection" && handshake.origin !== null) return undefined;
   const stepped = new SteppedTransport(transport, heartbeat && heartbeat.message, (error) => owner.error(error));
   if (start === "collection") stepped.begin();

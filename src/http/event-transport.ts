@@ -184,7 +184,7 @@ export class EventTransport implements Transport, Writer {
       if (this.isPaused) connection.close(CloseCode.RATE_LIMITED, FLOOD, "rate"); // It did not wait for the answer.
       const now = connection.heard();
       if (pong !== undefined && this.#pings > 0) this.#pings--;
-      else if (frames.length === 0 && !close) connection.host.rateGate?.lets(connection, bytes, now);
+      else if (frames.length === 0 && !close) connection.host.rateGate?.accepts(connection, bytes, now);
       if (pong !== undefined) this.ponged?.(pong ?? undefined);
       for (const frame of frames) connection.message(frame);
       if (close) this.#closedBy(close.code, close.reason);

@@ -337,8 +337,8 @@ describe("an auth message that is refused", () => {
       return causes[0];
     };
     assert.equal(await say('{"type":"auth","access_token":"a"}', {}), 'The controller has no option "authenticate"');
-    assert.equal(await say('{"type":"ping"}'), "Its first message was not auth");
-    assert.equal(await say('{"type":"auth"}'), "Its auth message has no credentials that can be read");
-    assert.equal(await say(null), "It did not authenticate within the option timeout");
+    assert.equal(await say('{"type":"ping"}'), "The first message of the client was not auth");
+    assert.equal(await say('{"type":"auth"}'), "The auth message has no valid credentials");
+    assert.equal(await say(null), "The client did not authenticate within the option timeout");
   });
 });

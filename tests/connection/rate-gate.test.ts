@@ -17,12 +17,12 @@ function exhausted() {
     transmit: (text: string) => sent.push(text) > 0,
     close: () => assert.fail("It may go on"),
   } as Pick<Connection, "client" | "isPending" | "flood" | "close"> & { transmit(text: string): boolean };
-  gate.lets(owner as Connection, 1, 0);
+  gate.accepts(owner as Connection, 1, 0);
   return {
     lets: (text: string, now = 0): boolean => gate.lets(owner as Connection, text.length, now, text),
     /** The answers to a message that is refused. */
     answers(text: string, now = 0): unknown[] {
-      assert.equal(gate.lets(owner as Connection, text.length, now, text), false);
+      assert.equal(gate.accepts(owner as Connection, text.length, now, text), false);
       return sent.splice(0).map((answer) => JSON.parse(answer));
     },
   };
@@ -31,7 +31,7 @@ function exhausted() {
 const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: 1_000 };
 const refusal = { type: "server", status: "error", error };
 
-describe("RateGate.lets", () => {
+describe("RateGate.accepts", () => {
   it("answers each refused message by the uid that it ends with", () => {
     const { answers } = exhausted();
     for (const uid of [0, 7, -7, 999_999_999_999_999, "a", " !#[]~", "k3f9.once", "x".repeat(64)]) {
