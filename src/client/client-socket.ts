@@ -5,22 +5,22 @@ import { readFrame } from "./frames.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { createTimer } from "./platform.ts";
 
-/** Interval of the timer, in ms: a machine that wakes from sleep is noticed within half a second. */
+/** Interval of the timer, in ms, so that the client notices within half a second that the machine has slept. */
 const TICK = 500;
-/** A timer this much too late (ms) means that the machine slept or the page was frozen. */
+/** If a timer is later than this, in ms, the machine has slept or the page was frozen. */
 const JUMP = 2_500;
-/** Time for an answer, in ms: with a timer that is late, the documented five seconds. */
-const PATIENCE = 4_500;
-/** Time for an answer after a jump, in ms: with the tick before it, the documented one second. */
-const WAKE_PATIENCE = 400;
-/** How long to wait for the peer's close frame, in ms. */
-const CLOSE_PATIENCE = 2_000;
+/** Time for an answer, in ms. With the interval of the timer, the documented five seconds. */
+const ANSWER_TIMEOUT = 4_500;
+/** Time for an answer after a jump, in ms. With the interval of the timer, the documented one second. */
+const WAKE_ANSWER_TIMEOUT = 400;
+/** Time for the peer's close frame, in ms. */
+const CLOSE_TIMEOUT = 2_000;
 
 /** What a connection needs from the connector. */
 export interface ClientSocketHost {
   opened(): void;
   received(message: WebSocketMessage): void;
-  /** Called once. `wasOpened`: the upgrade succeeded. */
+  /** Called once at the end. @param wasOpened whether the upgrade has succeeded. */
   ended(close: CloseInfo, wasOpened: boolean): void;
   /** Sends the heartbeat's ping. */
   ping(): void;
@@ -28,7 +28,7 @@ export interface ClientSocketHost {
   invalid(error: ClientError): void;
 }
 
-/** One WebSocket from opening to close, with a heartbeat that detects a dead peer: a ping every period, and at once after a sleep. */
+/** One WebSocket with a heartbeat, which pings every period and at once after a sleep, to detect a dead peer. */
 export interface ClientSocket {
   /** Resolves when the socket has closed, or the peer did not answer the close in time. */
   readonly gone: Promise<void>;
@@ -39,32 +39,32 @@ export interface ClientSocket {
   send(text: string): void;
   /**
    * Ends the connection at once, without waiting for the peer, which may be dead. Later frames are ignored.
-   * With 1006 the socket is terminated without a close frame where the platform supports it.
+   * With 1006, the socket is terminated without a close frame if the platform can do that.
    *
    * @param sentCode the code of the close frame. @default {4000}
    */
   end(code: number, reason: string, sentCode?: number): void;
 }
 
-/** @throws what the `WebSocket` constructor throws, such as for an invalid URL or a token that is no valid subprotocol. */
+/** @throws what the `WebSocket` constructor throws, such as for an invalid URL or a token that is not a valid subprotocol. */
 export function openSocket(options: ResolvedOptions, url: string, protocols: string[], host: ClientSocketHost): ClientSocket {
   const { clock, heartbeat, maxFrame, WebSocket } = options;
   const socket = new WebSocket(url, protocols);
   const timer = createTimer(clock);
-  const patience = createTimer(clock);
+  const closeTimer = createTimer(clock);
   let wasOpened = false;
   let hasEnded = false;
   let failure: Failure = { reason: "" };
-  /** When the timer is due, by the wall clock: some monotonic clocks stop during sleep. */
+  /** When the timer is due, by the wall clock, because some monotonic clocks stop during sleep. */
   let dueAt: number;
-  /** Time of the next ping, and when the connection is declared dead: `Infinity` while no answer is due. */
+  /** Time of the next ping, and time at which the connection counts as dead; `Infinity` if no answer is awaited. */
   let pingAt: number;
   let deadAt = Infinity;
   let resolveGone: () => void;
   const gone = new Promise<void>((resolve) => resolveGone = resolve);
 
   const stop = (close: CloseInfo) => {
-    hasEnded = true; // Set first: a listener may check it.
+    hasEnded = true; // Set first, because a listener may check it.
     timer();
     host.ended(close, wasOpened);
   };
@@ -72,11 +72,11 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
   const end = (code: number, reason: string, sentCode = 4000) => {
     if (hasEnded) return;
     hasEnded = true;
-    // Set first: some platforms call `onclose` before they return.
-    patience(() => {
+    // Set first, because some platforms call `onclose` before `close` returns.
+    closeTimer(() => {
       socket.terminate?.();
       resolveGone();
-    }, CLOSE_PATIENCE);
+    }, CLOSE_TIMEOUT);
     if (code === 1006 && socket.terminate) socket.terminate();
     else {
       try {
@@ -86,7 +86,7 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
         socket.close();
       }
     }
-    // Clean only if the peer was sent this very code; otherwise the peer is presumed dead or at fault.
+    // Clean only if this code was sent to the peer; otherwise the peer is presumed dead or faulty.
     stop({ code, reason, wasClean: code === sentCode });
   };
 
@@ -95,28 +95,28 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
     wait();
   };
 
-  /** Waits for what is due next. Without a period nothing is, unless an answer is. */
+  /** Sets the timer for the next ping or the time limit of an answer, if any. */
   const wait = () => {
     const left = Math.min(pingAt, deadAt) - clock.monotonic();
-    // At the same times in all clients of a machine, so that it wakes once for all of them.
+    // In all clients of a machine at the same times, so that it wakes once for all of them.
     const delay = Math.min(left, TICK - clock.now() % TICK || left);
     dueAt = clock.now() + delay;
     timer(left < Infinity ? check : undefined, delay);
   };
 
   const probe = () => {
-    deadAt = Math.min(deadAt, clock.monotonic() + PATIENCE);
+    deadAt = Math.min(deadAt, clock.monotonic() + ANSWER_TIMEOUT);
     start();
     host.ping();
   };
 
   const check = () => {
     const now = clock.monotonic();
-    // A wall clock that is set forward costs one needless ping.
+    // A wall clock that is set forward causes one needless ping.
     if (clock.now() - dueAt > JUMP) {
       pingAt = now;
-      // An answer that was due before the sleep may still be unread.
-      deadAt = now + WAKE_PATIENCE;
+      // An answer from before the sleep may still be unread.
+      deadAt = now + WAKE_ANSWER_TIMEOUT;
     }
     if (now >= deadAt) end(1006, "No answer");
     else if (now >= pingAt) probe();
@@ -136,10 +136,10 @@ export function openSocket(options: ResolvedOptions, url: string, protocols: str
       if (!hasEnded) host.received(message);
     }
   };
-  // `onclose` follows. Without a listener `ws` would throw.
+  // `onclose` follows. Without a listener, `ws` would throw.
   socket.onerror = (event) => void (failure = readFailure(event));
   socket.onclose = ({ code, reason, wasClean }: CloseInfo) => {
-    patience();
+    closeTimer();
     resolveGone();
     // Without a close frame, some platforms report code 0 or no fields at all.
     if (!hasEnded) stop({ ...failure, code: code || 1006, reason: reason || failure.reason, wasClean: !!wasClean });

@@ -90,7 +90,7 @@ export interface BareClient<C = Contract> {
   /**
    * Resolves when the client is open. Ignoring it is safe: a rejection is never reported as unhandled.
    *
-   * @throws {ClientError} AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED, NOT_CONNECTED or another code of the server: the client
+   * @throws {ClientError} AUTH_FAILED, FORBIDDEN, AUTH_TIMEOUT, TOKEN_EXPIRED, NOT_CONNECTED or another code of the server, if the client
    * gave up. CLOSED after your own {@link close}.
    */
   readonly ready: Promise<void>;
@@ -108,8 +108,8 @@ export interface BareClient<C = Contract> {
   connect(): void;
 
   /**
-   * Sends a message, or queues it until the client is open. Resolves when the socket has accepted it, which does not mean that the
-   * server received it: use {@link request} for that. Ignoring the promise is safe: a rejection also emits `error`.
+   * Sends a message, or queues it until the client is open. Resolves when the socket has accepted it; to know that the server has received
+   * it, use {@link request}. Ignoring the promise is safe: a rejection also emits `error`.
    *
    * @throws {ClientError} NOT_CONNECTED, OUTBOX_FULL, OUTBOX_EXPIRED, MESSAGE_TOO_BIG, CLOSED, or a code of {@link ready}
    */
@@ -142,8 +142,8 @@ export interface BareClient<C = Contract> {
   ): Promise<Partial<Position>>;
 
   /**
-   * Answers a type of questions of the server with what the handler returns. A `ClientError` that it throws is the answer, with its code;
-   * any other error is answered `INTERNAL_ERROR` and emits `error`. Returns a function that removes the handler.
+   * Answers questions of this type, which the server asks, with what the handler returns. If it throws a `ClientError`, the answer is an
+   * error with its code; any other error is answered with `INTERNAL_ERROR` and emits `error`. Returns a function that removes the handler.
    */
   handle<Type extends AskedType<C>>(
     type: Type,
@@ -162,7 +162,7 @@ export interface BareClient<C = Contract> {
   ): SubscriptionOf<ChannelOf<C, Name>, Event>;
 
   /**
-   * Closes the client for good: queued and pending requests reject, iterations end. Resolves when the connection is gone.
+   * Closes the client: queued and pending requests reject, iterations end. Resolves when the connection is gone.
    *
    * @param code 1000, or 3000 to 4999. @default {1000}
    */
@@ -182,17 +182,17 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
   if (typeof token !== "function") checkToken(token);
   // The contract exists in types only; at run time everything is JSON.
   const { on, off, emit, report } = createEmitter<ClientEvents>();
-  /** Random, so that the `uid` of an idempotent request stays unique on a server that remembers it across connections. */
+  /** Random, so that the `uid` of an idempotent request is unique on a server that keeps it across connections. */
   let prefix = "";
   let lastUid = 0;
-  /** The latest answers to questions, by `uid`: the server refuses one that arrives after the token has expired. */
+  /** By `uid`: the latest answers to questions, which are sent again if the server refuses them because the token has expired. */
   const answers = new Map<unknown, WebSocketMessage>();
   /** True for a lazy client until its first use. */
   let isIdle = true;
   /** Shared by all callers of `ready`. */
   let opening: Promise<void> | undefined;
 
-  // Not before the first use: Workers forbid `crypto` randomness while a module loads.
+  // The prefix is drawn at the first use, because Workers forbid randomness while a module loads.
   const nextUid = () => (prefix ||= random().toString(36).slice(2, 10)) + ++lastUid;
 
   const connect = () => {
@@ -239,7 +239,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     }
     const { timeout = requestTimeout } = options;
     checkMs('Cannot request: option "timeout"', timeout);
-    // More random: anonymous clients have one scope in common.
+    // More random, because all anonymous clients share one scope.
     uid += options.idempotent ? `${random().toString(36).slice(1)}.once` : "";
     return await requests.add({ traceparent: traceparent?.(), ...payload, type, uid }, uid, { ...options, timeout });
   };
@@ -255,7 +255,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     if (answer && isUnread(message)) return void client.send(answer);
     if (streams?.receive(message) || subscriptions.receive(message) && type !== "auth" || requests.settle(message)) return;
     if (type === "auth") return connector.auth(message);
-    // An error that answers no request of ours.
+    // An error that answers no request of this client.
     if (status === "error" && message["error"]) return emit("error", { error: errorOf(message) });
     // A late reply to a request that timed out or was aborted.
     if (status !== undefined && typeof uid === "string" && prefix && uid.startsWith(prefix)) return;
@@ -323,21 +323,21 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
         const { uid } = message;
         if (message.type !== type || !/^ask:/.test(uid as string)) return;
         const answer = (rest: object) => {
-          if (answers.size > 63) answers.clear(); // As many questions may be open.
-          // The `uid` is that of the question, and last: a rate limit that discards the answer says so by it (PROTOCOL.md §3.3).
+          if (answers.size > 63) answers.clear(); // At most 64 questions are open.
+          // The `uid` of the question comes last, so that the error of a rate limit can contain it (PROTOCOL.md §3.3).
           const message = { type, ...rest, uid } as WebSocketMessage;
           answers.set(uid, message);
           return client.send(message);
         };
         let isMade;
         try {
-          const data = await handler(message as never); // What a question holds is trusted.
+          const data = await handler(message as never); // Typed by the contract, not validated.
           isMade = true;
           await answer({ status: "ok", data });
         } catch (error) {
           const isCode = error instanceof ClientError;
           answer({ status: "error", error: { code: isCode ? error.code : "INTERNAL_ERROR" } });
-          if (!isCode && !isMade) throw error; // What cannot be sent is reported by `send`.
+          if (!isCode && !isMade) throw error; // `send` reports an answer that cannot be sent.
         }
       }),
     subscribe(channel, options = {}) {
@@ -348,7 +348,7 @@ export function createClient<C = Contract>(url: string | URL, options: ClientOpt
     close(code = 1000, reason = "") {
       const wasIdle = isIdle;
       isIdle = false;
-      // The status was `closed` before, but `isIdle` changed with it, and listeners of `status` show both.
+      // The status was `closed` before, but listeners of `status` may also show `isIdle`.
       if (wasIdle) emit("status", { status: "closed" });
       subscriptions.end();
       return connector.close(code, reason);

@@ -12,13 +12,13 @@ import type { Requests } from "./requests.ts";
 import type { Streams } from "./stream.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
-/** Keeps at most one connection: opens it, authenticates and reconnects. */
+/** Opens a connection, authenticates and reconnects. There is at most one connection at a time. */
 export interface Connector {
   readonly status: ClientStatus;
   readonly error: ClientError | undefined;
   /** Why the client is closed; `undefined` if it is not. */
   whyClosed(): ClientError | undefined;
-  /** Why nothing is sent; `undefined` while the client is open. */
+  /** The error for messages that are not sent; `undefined` while the client is open. */
   whyUnsent(): ClientError | undefined;
   /**
    * Connects, retries now, or pings an open connection.
@@ -30,16 +30,16 @@ export interface Connector {
   readonly offer: Pace["offer"];
   /** Handles an answer to `auth`, or the notice that the credentials have expired. */
   auth(message: WebSocketMessage): void;
-  /** Waits if the error asks for it. */
+  /** Waits for the `retry_after` of the error, if it has one. */
   heed(error: ClientError): void;
-  /** Closes for good. Resolves when the connection is gone. */
+  /** Closes the client. Resolves when the connection is gone. */
   close(code: number, reason: string): Promise<void>;
 }
 
 /**
- * @param nextUid returns a new unique uid
- * @param emit emits an event of the client
- * @param receive takes what the server sends
+ * @param nextUid returns a new unique uid.
+ * @param emit emits an event of the client.
+ * @param receive called with each message of the server.
  */
 export function createConnector(
   options: ResolvedOptions,
@@ -58,31 +58,31 @@ export function createConnector(
   let error: ClientError | undefined;
   let socket: ClientSocket | undefined;
   let gone = Promise.resolve();
-  /** While waiting: the next attempt. Otherwise: the limit for being admitted. */
+  /** Timer for the next attempt, or the time limit for being admitted. */
   const timer = createTimer(clock);
-  /** Incremented by each attempt and end, so that an async step can tell that it is out of date. */
+  /** Incremented by each attempt and end, so that an async step can detect that it is outdated. */
   let generation = 0;
-  /** Attempts since a connection last held for `backoff.reset`; sets the backoff. */
+  /** Number of attempts since a connection has last lasted for `backoff.reset`. Sets the backoff. */
   let attempt = 0;
-  /** Attempts since the client was last admitted; reported in errors. */
+  /** Number of attempts since the client was last admitted. Reported in errors. */
   let attempts = 0;
   let lastClose: CloseInfo | undefined;
   let openSince: number;
-  /** Earliest time of the next attempt, from `retry_after` or a close reason. All times here are ms of the monotonic clock. */
+  /** Earliest time of the next attempt, from `retry_after` or a close reason, in ms of the monotonic clock like all times here. */
   let notBefore = 0;
-  /** The `uid` of the pending `auth`, or of the ping sent in its place. */
+  /** The `uid` of the pending `auth`, or of the ping that was sent instead. */
   let authUid: string | undefined;
-  /** A ping was sent in place of `auth`: the first message that is not `auth` shows that the client is admitted. */
+  /** Whether a ping was sent instead of `auth`. The first message that is not `auth` then shows that the client is admitted. */
   let isProbing = false;
   /** Error of the credentials in this attempt, from the server, `token` or `renew`. */
   let credentialsError: ClientError | undefined;
-  /** Code of the last `error` event in this outage, so that each code is reported once and not per attempt. */
+  /** Code of the last `error` event in this outage, so that a code is not reported at each attempt. */
   let reported: string | undefined;
-  /** The last credentials were refused. A second refusal in a row is final. */
+  /** Whether the last credentials were refused. A second consecutive refusal is final. */
   let wasRefused: boolean;
-  /** Consecutive upgrades that were, or may have been, refused. */
+  /** Number of consecutive upgrades that were refused, or may have been. */
   let refusals: number;
-  /** `renew` must run before the next attempt. */
+  /** Whether `renew` must run before the next attempt. */
   let mustRenew: boolean;
   /** The running call of `renew`, which an attempt after one that timed out joins. Resolves with whether the session has ended. */
   let renewal: Promise<boolean> | undefined;
@@ -97,7 +97,7 @@ export function createConnector(
   };
   const pace = createPace(clock, nextUid, () => isReady, (text) => socket?.send(text), flush, subscriptions.unanswered);
   const now = () => clock.monotonic();
-  // A function, because a listener may have changed the status, which TypeScript would take for unchanged.
+  // A function, because TypeScript would assume that listeners have not changed the status.
   const isClosed = () => status === "closed";
   const whyClosed = () => isClosed() ? error ?? new ClientError("CLOSED", "The client is closed") : undefined;
   const describe = (code?: string, cause: unknown = error) => notConnected(url, attempts, lastClose, code, cause);
@@ -119,7 +119,7 @@ export function createConnector(
   /** Starts the timeout for being admitted. */
   const startTimeout = () => timer(timeout ? () => fail(1006, socket ? "No answer" : "No token") : undefined, timeout);
 
-  /** What failed before does not count any more. */
+  /** Forgets earlier failures. */
   const forget = () => {
     attempts = refusals = 0;
     isProbing = wasRefused = mustRenew = false;
@@ -145,9 +145,9 @@ export function createConnector(
     }
   };
 
-  /** The page enters the back/forward cache, where its socket would keep answering pings: disconnect until it is shown again. */
+  /** Called when the page enters the back/forward cache. Disconnects until it is shown again, because its socket would go on answering pings. */
   const sleep = () => {
-    // Not 1000, which would announce the member as having left.
+    // Not 1000, after which the member leaves its channels at once.
     if (status !== "waiting") fail(4000, "Page hidden");
     timer();
   };
@@ -173,14 +173,14 @@ export function createConnector(
             if (socket) receive(message);
           },
           ended: lost,
-          // A hibernating Durable Object answers a bare ping without waking; only recoverable subscriptions need more from the pong.
+          // Without a `uid`, a Durable Object answers the ping in hibernation. Only recoverable subscriptions need positions in the pong.
           ping: () => pace.send({ type: "ping", ...(subscriptions.haveHistory() && { uid: nextUid() }) }),
           invalid: (error) => emit("error", { error }),
         },
       );
       ({ gone } = socket);
     } catch (why) {
-      // An invalid URL, or a token that is no valid subprotocol: another attempt would fail the same way.
+      // An invalid URL, or a token that is not a valid subprotocol. Another attempt would fail, too.
       lastClose = { code: 1006, reason: withoutSecrets(textOf(why), secret), wasClean: false };
       reportCredentials(describe());
       finish(lastClose, credentialsError);
@@ -210,19 +210,19 @@ export function createConnector(
     }
   };
 
-  /** Sends the token, or a ping that is answered only if the client was admitted without one (PROTOCOL.md §3.5). */
+  /** Sends the token, or a ping that is answered only if the client is admitted without a token (PROTOCOL.md §3.5). */
   const authenticate = (secret?: Token) => {
     const uid = authUid = nextUid();
     isProbing = !secret;
-    // With a `uid`: a runtime may answer bare pings by itself, without knowing whether the client is admitted.
+    // With a `uid`, because a runtime may answer pings without one by itself, whether or not the client is admitted.
     pace.measure(secret ? { type: "auth", uid, access_token: secret } : { type: "ping", uid, limits: true });
   };
 
-  /** Before it admits a client, a server sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
+  /** Before a server admits a client, it sends nothing but the error that refuses it (PROTOCOL.md §2.4). */
   const checkAdmission = ({ type, uid }: WebSocketMessage) => {
     if (type === "auth") return;
     if (!mustRenew) admitted();
-    // By this pong, every message sent after the expiry has been refused and queued again. Not 1000, as in `sleep`.
+    // When this pong arrives, every message that was sent after the expiry was refused and queued again. Not 1000, as in `sleep`.
     else if (uid === authUid) fail(4000, "Token expired");
   };
 
@@ -262,7 +262,7 @@ export function createConnector(
   };
 
   const refuse = ({ code, message }: ClientError) =>
-    // The code with which the server closes, or would close, such a client.
+    // The code with which a server closes such a client.
     fail(code === "FORBIDDEN" ? 4403 : /_(EXCEEDED|UNAVAILABLE)$/.test(code) ? 1013 : 4401, message);
 
   const heed = (why: ClientError) => {
@@ -270,7 +270,7 @@ export function createConnector(
     if (!ms) return;
     pace.pause(ms);
     notBefore = Math.max(notBefore, now() + ms);
-    // What the server has received meanwhile was discarded, `subscribe` included.
+    // The server has discarded what it received meanwhile, including `subscribe`.
     subscriptions.askAll();
   };
 
@@ -293,8 +293,8 @@ export function createConnector(
     // A listener may have closed or reopened the client.
     if (current !== generation) return;
     if (!mayReconnect(close, wasOpened)) return finish(close, why);
-    // A connection that is lost right after it was admitted keeps its backoff, or it would return every half second. So does one that
-    // read too slowly (4508): the next would ask for the same history again.
+    // Not for a connection that is lost right after it was admitted, or the client would reconnect every half second. Nor for one that has
+    // read too slowly (4508), because the next one requests the same history again.
     if (wasOpen && close.code !== 4508 && now() - openSince >= backoff.reset) attempt = 0;
     notBefore = Math.max(notBefore, now() + retryIn(close.reason));
     const delay = notBefore - now() + backoffDelay(attempt++, options, close.code);
@@ -308,11 +308,11 @@ export function createConnector(
 
   const mayReconnect = ({ code, status, reason }: CloseInfo, wasOpened: boolean) => {
     const isRefused = status === 401 || status === 403;
-    // A browser reports a refused upgrade only as 1006 without a reason.
+    // A browser reports a refused upgrade as 1006 without a reason.
     refusals = isRefused || !wasOpened && !reason ? refusals + 1 : 0;
     if (!reconnect || maxAttempts && attempts >= maxAttempts) return false;
     if (code >= 4400 && code < 4500) {
-      // Retrying unchanged is pointless (PROTOCOL.md §6).
+      // An unchanged attempt would fail, too (PROTOCOL.md §6).
       if (wasRefused || code !== 4401 && code !== 4408 || !renew && typeof token !== "function") return false;
       wasRefused = true;
       mustRenew = !!renew;
@@ -326,7 +326,7 @@ export function createConnector(
     return true;
   };
 
-  /** @param why why the client gave up; `undefined` when the application closed it. */
+  /** @param why why the client gave up; `undefined` if the application has closed it. */
   const finish = (close: CloseInfo, why?: ClientError) => {
     generation++;
     isClosing = false;
@@ -342,7 +342,7 @@ export function createConnector(
     emit("close", final);
   };
 
-  /** An admitted connection, or the last one, has ended. */
+  /** Called when an admitted connection, or the last one, has ended. */
   const interrupt = (close: ClientClose) => {
     const { code, reason } = close;
     streams?.lost();
@@ -351,7 +351,7 @@ export function createConnector(
       `The connection was lost (${code}${reason && ` ${reason}`}): it may have been handled`,
       { close },
     );
-    // After 1009 any of them may be the message that was too big, so none is sent again.
+    // After 1009 nothing is sent again, because any message may be the one that was too big.
     requests.lost(lost, code !== 1009, /^drained\b/.test(reason), whyClosed());
     subscriptions.lost(isClosed() ? error : undefined);
   };
@@ -379,7 +379,7 @@ export function createConnector(
       if (why.code === "TOKEN_EXPIRED" && !isAnswer) return void renewToken(why);
       heed(why);
       reportCredentials(why);
-      // In public mode the server keeps the connection, and the client would silently continue as anonymous (PROTOCOL.md §2.4).
+      // In public mode, the server keeps the connection, and the client would continue as anonymous unnoticed (PROTOCOL.md §2.4).
       if (isAnswer) refuse(why);
     },
     close(code, reason) {

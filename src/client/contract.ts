@@ -17,7 +17,7 @@ export type InputOf<C, Type extends string> = C extends { readonly requests: inf
   ? Part<Part<Part<R, Type>, "stream">, "input"> extends infer Item ? Item extends undefined ? never : In<Item> : never
   : unknown;
 
-/** What follows the type of a stream: the payload, optional if none of its fields is required, and the options, with a declared input. */
+/** Arguments after the type of a stream: the payload, which is optional if no field is required, and the options, with a declared input. */
 export type StreamArguments<C, Type extends string> = [InputOf<C, Type>] extends [never]
   ? Record<string, never> extends PayloadOf<C, Type>
     ? [payload?: WithoutEnvelope<PayloadOf<C, Type>>, options?: StreamOptions<never>]
@@ -33,7 +33,7 @@ export type MessageTo<C> = C extends { readonly requests: unknown }
   ? { [Type in RequestType<C>]: { type: Type } & PayloadOf<C, Type> }[RequestType<C>]
   : WebSocketMessage;
 
-/** A message of the server, as it arrives. */
+/** A message from the server, as JSON. */
 export type MessageOf<C> = JsonOf<MessageFrom<C>>;
 
 /** A question as its handler receives it, without `type` and `uid`. It is not validated; the contract is trusted. */
@@ -48,12 +48,12 @@ export type DataTo<H, Event extends string> = H extends { readonly events: infer
   ? Event extends keyof Events ? In<Events[Event]> : never
   : unknown;
 
-/** A publication of a channel, as it arrives: the JSON of the output type, since the server's schema has parsed it. */
+/** A publication of a channel, as JSON of the schema's output type, because the server has parsed it. */
 export type PublicationOf<H, Event extends string = EventOf<H>> = H extends { readonly events: infer Events }
   ? { [E in Event]: Publication<E, E extends keyof Events ? JsonItemOf<Out<Events[E]>> : never> }[Event]
   : Publication<Event>;
 
-/** Data of a channel's members, as it arrives. */
+/** Data of a channel's members, as JSON. */
 export type MemberOf<H> = JsonOf<InOf<H, "member">>;
 
 /** First item of a subscription to a channel. */

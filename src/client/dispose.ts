@@ -1,5 +1,5 @@
-// TypeScript before `lib: esnext` does not know `Symbol.dispose`, and JSR does not let a file request the lib. A declaration that names
-// the symbol would not compile there, so these types have the method only where the symbol is declared.
+// TypeScript without `lib: esnext` does not know `Symbol.dispose`, and JSR does not let a file request the lib. So these types have the
+// method only if the symbol is declared.
 /** @internal */
 type Method<Name extends string, Result> = SymbolConstructor extends { readonly [N in Name]: infer Key extends symbol }
   ? { [K in Key]: () => Result }
@@ -13,11 +13,11 @@ export type DisposesAsync = Method<"asyncDispose", Promise<void>>;
 
 /** Adds the methods that `using` and `await using` call. */
 export function disposeBy(target: object, end: () => unknown): void {
-  const { dispose, asyncDispose } = Symbol as unknown as { dispose: symbol; asyncDispose: symbol }; // Where they exist.
+  const { dispose, asyncDispose } = Symbol as unknown as { dispose: symbol; asyncDispose: symbol }; // Each may be absent at run time.
   withoutUnnamed(Object.assign(target, { [dispose]: () => void end(), [asyncDispose]: end }));
 }
 
-/** Removes the method of a symbol that the platform lacks, as React Native and older browsers do: it is named "undefined". */
+/** Removes the method for a symbol that the platform lacks, such as React Native and older browsers. Its name is "undefined". */
 export function withoutUnnamed<Target extends object>(target: Target): Target {
   delete (target as { undefined?: unknown }).undefined;
   return target;

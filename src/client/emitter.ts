@@ -3,7 +3,7 @@ import { textOf } from "./failure.ts";
 /** Runs a callback of the application and reports what it throws or rejects with. */
 export function guard(call: () => unknown, report: (error: unknown) => void): void {
   try {
-    // Not `instanceof Promise`: polyfills return async results of another class.
+    // Not `instanceof Promise`, because polyfills have another class.
     (call() as Partial<PromiseLike<unknown>> | undefined)?.then?.(undefined, report);
   } catch (error) {
     report(error);
@@ -23,14 +23,14 @@ export interface Emitter<Events extends { error: { error: Error } }> {
 
 /** Creates the listeners of a client. */
 export function createEmitter<Events extends { error: { error: Error } }>(): Emitter<Events> {
-  /** Each is an array of its own, because the same function may be registered twice. */
+  /** Each registration is a separate array, because the same function may be registered twice. */
   const registrations = new Set<readonly [event: keyof Events, listener: (payload: never) => unknown]>();
-  /** A copy: a listener may add and remove others. */
+  /** A copy, because a listener may add and remove others. */
   const of = (event: keyof Events) => [...registrations].filter(([each]) => each === event);
 
   const emit: Emitter<Events>["emit"] = (event, payload) => {
     for (const [, listener] of of(event)) {
-      // An `error` listener that throws must not be called with its own error. `on` ties each listener to its event's payload.
+      // An `error` listener must not be called with the error that it throws. `on` has typed the payload.
       guard(() => listener(payload as never), event === "error" ? log : report);
     }
   };
@@ -55,7 +55,7 @@ export function createEmitter<Events extends { error: { error: Error } }>(): Emi
   };
 }
 
-/** A listener may throw anything, such as a Proxy whose traps throw. */
+/** Converts a thrown value, which may be anything, such as a Proxy whose traps throw. */
 function asError(cause: unknown): Error {
   let error = new Error(textOf(cause), { cause });
   guard(() => {
@@ -64,5 +64,5 @@ function asError(cause: unknown): Error {
   return error;
 }
 
-/** `console.error` reads properties, and throws what their getters throw. */
+/** Logs an error. `console.error` reads properties, whose getters may throw. */
 const log = (error: unknown): void => guard(() => console.error(error), () => console.error(textOf(error)));

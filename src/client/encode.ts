@@ -3,8 +3,8 @@ import type { Token } from "./options.ts";
 /**
  * Encodes a message as JSON.
  *
- * @throws {TypeError} for anything but an object, for what JSON cannot encode (BigInt, cycles, a throwing `toJSON`), and for a
- * top-level field that is a function or symbol, which JSON would silently omit.
+ * @throws {TypeError} for a value that is not an object, for what JSON cannot encode (BigInt, cycles, a throwing `toJSON`), and for a
+ * top-level field that is a function or symbol, which JSON would omit.
  */
 export function encode(message: object): string {
   let cause: unknown;
@@ -23,5 +23,5 @@ export function checkToken(token: unknown): Token {
   return token as Token; // Checked: a string, `null` or `undefined`.
 }
 
-/** UTF-8 length. `JSON.stringify` escapes lone surrogates, at which `encodeURI` would throw. */
+/** UTF-8 length. The text comes from `JSON.stringify`, which escapes lone surrogates, at which `encodeURI` would throw. */
 export const bytesOf = (text: string): number => encodeURI(text).replace(/%../g, "_").length;

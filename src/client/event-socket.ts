@@ -6,19 +6,19 @@ export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 /** Maximum characters of all frames in one POST; a single frame may be longer (PROTOCOL.md §8). */
 const MAX_BATCH = 65_536;
 
-/** Characters of an event that has not ended. */
+/** Maximum number of characters of an event. */
 const MAX_EVENT = 2 ** 25;
 
-/** Delay before a POST that failed is repeated, in ms; it doubles. */
+/** Delay before a failed POST is repeated, in ms; it doubles each time. */
 const REPEAT_AFTER = 250;
 const MAX_REPEATS = 6;
 
-/** Time for the last event to arrive once the server no longer knows the connection, in ms. */
+/** Time for the `close` event after the server has answered that it does not know the connection, in ms. */
 const CLOSE_EVENT_TIMEOUT = 2_000;
 
 const EVENT = /^(?:event: (\w+)\n)?data: ([^]*)$/;
 
-/** What one POST carries. */
+/** Content of one POST. */
 interface Post {
   frames?: string[];
   pong?: unknown;
@@ -30,7 +30,7 @@ interface Post {
  * that are sent during a POST go together in the next.
  */
 export class EventSocket implements WebSocketLike {
-  /** As of `WebSocket`: 0 to 3. */
+  /** As in `WebSocket`: 0 to 3. */
   readyState = 0;
   /** The subprotocol that the server has chosen. */
   protocol = "";
@@ -58,14 +58,14 @@ export class EventSocket implements WebSocketLike {
     target.protocol = target.protocol.replace("ws", "http");
     this.#url = target.href;
     this.#fetch = fetch;
-    // A page cannot set the header of subprotocols. A token goes into a header, which logs omit.
+    // Subprotocols go into the query, because a page cannot set their header. A token goes into a header, because logs omit it.
     const token = protocols.find((name) => name.startsWith("bearer."))?.slice(7);
     const names = protocols.filter((name) => !name.startsWith("bearer."));
     if (names.length > 0) target.searchParams.set("protocols", names.join(","));
     void this.#readEvents(target.href, { accept: "text/event-stream", ...(token && { authorization: `Bearer ${token}` }) });
   }
 
-  /** Sends a frame. Dropped unless it is open. */
+  /** Sends a frame, which is dropped unless the connection is open. */
   send(data: string): void {
     if (this.readyState === 1) this.#post({ frames: [data] });
   }
@@ -78,7 +78,7 @@ export class EventSocket implements WebSocketLike {
     this.readyState = 2;
   }
 
-  /** Ends the connection without telling the server. */
+  /** Ends the connection without notifying the server. */
   terminate(): void {
     this.#end(1006, "", false);
   }
@@ -88,7 +88,7 @@ export class EventSocket implements WebSocketLike {
       const response = await this.#request(url, { headers });
       if (!response.headers.get("content-type")?.startsWith("text/event-stream") || !response.body) {
         this.#fail(`Unexpected server response: ${response.status}`);
-        // Frees the body where a `fetch` of the application ignores the signal. Elsewhere `#fail` has aborted it, and this rejects.
+        // Frees the body if a `fetch` of the application ignores the signal. Otherwise `#fail` has aborted it, and this rejects.
         return void response.body?.cancel().catch(() => {});
       }
       const reader = response.body.getReader();
@@ -99,7 +99,7 @@ export class EventSocket implements WebSocketLike {
         if (done) return this.#end(1006, "", false);
         text += decoder.decode(value, { stream: true });
         const events = text.split("\n\n");
-        text = events.pop()!; // `split` returns one at least.
+        text = events.pop()!; // `split` returns at least one.
         for (const event of events) this.#receive(event);
         if (text.length > MAX_EVENT) return this.#end(1009, "Message too big", false);
       }
@@ -108,9 +108,9 @@ export class EventSocket implements WebSocketLike {
     }
   }
 
-  // Async, so that an error that `fetch` throws at once rejects too, and is reported when somebody listens.
+  // Async, so that an error that `fetch` throws synchronously is a rejection, too, which is reported after listeners were added.
   async #request(url: string, init: RequestInit): Promise<Response> {
-    // With cookies, as a WebSocket sends them.
+    // With cookies, like a WebSocket.
     return await this.#fetch(url, { credentials: "include", cache: "no-store", signal: this.#abort.signal, ...init });
   }
 
@@ -134,7 +134,7 @@ export class EventSocket implements WebSocketLike {
     if (this.readyState !== 1) return;
     const last = this.#posts.at(-1);
     const size = (frames: string[] = []) => frames.reduce((sum, { length }) => sum + length, 0);
-    // Joins the frames that wait for the end of this turn, or for the POST under way.
+    // Joins frames that wait for the end of this turn or of the POST under way.
     if (last && post.frames && size(last.frames) + size(post.frames) <= MAX_BATCH) (last.frames ??= []).push(...post.frames);
     else this.#posts.push(post);
     if (this.#isPosting) return;
@@ -154,16 +154,16 @@ export class EventSocket implements WebSocketLike {
     this.#isPosting = false;
   }
 
-  /** Repeats a POST until it is answered: the server handles each number once. */
+  /** Repeats a POST until it is answered. The server handles each number once. */
   async #deliver(url: string, body: string): Promise<boolean> {
     for (let repeats = 0;; repeats++) {
-      // Without an answer it is repeated below.
+      // Without an answer, it is repeated below.
       const answer = await this.#request(url, { method: "POST", body }).catch(() => undefined);
       if (this.readyState === 3) return false;
       if (answer?.ok) return true;
       const status = answer?.status ?? 0;
       if (status === 404 || status === 429) {
-        // Closed by the server, whose event `close` with the code may still arrive, or busy with other bodies (429).
+        // The server has closed the connection, whose `close` event may still arrive, or is busy with other bodies (429).
         this.#timer = setTimeout(() => this.#end(1006, `POST: HTTP ${status}`, false), CLOSE_EVENT_TIMEOUT);
         return false;
       }
@@ -190,6 +190,6 @@ export class EventSocket implements WebSocketLike {
   }
 
   #emit(type: "open" | "message" | "close" | "error", event: object): void {
-    this[`on${type}`]?.(event as never); // What each handler reads.
+    this[`on${type}`]?.(event as never); // The events have the fields that handlers read.
   }
 }

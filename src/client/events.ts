@@ -2,18 +2,18 @@ import type { Contract } from "../protocol/contract-types.ts";
 import type { MessageOf } from "./contract.ts";
 import type { CloseInfo } from "./failure.ts";
 
-/** `connecting` until the server admits the client, `waiting` before the next attempt, `closed` when the client no longer tries. */
+/** `connecting` until the server admits the client, `waiting` before the next attempt, `closed` when the client does not reconnect. */
 export type ClientStatus = "connecting" | "open" | "waiting" | "closed";
 
 /** Payload of `close`. */
 export interface ClientClose extends CloseInfo {
-  /** Whether the client has stopped trying. */
+  /** Whether the client does not reconnect any more. */
   isFinal: boolean;
 }
 
 /** Payload of `reconnecting`. */
 export interface Reconnecting {
-  /** Number of the attempt, counted since a connection last held for `backoff.reset`. */
+  /** Number of the attempt, counted since a connection has last lasted for `backoff.reset`. */
   attempt: number;
   /** Time until the attempt, in ms. */
   delay: number;
@@ -39,15 +39,15 @@ export interface ConnectorEvents {
 export interface ClientEvents<C = Contract> {
   /** The server has admitted the client. */
   open: Record<string, never>;
-  /** An open connection has ended, or the client has stopped trying (`isFinal`). */
+  /** An open connection has ended, or the client does not reconnect any more (`isFinal`). */
   close: ClientClose;
   /** A reconnection is scheduled. */
   reconnecting: Reconnecting;
-  /** A message from the server that answers no request and belongs to no subscription. */
+  /** The server has sent a message that answers no request and belongs to no subscription. */
   message: { message: MessageOf<C> };
   /**
-   * A failed attempt (once per code in an outage), an error that answers no request, or an unsent message: a {@link ClientError}.
-   * Also what a listener threw; a value that is no `Error` is the `cause` of one.
+   * A {@link ClientError} for a failed attempt (once per code in an outage), an error that answers no request, or an unsent message. Or what
+   * a listener threw; a value that is not an `Error` is the `cause` of one.
    */
   error: { error: Error };
   /** {@link BareClient.status} has changed. */

@@ -2,17 +2,17 @@ import { ClientError } from "./error.ts";
 
 /** How a connection ended. */
 export interface CloseInfo {
-  /** The close code; 1006 when there was no close frame (RFC 6455 §7.1.5) or the client gave the connection up. */
+  /** The close code; 1006 without a close frame (RFC 6455 §7.1.5), or if the client gave up the connection. */
   code: number;
-  /** The peer's reason, or the platform's for a failed connection. Browsers give none for a failure. */
+  /** The reason that the peer sent, or for a failed connection that of the platform. Browsers give no reason for a failure. */
   reason: string;
   /** Whether both sides sent a close frame. */
   wasClean: boolean;
-  /** HTTP status of a refused upgrade, as far as the platform reports it: `ws`, Bun and Deno do. */
+  /** HTTP status of a refused upgrade, if the platform reports it, as `ws`, Bun and Deno do. */
   status?: number;
 }
 
-/** The `error` event of a WebSocket. In browsers and in Node's own WebSocket it carries no details. */
+/** The `error` event of a WebSocket. In browsers and in Node's own WebSocket it has no details. */
 interface PlatformFailure {
   message?: unknown;
   error?: { code?: unknown };
@@ -62,8 +62,8 @@ const codeOf = ({ code, status = code }: CloseInfo): string =>
 /**
  * Creates the error of a client that is not connected.
  *
- * @param attempts since the client was last admitted
- * @param close how the last attempt or connection ended
+ * @param attempts number of attempts since the client was last admitted.
+ * @param close how the last attempt or connection has ended.
  */
 export function notConnected(url: string, attempts: number, close?: CloseInfo, code?: string, cause?: unknown): ClientError {
   const shown = withoutSecrets(url);

@@ -1,7 +1,7 @@
 import type { WebSocketMessage } from "../protocol/protocol.ts";
 import { ClientError } from "./error.ts";
 
-/** Far above the 32 levels of a valid message, far below the depth that slows a runtime or makes `JSON.stringify` throw. */
+/** Maximum depth of a message: far above the 32 levels that are valid, far below what makes `JSON.stringify` slow or throw. */
 const MAX_DEPTH = 100;
 
 /**
@@ -21,7 +21,7 @@ export function readFrame(data: unknown, report: (error: ClientError) => void): 
   return ([value].flat() as WebSocketMessage[]).filter((item) => typeof item?.type === "string" || invalid("no type"));
 }
 
-// `JSON.parse` creates `__proto__` as an own key, which `Object.assign` in an application would turn into a prototype.
+// `JSON.parse` creates an own key `__proto__`, which `Object.assign` in an application would turn into a prototype.
 const withoutProto = (key: string, value: unknown): unknown => key === "__proto__" ? undefined : value;
 
 function isDeep(text: string): boolean {

@@ -12,16 +12,16 @@ export interface ClientOptions {
    */
   token?: Token | (() => Token | Promise<Token>);
   /**
-   * How the token is sent: in an `auth` message, as the subprotocol `bearer.<token>`, or in the URL, which ends up in logs.
+   * How the token is sent: in an `auth` message, as the subprotocol `bearer.<token>`, or in the URL, which logs contain.
    * A server in `strict` mode requires `"protocol"` or `"query"`.
    * @default {"message"}
    */
   tokenIn?: "message" | "protocol" | "query";
-  /** Interval of pings, in ms; `0` pings only when the page becomes visible or the network changes. @default {25_000} */
+  /** Interval of pings, in ms. With `0`, the client pings only when the page becomes visible or the network changes. @default {25_000} */
   heartbeat?: number;
-  /** Time to be admitted, in ms, including the time to get a token; `0` waits forever. @default {10_000} */
+  /** Time limit for being admitted, in ms, including the time to get a token; `0` for none. @default {10_000} */
   timeout?: number;
-  /** Time for the reply to a request, in ms; `0` waits forever. @default {10_000} */
+  /** Time limit for the reply to a request, in ms; `0` for none. @default {10_000} */
   requestTimeout?: number;
   /** Delays before reconnecting; each is random up to a ceiling that doubles. */
   backoff?: {
@@ -29,7 +29,7 @@ export interface ClientOptions {
     base?: number;
     /** Highest ceiling, in ms; a server may ask to wait longer. @default {30_000} */
     cap?: number;
-    /** After a connection has held this long (ms), the delays start again at `base`. @default {10_000} */
+    /** Time in ms that a connection has to last for the delays to start again at `base`. @default {10_000} */
     reset?: number;
   };
   /** Limits of the queue for messages sent while not connected. */
@@ -48,25 +48,25 @@ export interface ClientOptions {
    */
   renew?: () => boolean | void | Promise<boolean | void>;
   /**
-   * After this many consecutive upgrades refused with 401 or 403, `renew` runs, or the client closes; `0` disables both.
-   * A browser cannot tell a refused upgrade from a server that is down, so there only `renew` runs.
+   * Number of consecutive upgrades refused with 401 or 403 after which `renew` runs, or the client closes; `0` disables both.
+   * A browser cannot distinguish a refused upgrade from a server that is down, so there only `renew` runs.
    * @default {3}
    */
   maxRefusals?: number;
-  /** After this many consecutive attempts without being admitted, the client closes; `0` is unlimited. @default {0} */
+  /** Number of consecutive attempts without being admitted after which the client closes; `0` is unlimited. @default {0} */
   maxAttempts?: number;
   /** Whether to reconnect after the connection is lost. @default {true} */
   reconnect?: boolean;
   /** Whether to connect only on the first send, request, subscription or use of `ready`. @default {false} */
   lazy?: boolean;
   /**
-   * Returns the `traceparent` (W3C Trace Context) that a request, a stream or a publication continues on a server that is traced, or
-   * `undefined` for none. If it throws, the request rejects.
+   * Returns the `traceparent` (W3C Trace Context) to send with a request, a stream or a publication, so that the server continues the
+   * trace; `undefined` for none. If it throws, the request rejects.
    *
    * @default nothing is sent
    */
   traceparent?: () => string | undefined;
-  /** Streams, imported from `noroshi/client/streams`: adds `stream`, `attach` and `streams` to the client. @default none */
+  /** `streams` of `noroshi/client/streams`, which adds `stream`, `attach` and `streams` to the client. @default none */
   streams?: StreamsFactory;
   /** Maximum length of an incoming frame, in characters; a longer one ends the connection. @default {16_777_216} */
   maxFrame?: number;
@@ -114,7 +114,7 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
     random: Math.random,
   };
   const resolved = merge(defaults, options);
-  // During server-side rendering a lazy client never connects, so it needs no WebSocket.
+  // A lazy client needs no WebSocket, because it never connects during server-side rendering.
   if (typeof resolved.WebSocket !== "function" && !resolved.lazy) {
     throw new TypeError('Cannot create the client: pass the option "WebSocket"');
   }
@@ -122,11 +122,11 @@ export function resolveOptions(options: ClientOptions): ResolvedOptions {
   return resolved as ResolvedOptions;
 }
 
-/** Numbers that are no durations. */
+/** Names of options that are numbers, but not durations. */
 const COUNTS = /^max(?!Age)/;
 
 /**
- * Checks a duration: a timer above 2³¹−1 ms would fire at once.
+ * Checks a duration in ms. A timer above 2³¹−1 ms would fire at once.
  *
  * @throws {TypeError}
  */

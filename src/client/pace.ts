@@ -9,13 +9,13 @@ type Amount = [messages: number, bytes: number];
 /** Assumed size of a ping or another small message, in bytes. */
 const PING_BYTES = 64;
 
-/** Worst cost of a subscription besides its message: recovery, snapshot and members, two messages each. */
+/** Maximum cost of a subscription besides its message: two messages each for recovery, snapshot and members. */
 const SUBSCRIBE_COST = 6;
 
 /**
- * Keeps what the client sends within the server's announced limits (PROTOCOL.md §2.9). A sent message may occupy the server's queue
- * until a later ping is answered. That pong also reports what is left of the rate, which the client then refills by its own clock.
- * Limits are untrusted and unchecked: a missing or invalid one becomes `NaN`, every comparison is false, and nothing is limited.
+ * Keeps the client within the server's announced limits (PROTOCOL.md §2.9). A sent message may occupy the server's queue until a later ping
+ * is answered. That pong also reports what is left of the rate, which the client then refills by its own clock. Announced limits are not
+ * validated: with a missing or invalid one, comparisons with `NaN` are false, so that nothing is limited.
  */
 export interface Pace {
   /** The connection has ended. */
@@ -23,25 +23,25 @@ export interface Pace {
   /**
    * Sends a message if the server accepts it now.
    *
-   * @param refused called if the message exceeds the server's maximum, for which the server would close the connection
-   * @returns whether it was sent or refused
+   * @param refused called if the message exceeds the server's maximum, for which the server would close the connection.
+   * @returns whether the message was sent or refused.
    */
   offer(text: string, refused: (error: ClientError) => void, isSubscribe?: boolean): boolean;
-  /** Sends a small message at once. A heartbeat ping becomes a new measuring ping if one is pending, which may be lost. */
+  /** Sends a small message at once. If a ping is pending, which may be lost, a heartbeat ping replaces it. */
   send(message: WebSocketMessage): void;
-  /** Sends a ping or `auth` at once: its answer means that the server has read everything sent before it. */
+  /** Sends a ping or `auth` at once. Its answer means that the server has read everything that was sent before it. */
   measure(message: WebSocketMessage & { uid: string }): void;
-  /** Takes any message of the server, which may answer the pending ping. */
+  /** Called with each message of the server, which may answer the pending ping. */
   heard(message: WebSocketMessage): void;
-  /** The server asks to wait. It has discarded some messages, and nothing is left of the rate. */
+  /** The server asks to wait. It has discarded messages, and nothing is left of the rate. */
   pause(ms: number): void;
 }
 
 /**
- * @param nextUid returns a new unique uid
- * @param isReady whether the server handles messages
- * @param resume called when more can be sent
- * @param unanswered returns the number of `subscribe` messages that are sent and unanswered
+ * @param nextUid returns a new unique uid.
+ * @param isReady returns whether the server handles messages.
+ * @param resume called when more can be sent.
+ * @param unanswered returns the number of sent `subscribe` messages without an answer.
  */
 export function createPace(
   clock: ClientClock,
@@ -51,27 +51,27 @@ export function createPace(
   resume: () => void,
   unanswered: () => number,
 ): Pace {
-  /** The server's queue, in messages and bytes. Until the server announces its limits, these are its defaults. */
+  /** Size of the server's queue, in messages and bytes. The server's defaults until it announces its limits. */
   let waiting = 63;
   let payload = 65_536;
   let rates: [messages: AnnouncedBucket, bytes: AnnouncedBucket] = [
     { rate: 100, burst: 2_000, left: 2_000 },
     { rate: 2 ** 20, burst: 2 ** 23, left: 2 ** 23 },
   ];
-  /** Largest message in bytes; unlimited until the server announces it. */
+  /** Maximum size of a message in bytes; unlimited until the server announces it. */
   let largest = Infinity;
   /** When the last ping was answered, in ms of the monotonic clock. */
   let answeredAt = 0;
-  /** Sent since the last answered ping, and the part of it up to the pending ping. */
+  /** What was sent since the last answered ping, and the part of it before the pending ping. */
   let sent: Amount;
   let marked: Amount;
-  /** Messages reserved for the cost of unanswered subscriptions. */
+  /** Number of messages that are reserved for the cost of unanswered subscriptions. */
   let reserved: number;
   /** The `uid` of the pending ping. */
   let uid: string | undefined;
-  /** Nothing but a ping is sent until one has been answered. */
+  /** Whether only a ping may be sent, until it is answered. */
   let isBlind: boolean;
-  /** Nothing is sent until the timer fires. */
+  /** Whether nothing is sent until the timer fires. */
   let isPaused: boolean;
   const timer = createTimer(clock);
 
@@ -107,7 +107,7 @@ export function createPace(
 
   const ping = () => measure({ type: "ping", uid: nextUid(), limits: true });
 
-  /** Whether the rate forbids this amount now; starts the timer for when it is allowed. */
+  /** Returns whether the rate forbids this amount now. Then it sets the timer for when it is allowed. */
   const mustWait = (...costs: Amount) => {
     const seconds = (clock.monotonic() - answeredAt) / 1000;
     const waits = rates.map(({ rate, burst, left }, i) =>
@@ -131,7 +131,7 @@ export function createPace(
       const [messages, bytes] = sent;
       const total = bytes + size;
       const [{ burst }, { burst: burstBytes }] = rates;
-      // Leaves room for a ping.
+      // With room for a ping.
       const isBusy = isBlind || messages >= waiting || messages > 0 &&
           (total > payload || messages + reserved + 2 > burst || total + PING_BYTES > burstBytes);
       if (!isBusy) {
@@ -174,7 +174,7 @@ export function createPace(
       reset();
       answeredAt = clock.monotonic();
       for (const bucket of rates) bucket.left = 0;
-      // A server that announces limits is pinged first. 50 ms more, since timers may fire early.
+      // If the server announces limits, it is pinged first. 50 ms more, because timers may fire early.
       if (largest < Infinity) ms += 50;
       else isBlind = false;
       wait(ms);

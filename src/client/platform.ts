@@ -3,8 +3,8 @@ import { withoutSecrets } from "./failure.ts";
 /** Source of time, replaceable in tests. */
 export interface ClientClock {
   /**
-   * Wall clock, in ms since 1970. The client looks at it twice a second: a jump shows that the machine has slept. `NaN` from a clock that
-   * never jumps, which is not looked at.
+   * Wall clock, in ms since 1970. The client checks it twice a second, because a jump means that the machine has slept. Return `NaN` to
+   * disable that.
    */
   now(): number;
   /** Monotonic clock, in ms. Used for all waiting. */
@@ -18,17 +18,17 @@ export interface ClientClock {
 /** The platform's clock. */
 export const systemClock: ClientClock = {
   now: () => Date.now(),
-  // Without `performance`: the wall clock, which may be set.
+  // On a platform without `performance`, the wall clock, although it may be set.
   monotonic: () => (globalThis.performance ?? Date).now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   // The handle comes from `setTimeout` above; its type differs between runtimes.
   clearTimeout: (handle) => clearTimeout(handle as number | undefined),
 };
 
-/** Sets a timer in place of the last; without a callback it only cancels that. */
+/** Sets a timer, which replaces the last one. Without a callback, it only cancels the last one. */
 export type Timer = (callback?: () => void, delay?: number) => void;
 
-/** Returns one timer of a clock. */
+/** Creates a timer. */
 export function createTimer(clock: ClientClock): Timer {
   let handle: unknown;
   return (callback, delay = 0) => {
@@ -37,7 +37,7 @@ export function createTimer(clock: ClientClock): Timer {
   };
 }
 
-/** The part of `WebSocket` that the client uses: common to browsers, server runtimes, React Native and `ws`. */
+/** The part of `WebSocket` that the client uses. Browsers, server runtimes, React Native and `ws` have it. */
 export interface WebSocketLike {
   /** 0 connecting, 1 open, 2 closing, 3 closed. */
   readonly readyState: number;
@@ -53,11 +53,11 @@ export interface WebSocketLike {
   send(data: string): void;
   /** Starts the closing handshake. */
   close(code?: number, reason?: string): void;
-  /** Drops the connection without a closing handshake, where the platform supports it. */
+  /** Drops the connection without a closing handshake, if the platform supports it. */
   terminate?: () => void;
 }
 
-/** Such as `globalThis.WebSocket` or the class of `ws`. */
+/** A WebSocket constructor, such as `globalThis.WebSocket` or the class of `ws`. */
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike;
 
 type PageListener = (event: { readonly persisted?: boolean }) => unknown;
@@ -79,10 +79,10 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
   const { document } = page;
   const listeners: Record<string, PageListener> = {
     online: wake,
-    // The connection may go on, so it is only checked.
+    // The connection may continue, so it is only checked.
     offline: wake,
     pageshow: ({ persisted }) => persisted && wake(),
-    // A page that is not persisted is unloaded, and the browser closes its connections with 1001.
+    // If the page is not persisted, the browser unloads it and closes its connections with 1001.
     pagehide: ({ persisted }) => persisted && sleep(),
   };
   const shown = () => document?.visibilityState !== "hidden" && wake();
@@ -95,11 +95,10 @@ export function onWake(wake: () => void, sleep: () => void): () => void {
 }
 
 /**
- * Resolves a relative URL against the page, and turns `http` into `ws`, which every WebSocket accepts.
+ * Resolves a relative URL against the page, and replaces `http` by `ws`, which every WebSocket accepts.
  *
- * @param isLazy the client may never connect, as on a server that renders the page
- * @throws {TypeError} for a URL without a scheme: a host and a port, whose host `new URL()` takes for a scheme, or any other where there
- * is no page.
+ * @param isLazy whether the client may never connect, as on a server that renders the page.
+ * @throws {TypeError} for a URL without a scheme: a host and a port, or any relative URL if there is no page.
  */
 export function resolveUrl(url: string | URL, isLazy?: boolean): string {
   const text = String(url);

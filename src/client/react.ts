@@ -55,7 +55,7 @@ export interface UseSubscriptionOptions<Item, State> {
   initial?: State;
   /** Computes the next state: `init` comes first and after a gap, then publications. @default the newest item is the state */
   reduce?: (state: State, item: Item) => State;
-  /** Whether to subscribe at all. @default {true} */
+  /** Whether to subscribe. @default {true} */
   enabled?: boolean;
 }
 
@@ -86,8 +86,8 @@ export function useConnectionError<C>(client: BareClient<C>): ClientError | unde
 }
 
 /**
- * Subscribes to a channel while the component is mounted, and always calls the latest callbacks. Another channel, event, query, `data`
- * or `presence` starts a new subscription with a new state; so does adding the first `onPresence`, since the server must then send members.
+ * Subscribes to a channel while the component is mounted, and calls the callbacks of the last render. Another channel, event, query, `data`
+ * or `presence` starts a new subscription with a new state; so does adding `onPresence`, because the server then has to send members.
  */
 export function useSubscription<
   C,
@@ -118,7 +118,7 @@ export function useSubscription<
         take(publication);
         return latest().onEvent?.(publication);
       },
-      // Passed only if wanted, since its presence asks the server for the members.
+      // Passed only if wanted, because it makes the client request the members.
       ...((latest().presence || latest().onPresence) && { onPresence: (change) => latest().onPresence?.(change) }),
       onGap: () => latest().onGap?.(),
       onError: (error) => {
@@ -143,15 +143,15 @@ export function usePresence<C, Name extends ChannelName<C>>(
   return (shown ?? NO_MEMBERS) as Member<MemberOf<ChannelOf<C, Name>>>[]; // Typed by the contract.
 }
 
-/** One identity, so that comparing renders see no change. */
+/** A constant array, so that renders which compare it see no change. */
 const NO_MEMBERS: Member[] = [];
 
 type UntypedOptions = SubscribeOptions & UseSubscriptionOptions<unknown, unknown>;
 
 /**
- * Returns what the callbacks of the current subscription have shown; `undefined` before that.
+ * Subscribes, and returns what the callbacks of the current subscription have last passed to `show`; `undefined` before that.
  *
- * @param begin creates the callbacks of a new subscription; `latest` returns the options of the last render
+ * @param begin creates the callbacks of a new subscription; `latest` returns the options of the last render.
  */
 function useShown<Shown>(
   typedClient: unknown,
@@ -164,7 +164,7 @@ function useShown<Shown>(
   const options = typedOptions as UntypedOptions;
   const { event, query, data, presence, recover, buffer, enabled = true } = options;
   const latest = useRef(options);
-  // Declared before the subscribing effect: effects run in order.
+  // Before the effect that subscribes, because effects run in order.
   useEffect(() => {
     latest.current = options;
   });
@@ -180,27 +180,27 @@ function useShown<Shown>(
     });
     return () => {
       subscription.unsubscribe();
-      // A new subscription with the same key must not show the old result.
+      // A later subscription with the same key must not show the old result.
       setResult(undefined);
     };
-    // The key covers the options that are compared by their JSON.
+    // `key` contains the options that are compared as JSON.
   }, [client, key]);
   return result?.key === key && result.client === client ? result.shown : undefined;
 }
 
 /** Result of {@link useStream}. Its functions are the same in every render. */
 export interface UseStreamResult<C, Type extends string> extends StreamState<ItemOf<C, Type>, ReplyOf<C, Type>> {
-  /** Starts a stream, in place of the one before. */
+  /** Starts a stream, which replaces the previous one. */
   start(...request: StreamArguments<C, Type>): void;
-  /** Reads a stream that the server declares `resumable`, in place of the one before: from its first item, or `after` one. */
+  /** Reads a stream that the server declares `resumable`, from its first item or after the item `after`. It replaces the previous stream. */
   resume(id: string, options?: AttachOptions): void;
   /** Asks the handler to stop. The items stay. */
   stop(): void;
 }
 
 /**
- * Starts streams of one type, one at a time, and shows the newest. When the component unmounts, or the client or the type changes, a stream
- * whose `id` is known goes on, for `resume`. Any other is cancelled. The client needs the option `streams`.
+ * Starts streams of one type, one at a time, and returns the state of the newest. When the component unmounts, or the client or the type
+ * changes, a stream whose `id` is known continues, for `resume`; any other is cancelled. The client needs the option `streams`.
  */
 export function useStream<C, Type extends StreamType<C>>(
   client: BareClient<C> & Streaming<C>,
@@ -218,7 +218,7 @@ export function useStream<C, Type extends StreamType<C>>(
   const { status, id, text, result, error } = state;
   return {
     ...{ status, id, text, result, error, start, resume, stop },
-    // Copied for who reads them.
+    // A getter, so that items are copied only if they are read.
     get items() {
       return state.items;
     },

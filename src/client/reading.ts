@@ -4,17 +4,17 @@ export interface Reading<Item> {
   readonly hasEnded: boolean;
   /** Resolves pending reads with items that have arrived. */
   serve(): void;
-  /** Nothing more arrives: reads take what is left, and then fail with the error, if there is one. */
+  /** Call when no more items arrive. Reads return what is left, and then fail with the error, if there is one. */
   end(error?: unknown): void;
-  /** @param asked called before each read */
+  /** @param asked called before each read. */
   iterate(asked?: () => void): AsyncIterableIterator<Item, undefined>;
 }
 
 type Reader<Item> = [resolve: (result: IteratorResult<Item, undefined>) => void, reject: (error: unknown) => void];
 
 /**
- * @param take takes the next item, if one has arrived
- * @param left called when a loop is left
+ * @param take removes and returns the next item, if one has arrived.
+ * @param left called when the consumer leaves its loop.
  */
 export function createReading<Item>(take: () => { value: Item } | undefined, left: () => void): Reading<Item> {
   const readers: Reader<Item>[] = [];
@@ -40,7 +40,7 @@ export function createReading<Item>(take: () => { value: Item } | undefined, lef
       ended ??= { error };
       serve();
     },
-    // Not a generator: its `return()` would wait for the pending `next()`.
+    // Not a generator, whose `return()` would wait for the pending `next()`.
     iterate: (asked) => ({
       next() {
         asked?.();

@@ -7,13 +7,16 @@ import { createTimer } from "./platform.ts";
 
 /** Options of {@link BareClient.request}. */
 export interface RequestOptions {
-  /** Time for the reply, in ms; `0` waits forever. @default the client's `requestTimeout` */
+  /** Time limit for the reply, in ms; `0` for none. @default the client's `requestTimeout` */
   timeout?: number;
   /** Rejects the request when aborted. The server may still handle it. */
   signal?: AbortSignal;
   /**
-   * After a lost connection it is sent again with the same `uid`. A server with `answerOnce()` handles it at most once within its window
-   * and answers with the first answer, or with `OUTCOME_UNKNOWN`; with any other it must be safe to handle twice. @default {false}
+   * Whether to send the request again after a lost connection, with the same `uid`. A server with `answerOnce()` handles it at most once
+   * within its window, and repeats the first answer, or answers with `OUTCOME_UNKNOWN`. With any other server, it must be safe to handle
+   * twice.
+   *
+   * @default {false}
    */
   idempotent?: boolean;
 }
@@ -22,8 +25,8 @@ export interface RequestOptions {
 export interface PublishOptions extends RequestOptions {
   /**
    * Publishes at most once, and makes the request `idempotent`: another publication of the user to the channel with the same id, of 1 to
-   * 64 characters, within the server's `idWindow` (five minutes) publishes nothing and resolves with the same position. Use a random id,
-   * such as `crypto.randomUUID()`: anonymous clients have one scope in common.
+   * 64 characters, within the server's `idWindow` (default: five minutes) publishes nothing and resolves with the same position. Use a
+   * random id, such as `crypto.randomUUID()`, because all anonymous clients share one scope.
    */
   id?: string;
 }
@@ -31,54 +34,54 @@ export interface PublishOptions extends RequestOptions {
 /** A message that is not sent yet, or a request that is not answered yet. */
 interface Pending {
   readonly text: string;
-  /** Of a request. */
+  /** Absent unless it is a request. */
   readonly uid: MessageUid | undefined;
   readonly idempotent: boolean | undefined;
-  /** A request is settled by its answer, any other message as soon as it is sent. */
+  /** Called with the answer to a request; for any other message, when it was sent. */
   settle(answer?: WebSocketMessage): void;
   fail(error: unknown): void;
-  /** It was sent on a connection that was then lost, so the server may have handled it. */
+  /** Whether it was sent on a connection that was lost, so that the server may have handled it. */
   wasSent?: boolean;
 }
 
-/** The messages of a client: a queue of those that cannot be sent yet, bounded in number and age, and the requests without an answer. */
+/** A client's queue of messages that cannot be sent yet, which is bounded in number and age, and its requests without an answer. */
 export interface Requests {
   /**
-   * Sends a message, or queues it. Resolves with the answer, or, without a `uid`, when the socket has accepted it.
+   * Sends a message, or queues it. Resolves with the answer; without a `uid`, when the socket has accepted it.
    *
    * @throws {TypeError} as a rejection, for a message that JSON cannot encode
    */
   add(message: object, uid: MessageUid | undefined, options: RequestOptions & { timeout: number }): Promise<WebSocketMessage>;
-  /** Rejects a request that was not sent yet. Returns whether there is one. */
+  /** Rejects a request that was not sent yet. Returns whether there was one. */
   drop(uid: unknown, error: unknown): boolean;
-  /** Settles the request that the message answers, or queues it again if the server has not handled it. Returns whether there is one. */
+  /** Settles the request that the message answers, or queues it again if the server has not handled it. Returns whether there was one. */
   settle(message: WebSocketMessage): boolean;
   /** Sends in order until the server accepts no more. */
   flush(): void;
   /**
-   * The connection is lost. The server may have handled what was sent, so only idempotent requests are queued again.
+   * Called when the connection is lost. The server may have handled what was sent, so only idempotent requests are queued again.
    *
-   * @param wasDrained whether the server answered all requests that it handled (PROTOCOL.md §6): then the others are queued again
-   * @param whyClosed why the client is closed, if it is: rejects what was never sent
+   * @param wasDrained whether the server has answered all requests that it handled (PROTOCOL.md §6), so that the others are queued again.
+   * @param whyClosed error for messages that were not sent, if the client is closed.
    */
   lost(error: ClientError, mayRetry: boolean, wasDrained: boolean, whyClosed: ClientError | undefined): void;
 }
 
 /**
- * @param offer sends a text if the server accepts it now. Returns whether it is settled: sent, or refused with an error.
- * @param whyUnsent returns why the client is not connected; `undefined` while it is
+ * @param offer sends a text if the server accepts it now. Returns whether it was sent, or refused with an error.
+ * @param whyUnsent returns why the client is not connected; `undefined` if it is.
  */
 export function createRequests(
   { clock, outbox: { maxMessages } }: ResolvedOptions,
   offer: (text: string, refused: (error: ClientError) => void) => boolean,
   whyUnsent: () => ClientError | undefined,
 ): Requests {
-  /** All that is not settled, in the order of `add`: a request by its `uid`, any other message by a symbol. */
+  /** All messages that are not settled, in the order of `add`: requests by `uid`, others by a symbol. */
   const pending = new Map<unknown, Pending>();
-  /** What is not sent, in the same order. */
+  /** The messages that were not sent, in the same order. */
   let queue = new Set<Pending>();
 
-  /** Moves requests that are queued again to their place. */
+  /** Sorts the queue after requests were queued again. */
   const sort = () => queue = new Set([...pending.values()].filter((item) => queue.has(item)));
 
   return {
@@ -113,7 +116,7 @@ export function createRequests(
         pending.set(key, item);
         // Queued messages go first.
         if (queue.size || !offer(text, item.fail)) {
-          // While connected the queue drains at the server's pace, so the limit does not apply.
+          // The limit does not apply while the client is connected, when the queue is sent as fast as the server accepts.
           if (whyUnsent() && queue.size >= maxMessages) {
             return item.fail(new ClientError("OUTBOX_FULL", "Cannot send: too many messages wait"));
           }

@@ -1,22 +1,22 @@
 import { type AttachOptions, checkStreams, type ClientStream, type StreamOptions } from "./stream.ts";
 import type { Streaming } from "./streams.ts";
 
-/** The state of a shown stream: not started, running, or how it ended: by `stop`, with its result, or with an error. */
+/** Status of a stream: not started, running, stopped by `stop`, done with a result, or failed with an error. */
 export type StreamStatus = "idle" | "streaming" | "stopped" | "done" | "failed";
 
-/** The state of a stream, as a component shows it. */
+/** The state of a stream, for a component. */
 export interface StreamState<Item = unknown, Result = unknown> {
-  /** Where the stream is. */
+  /** The status of the stream. */
   readonly status: StreamStatus;
-  /** The id of a resumable stream, for `resume`; `undefined`: it is not resumable, or has not been answered yet. */
+  /** The id of a resumable stream, for `resume`; `undefined` if it is not resumable, or the server has not answered yet. */
   readonly id: string | undefined;
-  /** The items so far. */
+  /** The items received so far. */
   readonly items: readonly Item[];
   /** The items that are strings, joined. */
   readonly text: string;
-  /** The result, once it is `done`, or if a stopped handler returns one. */
+  /** The result, if the stream is `done` or a stopped handler has returned one. */
   readonly result: Result | undefined;
-  /** Why it has failed: a `ClientError` with its code, or what the input has thrown. */
+  /** Why the stream has failed: a `ClientError` with a code, or what the input has thrown. */
   readonly error: Error & { readonly code?: string } | undefined;
 }
 
@@ -30,15 +30,15 @@ export const IDLE: StreamState<never, never> = {
   error: undefined,
 };
 
-/** Shows the streams of one component, one at a time. */
+/** The streams of one component, one at a time. */
 export interface ShownStreams {
-  /** Starts a stream, in place of the one before. */
+  /** Starts a stream, which replaces the previous one. */
   start(payload?: object, options?: StreamOptions): void;
-  /** Attaches to a resumable stream, in place of the one before. */
+  /** Attaches to a resumable stream, which replaces the previous one. */
   resume(id: string, options?: AttachOptions): void;
   /** Asks the handler to stop. The items stay. */
   stop(): void;
-  /** The component is gone: a resumable stream goes on, any other is cancelled. */
+  /** Called when the component has unmounted. A resumable stream continues, any other is cancelled. */
   end(): void;
 }
 
@@ -78,7 +78,7 @@ export function createShownStreams(client: Streaming, type: string, show: (state
     void (async () => {
       const iterator = stream[Symbol.asyncIterator]();
       try {
-        // Not `for await`: leaving it would cancel a stream that goes on. The server ends one that is no longer read.
+        // Not `for await`, because leaving the loop would cancel a stream that is to continue. The server ends a stream that nobody reads.
         for (let next = await iterator.next(); !next.done && current === own; next = await iterator.next()) {
           all.push(next.value);
           copy = copyOf(all);
@@ -88,14 +88,14 @@ export function createShownStreams(client: Streaming, type: string, show: (state
         const result = await stream.result;
         own.update({ result, status: rest.status === "streaming" ? "done" : rest.status });
       } catch (error) {
-        if (rest.status === "streaming") own.update({ status: "failed", error: error as Error }); // Of the client, or of the input.
+        if (rest.status === "streaming") own.update({ status: "failed", error: error as Error }); // A `ClientError`, or thrown by the input.
       }
     })();
   };
 
   return {
-    start: (payload, options) => follow(() => client.stream(type, payload as Record<string, unknown>, options)), // Of the contract.
-    resume: (id, options) => follow(() => client.attach(id, options), id), // Known at once: the component may be gone at once.
+    start: (payload, options) => follow(() => client.stream(type, payload as Record<string, unknown>, options)), // Typed by the contract.
+    resume: (id, options) => follow(() => client.attach(id, options), id), // Sets `id` at once, because the component may unmount at any time.
     stop() {
       if (state.status !== "streaming") return;
       current?.update({ status: "stopped" });
@@ -109,7 +109,7 @@ export function createShownStreams(client: Streaming, type: string, show: (state
   };
 }
 
-/** Returns the items that are there now: copied when they are first asked for, since copying them with each item takes n². */
+/** Returns a function that copies the items of now when it is first called. Copying them for each new item would take n² time. */
 function copyOf(all: readonly unknown[]): () => readonly unknown[] {
   const { length } = all;
   let copy: readonly unknown[] | undefined;

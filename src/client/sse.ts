@@ -1,5 +1,5 @@
 /**
- * Lets the client use server-sent events and POST where WebSockets are blocked. The server needs `fallback()` of `noroshi/http`.
+ * Lets the client use server-sent events and POST if WebSockets are blocked. The server needs `fallback()` of `noroshi/http`.
  *
  * @example
  * ```ts
@@ -21,13 +21,13 @@ export type { Fetch };
 export interface WithFallbackOptions {
   /** The WebSocket constructor, such as that of `ws` on Node 20. @default {globalThis.WebSocket} */
   WebSocket?: WebSocketConstructor;
-  /** Opens streams and sends messages where WebSockets do not work. @default {globalThis.fetch} */
+  /** Opens streams and sends messages if WebSockets do not work. @default {globalThis.fetch} */
   fetch?: Fetch;
-  /** Time for a WebSocket to open, in ms, before the fallback is used: some proxies never answer. @default {5_000} */
+  /** Time limit for a WebSocket to open, in ms, after which the fallback is used, because some proxies never answer. @default {5_000} */
   openTimeout?: number;
   /**
-   * Time until an open fallback probes whether a WebSocket works, in ms. It doubles after each failed probe, up to an hour. After a
-   * successful probe the next connection is a WebSocket. `0` never probes.
+   * Time in ms after which an open fallback checks whether a WebSocket works; `0` for never. It doubles after each failed check, up to an
+   * hour. After a successful check, the next connection is a WebSocket.
    *
    * @default {60_000}
    */
@@ -36,13 +36,13 @@ export interface WithFallbackOptions {
 
 const OPEN_TIMEOUT = 5_000;
 
-/** Maximum time between two probes, in ms. */
+/** Maximum time between two checks, in ms. */
 const MAX_RETRY = 3_600_000;
 
-/** Close code of a client that reconnects: its memberships of channels stay for the grace period, unlike after no code. */
+/** Close code of a client that will reconnect, so that it stays a member of its channels for the grace period. */
 const WILL_RECONNECT = 4000;
 
-/** Servers that need the fallback. `sessionStorage` keeps them over a reload of the page. */
+/** Servers that need the fallback. `sessionStorage` keeps them when the page is reloaded. */
 const KEY = "noroshi.fallback";
 const remembered = new Set<string>();
 
@@ -53,7 +53,7 @@ function isRemembered(origin: string): boolean {
   try {
     return remembered.has(origin) || storage()?.getItem(`${KEY} ${origin}`) === "1";
   } catch {
-    return false; // A page without access to its storage.
+    return false; // The page has no access to its storage.
   }
 }
 
@@ -67,14 +67,14 @@ function remember(origin: string, isFallback: boolean): void {
       storage()?.removeItem(`${KEY} ${origin}`);
     }
   } catch {
-    // As above: it is remembered until the next page.
+    // Without storage, it is kept until the page is left.
   }
 }
 
 const OPTIONS: ReadonlySet<string> = new Set<keyof WithFallbackOptions>(["WebSocket", "fetch", "openTimeout", "probeAfter"]);
 
 /**
- * Creates a constructor for the option `WebSocket`: its sockets are WebSockets where these work, else {@link EventSocket}s.
+ * Creates a constructor for the option `WebSocket`. Its sockets use a WebSocket if that works, else an {@link EventSocket}.
  *
  * @throws {TypeError} for an unknown option.
  */
@@ -103,7 +103,7 @@ class FallbackSocket implements WebSocketLike {
   /** The WebSocket that is tried beside the connection. */
   #probe: WebSocketLike | undefined;
   #hasReceived = false;
-  /** Whether the client sends a token in a message, as servers in mode `handshake` need it first. */
+  /** Whether the client sends its token in a message. */
   #authenticates = false;
   /** The `error` event of a WebSocket that did not open. */
   #failure: { readonly message?: unknown } | undefined;
@@ -162,7 +162,7 @@ class FallbackSocket implements WebSocketLike {
           this.#fallBack();
           return false;
         }
-        // A proxy let the upgrade through, and then no message.
+        // A proxy has let the upgrade through, but no message after it.
         if (isOpen && !this.#hasReceived && !this.#hasStopped) remember(this.#origin, true);
         return true;
       },
@@ -189,14 +189,14 @@ class FallbackSocket implements WebSocketLike {
 
   #hasStopped = false;
 
-  /** The client has closed the connection, or it has ended: nothing else is tried. */
+  /** Called when the client has closed the connection, or when it has ended, so that nothing else is tried. */
   #stopTrying(): void {
     this.#hasStopped = true;
     clearTimeout(this.#timer);
     this.#probe?.close();
   }
 
-  /** @param own handles each event first; its `ended` returns whether the client is notified of the close. */
+  /** @param own handles each event first. Its `ended` returns whether to notify the client of the close. */
   #attach(socket: WebSocketLike, own: { opened(): void; failed(event: object): void; ended(): boolean }): void {
     this.#inner = socket;
     socket.onopen = (event) => {
@@ -224,7 +224,7 @@ class FallbackSocket implements WebSocketLike {
         remember(this.#origin, false);
         socket.close(WILL_RECONNECT, "It works");
       };
-      // The answer to a ping shows that messages pass. A ping before the token would be a failed authentication.
+      // The answer to a ping shows that messages pass. Not if the client authenticates with a message, which has to be the first.
       socket.onopen = () => this.#authenticates ? succeed() : socket.send('{"type":"ping"}');
       socket.onmessage = succeed;
       socket.onerror = () => {};

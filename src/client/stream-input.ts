@@ -2,18 +2,18 @@ import { guard } from "./emitter.ts";
 import { bytesOf, encode } from "./encode.ts";
 import { ClientError } from "./error.ts";
 
-/** What a client sends after a request, as far as the server has granted it. */
+/** The input that a client sends after a request, as fast as the server grants it. */
 export interface StreamInput {
-  /** The server accepts items up to this number, while those before it have fewer bytes. */
+  /** The server accepts items up to this number, until the items have this many bytes. */
   grant(item: number, bytes: number): void;
-  /** No more is wanted: ends the iteration. */
+  /** Ends the iteration, because the server needs no more. */
   stop(): void;
 }
 
 /**
- * @param send resolves once the text is sent
- * @param failed called with why the input cannot be sent, and the number of the message that says so
- * @param report called with what ending the iteration throws
+ * @param send resolves when the text was sent.
+ * @param failed called with the error of the input, and the number of the message that ends it.
+ * @param report called with what ending the iteration throws.
  */
 export function createInput(
   input: AsyncIterable<unknown>,
@@ -27,7 +27,7 @@ export function createInput(
   let isOver = false;
   let wake: (() => void) | undefined;
 
-  const tell = async (type: string, rest?: object) => {
+  const sendNext = async (type: string, rest?: object) => {
     const text = encode({ type: `stream.${type}`, uid, item, ...rest });
     await send(text);
     item++;
@@ -47,9 +47,9 @@ export function createInput(
       if (isOver) return;
       if (done) {
         isOver = true;
-        return await tell("end");
+        return await sendNext("end");
       }
-      await tell("input", { data: value });
+      await sendNext("input", { data: value });
     }
   };
 
@@ -57,7 +57,7 @@ export function createInput(
     if (isOver) return;
     failed(error, item);
     stop();
-    return tell("end", { error: { code: error instanceof ClientError ? error.code : "INTERNAL_ERROR" } });
+    return sendNext("end", { error: { code: error instanceof ClientError ? error.code : "INTERNAL_ERROR" } });
   });
 
   return {

@@ -20,65 +20,65 @@ export interface AttachOptions extends Pick<StreamOptions, "signal"> {
 
 /** A running stream of the user. */
 export interface StreamInfo {
-  /** For {@link Streaming.attach}. */
+  /** Id for {@link Streaming.attach}. */
   id: string;
   /** The message type. */
   type: string;
-  /** The name that the server has given it. */
+  /** The name that the server has given the stream. */
   key?: string;
 }
 
-/** An answer in parts. Iterate over it: the server sends more as you read, and ends a stream that nobody reads. */
+/** An answer in parts. Iterate over it: the server sends as fast as you read, and ends a stream that nobody reads. */
 export interface ClientStream<Item = unknown, Result = unknown> extends AsyncIterable<Item> {
   /**
-   * The result, once all items were sent. Ignoring it is safe.
+   * Resolves with the result, after all items were sent. Ignoring it is safe.
    *
    * @throws {ClientError} the server's code, CANCELLED, SLOW_CONSUMER, DISCONNECTED, or another code of {@link BareClient.request}.
    */
   readonly result: Promise<Result>;
-  /** The id of a resumable stream, for {@link Streaming.attach}; `undefined`: it is not resumable. Never rejects. */
+  /** The id of a resumable stream, for {@link Streaming.attach}; `undefined` if it is not resumable. Never rejects. */
   readonly id: Promise<string | undefined>;
-  /** The number of the last item that was read, in a resumable stream; 0: none. */
+  /** The number of the last item that was read from a resumable stream; 0 before the first. */
   readonly offset: number;
   /** Asks the handler to stop, and ends the iteration. A `break` and `return()` do the same. */
   cancel(): void;
 }
 
-/** What `streams` needs of its client. */
+/** What `streams` needs from its client. */
 export interface StreamsHost {
   /** Returns a new unique uid. */
   nextUid(): string;
-  /** Sends a request, with a `uid` of its own unless one is given, and resolves with its answer. */
+  /** Sends a request and resolves with its answer. @param uid @default a new one */
   request(
     type: string,
     payload: object | undefined,
     options?: { timeout: number; signal?: AbortSignal },
     uid?: string,
   ): Promise<WebSocketMessage>;
-  /** Sends a text if the server accepts it now. Returns whether it is settled: sent, or refused with an error. */
+  /** Sends a text if the server accepts it now. Returns whether it was sent, or refused with an error. */
   offer(text: string, refused: (error: ClientError) => void): boolean;
-  /** Rejects a request that was not sent yet. Returns whether there is one. */
+  /** Rejects a request that was not sent yet. Returns whether there was one. */
   drop(uid: string, error: unknown): boolean;
-  /** Reports what cannot be thrown to anybody. */
+  /** Reports an error that no caller can receive. */
   report(error: unknown): void;
 }
 
-/** What `streams` adds to a client: pass it as the option `streams`. */
+/** Type of the option `streams` of a client. */
 export type StreamsFactory = (host: StreamsHost) => Streams;
 
 /** The streams of one client. */
 export interface Streams {
   /** The methods of the client. */
   readonly methods: object;
-  /** Takes an item, or a message about the input. Returns whether it is of a stream. */
+  /** Handles a message if it belongs to a stream. Returns whether it did. */
   receive(message: WebSocketMessage): boolean;
-  /** Sends what the server accepts now. */
+  /** Sends as many waiting messages as the server accepts now. */
   flush(): void;
-  /** The connection is lost. */
+  /** Called when the connection is lost. */
   lost(): void;
 }
 
-/** @throws {TypeError} for a client without streams, which only JavaScript can pass. */
+/** @throws {TypeError} for a client without streams, which a caller without types may pass. */
 export function checkStreams(client: object): void {
   if ("stream" in client) return;
   throw new TypeError('Cannot stream: pass createClient the option "streams", imported from noroshi/client/streams');

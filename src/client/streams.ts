@@ -1,6 +1,6 @@
 /**
- * Streams for the client: answers that come in parts, requests whose input does, and their resumption. They are an entry of their own
- * because not every page needs them.
+ * Streams for the client: answers in parts, requests with an input in parts, and their resumption. A separate entry, because not every page
+ * needs them.
  *
  * @example
  * ```ts
@@ -27,8 +27,8 @@ export type { AttachOptions, ClientStream, StreamInfo, StreamOptions, Streams, S
 /** What the option `streams` adds to a client. */
 export interface Streaming<C = Contract> {
   /**
-   * Sends a request that is answered in parts, or whose `input` is. A `break` out of the loop cancels it. After a lost connection a
-   * stream that the server declares `resumable` goes on where it was; the iteration of any other throws `DISCONNECTED`.
+   * Sends a request whose answer, or whose `input`, is in parts. A `break` out of the loop cancels it. After a lost connection, a stream that
+   * the server declares `resumable` continues where it was; the iteration of any other throws `DISCONNECTED`.
    */
   stream<Type extends StreamType<C>>(
     type: Type,
@@ -36,9 +36,9 @@ export interface Streaming<C = Contract> {
   ): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
 
   /**
-   * Attaches to a running stream that the server declares `resumable`: from another tab, or after a reload.
+   * Attaches to a running stream that the server declares `resumable`, such as from another tab or after a reload.
    *
-   * @throws {ClientError} STREAM_LOST, from the iteration and the result: there is no such stream of this user, or it is not kept.
+   * @throws {ClientError} STREAM_LOST, from the iteration and the result, if the user has no such stream or it is no longer kept.
    */
   attach<Type extends StreamType<C>>(id: string, options?: AttachOptions): ClientStream<ItemOf<C, Type>, ReplyOf<C, Type>>;
 
@@ -46,19 +46,19 @@ export interface Streaming<C = Contract> {
   streams(): Promise<StreamInfo[]>;
 }
 
-/** Messages that may wait to be read. A server that counts its credit is at most 64 items ahead (PROTOCOL.md §3.9). */
+/** Maximum number of messages that wait to be read. A correct server sends at most 64 items ahead (PROTOCOL.md §3.9). */
 const MAX_WAITING = 10_000;
 
-/** The option `streams` of {@link createClient}: gives the client the methods of {@link Streaming}. */
+/** Pass it as the option `streams` of {@link createClient}, which adds the methods of {@link Streaming} to the client. */
 export function streams({ nextUid, request, offer, drop, report }: StreamsHost): Streams {
   const open = new Map<unknown, (message: WebSocketMessage) => void>();
-  /** What could not be sent yet: for each stream its latest credit or cancellation, and an item of its input. */
+  /** Messages that could not be sent yet: for each stream its latest credit or cancellation, and an item of its input. */
   const due = new Map<string, { attempt(): boolean; isLasting: boolean }>();
 
   /**
-   * Resolves once the text is sent.
+   * Resolves when the text was sent.
    *
-   * @param key a later text with the same key replaces this one while it waits.
+   * @param key a later text with the same key replaces a waiting one.
    * @param isLasting whether it may be sent on a later connection.
    */
   const send = (text: string, key: string, isLasting = false) =>
@@ -71,7 +71,7 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
       if (!attempt()) due.set(key, { attempt, isLasting });
     });
 
-  /** @param id of a stream that is resumed */
+  /** @param id the id of a stream to resume. */
   const start = (
     type: string,
     payload: object | undefined,
@@ -80,15 +80,15 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
   ): ClientStream => {
     const uid = nextUid();
     const queue: WebSocketMessage[] = [];
-    /** Items of the message that was taken from the queue last. */
+    /** Unread items of the message that was last taken from the queue. */
     let items: unknown[] = [];
     /** Offset of that message, and of the previous one. */
     let lastOffset = after;
     let previousOffset = after;
-    /** Credit of the last item that was read, sent back when the next one is asked for. */
+    /** Credit of the last item that was read. It is sent when the next one is requested. */
     let credit: unknown;
     let resolveId: (id?: string) => void;
-    /** Why the input failed, and the number of the message that says so. */
+    /** The error of the input, and the number of the message that ends it. */
     let failed: unknown[] = [];
     const sendInput = (text: string) => send(text, `${uid} input`);
     const source = input && createInput(input, uid, sendInput, (...failure) => failed = failure, report);
@@ -150,7 +150,7 @@ export function streams({ nextUid, request, offer, drop, report }: StreamsHost):
     if (id) resolveId!(id);
     const result = run().catch((error) => {
       const [cause, item] = failed;
-      // If the handler failed because of the input's failure, and of nothing later, that failure is thrown (PROTOCOL.md §3.14).
+      // If the handler has failed because of the error of the input, that error is thrown (PROTOCOL.md §3.14).
       throw item && error.details?.item === item ? cause : error;
     });
     const done = (error?: unknown) => {

@@ -3,7 +3,7 @@ import type { ClientError } from "./error.ts";
 
 /** A position in a channel's history. */
 export interface Position {
-  /** Identifies the history; a new epoch means that the old one is gone. */
+  /** Identifies the history. It changes when the history is lost. */
   epoch: string;
   /** Offset of the last publication received. */
   offset: number;
@@ -13,17 +13,17 @@ export interface Position {
 export interface Member<Data = unknown> {
   /** The user's id, or `uid:<id>` for an anonymous connection. */
   user: string;
-  /** What the channel reveals about the member. */
+  /** Data of the member, if the channel has any. */
   data?: Data;
 }
 
 /** First item of a subscription, and the first after a gap. */
 export interface SubscriptionInit<Snapshot = unknown> {
-  /** `init` is no publication but the starting point. */
+  /** Always `init`. */
   event: "init";
   /** The channel's snapshot, if it has one. */
   data: Snapshot;
-  /** Absent the first time. `false` after a gap: discard the state and start from `data`. */
+  /** Absent the first time. `false` after a gap: discard your state and start from `data`. */
   recovered?: false;
 }
 
@@ -31,7 +31,7 @@ export interface SubscriptionInit<Snapshot = unknown> {
 export interface Publication<Event extends string = string, Data = unknown> {
   /** Name of the event. */
   event: Event;
-  /** What was published. */
+  /** The published data. */
   data: Data;
   /** Offset in the channel's history, if it has one. */
   offset?: number;
@@ -55,7 +55,7 @@ export interface SubscribeOptions<
   Query = Record<string, unknown>,
   Own = Data,
 > {
-  /** Receive publications of this event only. */
+  /** Only receives publications of this event. */
   event?: string;
   /** Passed to the channel's snapshot. */
   query?: Query;
@@ -73,9 +73,9 @@ export interface SubscribeOptions<
   onEvent?: (event: Event) => unknown;
   /** Called when the members change. */
   onPresence?: (change: PresenceChange<Data>) => unknown;
-  /** Called when publications may have been missed, before `onInit`. */
+  /** Called when publications may have been lost, before `onInit`. */
   onGap?: () => unknown;
-  /** Called when the server refuses or ends the subscription, or the client is closed without you; then `connect()` resumes it. */
+  /** Called when the server refuses or ends the subscription, or the client gives up, after which `connect()` resumes it. */
   onError?: (error: ClientError) => unknown;
 }
 

@@ -22,55 +22,55 @@ const TRANSIENT = /_UNAVAILABLE$|^INTERNAL_ERROR$|^REQUESTS_EXCEEDED$/;
 
 type Item = SubscriptionInit | Publication;
 
-/** What the collection needs from one subscription. */
+/** A subscription, with the methods for its collection. */
 interface Entry extends OpenSubscription {
-  /** The server has answered the last `subscribe`. `undefined`: it was not asked on this connection, or has refused. */
+  /** Whether the server has answered the last `subscribe`; `undefined` if none was sent on this connection, or it was refused. */
   isLive?: boolean | undefined;
-  /** The `subscribe` message, with the current position, or the `unsubscribe` message of one that has ended. */
+  /** Returns the `subscribe` message with the current position; the `unsubscribe` message if the subscription has ended. */
   text(): string;
   /** Handles a message of the subscription. */
   receive(message: WebSocketMessage): void;
-  /** The server has reached this position: asks for what is missing. */
+  /** Called with the position of the server. Recovers if publications are missing. */
   reached(at: Position | undefined): void;
-  /** The server refuses or ends the subscription: it is asked for again later, or ends with the error. */
+  /** Called when the server refuses or ends the subscription. Subscribes again later, or ends with the error. */
   refused(error: ClientError): void;
   /** Ends the subscription; iterators receive the error, if any. */
   end(error?: ClientError): void;
-  /** The connection is lost. If the client is closed, an iteration fails, since it would wait forever; callbacks stay. */
+  /** Called when the connection is lost. If the client is closed, an iteration fails, because it would wait forever; callbacks stay. */
   lost(whyClosed: ClientError | undefined): void;
 }
 
 /** A client's subscriptions, with their recovery after lost connections, lost messages and slow iterators. */
 export interface Subscriptions {
-  /** Whether a pong could reveal missed publications. */
+  /** Whether a pong with positions could show that publications are missing. */
   haveHistory(): boolean;
-  /** How many messages of this connection are unanswered. */
+  /** Returns the number of messages of this connection without an answer. */
   unanswered(): number;
   /** @throws {TypeError} for options that JSON cannot encode. */
   add(channel: string, options: SubscribeOptions): OpenSubscription;
-  /** Queues all messages that are not answered; on a new connection that is every `subscribe`. */
+  /** Queues all messages without an answer. On a new connection, those are all `subscribe` messages. */
   askAll(): void;
   /** Sends as many queued messages as the server accepts now. */
   flush(): void;
   /** Handles the message if it belongs to a subscription. Returns whether it did. */
   receive(message: WebSocketMessage): boolean;
-  /** The pong lists the positions the server has reached. */
+  /** Called with the positions in a pong. */
   pong(channels: unknown): void;
   /**
-   * The connection is lost.
+   * Called when the connection is lost.
    *
-   * @param whyClosed why the client is closed, if it is: iterations fail, subscriptions with callbacks stay
+   * @param whyClosed error if the client is closed. Iterations fail with it; subscriptions with callbacks stay.
    */
   lost(whyClosed: ClientError | undefined): void;
-  /** The application closes the client. */
+  /** Called when the application closes the client. */
   end(): void;
 }
 
 /**
- * @param nextUid returns a new unique uid
- * @param offer sends a text if the server accepts it now. Returns whether it is settled: sent, or refused with an error.
- * @param whyClosed returns why the client is closed; `undefined` if it is not
- * @param report reports what a callback threw
+ * @param nextUid returns a new unique uid.
+ * @param offer sends a text if the server accepts it now. Returns whether it was sent, or refused with an error.
+ * @param whyClosed returns why the client is closed; `undefined` if it is not.
+ * @param report called with what a callback throws.
  */
 export function createSubscriptions(
   options: ResolvedOptions,
@@ -79,16 +79,16 @@ export function createSubscriptions(
   whyClosed: () => ClientError | undefined,
   report: (error: unknown) => void,
 ): Subscriptions {
-  /** By `uid`; also those that have ended, until the server has answered. */
+  /** By `uid`: the subscriptions, including those that have ended, until the server has answered. */
   const entries = new Map<unknown, Entry>();
-  /** Those with a message to send, in order. */
+  /** Subscriptions with a message to send, in order. */
   const queue = new Set<Entry>();
-  /** A copy: a callback may subscribe and unsubscribe. */
+  /** A copy, because a callback may subscribe and unsubscribe. */
   const all = () => [...entries.values()];
 
   const flush = () => {
     for (const entry of queue) {
-      // A refusal is deferred until `subscribe()` has returned. An `unsubscribe` counts as a `subscribe` until it is answered.
+      // A refusal is deferred until `subscribe()` has returned. An `unsubscribe` has the cost of a `subscribe` until it is answered.
       if (!offer(entry.text(), (error) => void Promise.resolve().then(() => entry.refused(error)), true)) return;
       queue.delete(entry);
       entry.isLive ??= false;
@@ -98,7 +98,7 @@ export function createSubscriptions(
   const add = (channel: string, subscribeOptions: SubscribeOptions): OpenSubscription => {
     const { event: only, query, data, presence, recover, buffer, onInit, onEvent, onPresence, onGap, onError } = subscribeOptions;
     const uid = nextUid();
-    // A copy, made here so that invalid options throw in `subscribe()` and not while other messages are sent.
+    // Copied here, so that invalid options throw in `subscribe()` instead of later.
     const request = JSON.parse(encode({
       type: "subscribe",
       channel,
@@ -110,28 +110,28 @@ export function createSubscriptions(
     }));
     let position: Position | undefined = recover && JSON.parse(encode(recover));
     const members = new Map<string, Member>();
-    /** An `init` has come, so the next one that is not a recovery marks a gap. */
+    /** Whether an `init` has arrived, so that the next one without a recovery means a gap. */
     let hasBegun = !!recover;
-    // With callbacks nobody is expected to iterate, so nothing is queued until somebody does.
+    // With callbacks, items are queued only once an iterator exists.
     let keepsItems = !(onInit || onEvent || onPresence);
-    /** The queue is full: publications are discarded until it has been read, then recovered from `position`. */
+    /** Whether the queue is full. Publications are discarded until it was read, then recovered from `position`. */
     let isBehind = false;
     const items: Item[] = [];
-    /** An iterator exists; a second one would steal its items. */
+    /** Whether an iterator exists. A second one would take its items. */
     let hasIterator = false;
-    /** Consecutive transient errors; sets the backoff. */
+    /** Number of consecutive transient errors. Sets the backoff. */
     let failures = 0;
-    /** For the next try after a transient error. */
+    /** Timer for the next attempt after a transient error. */
     const timer = createTimer(options.clock);
 
     const ask = () => {
-      // What still arrives is dropped: it follows a hole, and the answer to this `subscribe` repeats it.
+      // Publications that still arrive are dropped, because earlier ones are missing. The answer to this `subscribe` repeats them.
       entry.isLive &&= false;
       queue.add(entry);
       flush();
     };
 
-    /** Nothing comes if the client is closed. */
+    /** Handles a closed client, from which nothing arrives. */
     const check = () => {
       const why = whyClosed();
       if (why) entry.lost(why);
@@ -158,14 +158,14 @@ export function createSubscriptions(
 
     const begin = ({ data, epoch, offset, recovered }: WebSocketMessage) => {
       entry.isLive = true;
-      queue.delete(entry); // Asked again in doubt, and answered before it was sent.
+      queue.delete(entry); // A repeated `subscribe` that is still queued is not needed.
       failures = 0;
-      // The missed publications follow; those already known are dropped by their offset.
+      // The missed publications follow. Known ones are dropped by their offset.
       if (recovered === true && position) return;
       position = typeof epoch === "string" && typeof offset === "number" ? { epoch, offset } : undefined;
       const isGap = hasBegun;
       hasBegun = true;
-      // Items still queued predate the snapshot; the `init` queued behind them marks the gap.
+      // Queued items are older than the snapshot. The `init` after them marks the gap.
       if (isGap) call(onGap);
       isBehind = false;
       deliver(onInit, { event: "init", data, ...(isGap && { recovered: false }) });
@@ -204,7 +204,7 @@ export function createSubscriptions(
       receive(message) {
         const { type, status, event, reason } = message;
         if (isUnread(message)) {
-          // The server goes on with the one before, if there is one.
+          // The server keeps the previous subscription with this `uid`, if there is one.
           entry.isLive = false;
           queue.add(entry);
         } else if (status === "error") entry.refused(errorOf(message));
@@ -218,12 +218,12 @@ export function createSubscriptions(
         entry.isLive = undefined;
         if (reading.hasEnded || !TRANSIENT.test(error.code)) return entry.end(error);
         timer(() => {
-          // Not what was asked again meanwhile, on another connection: a second answer would look like a gap.
+          // Not if it was sent again meanwhile, on another connection, because a second answer would look like a gap.
           if (entry.isLive === undefined) ask();
         }, retryAfter(error) + backoffDelay(failures++, options));
       },
       reached(at) {
-        // With an event filter the offsets have holes.
+        // With an event filter, offsets are not consecutive.
         if (!at?.epoch || !position || !entry.isLive || isBehind || only) return;
         if (at.epoch !== position.epoch || !(at.offset <= position.offset)) ask();
       },
@@ -259,7 +259,7 @@ export function createSubscriptions(
     disposeBy(entry, entry.unsubscribe);
     entries.set(uid, entry);
     ask();
-    // Deferred: an `onError` callback may use the returned subscription.
+    // Deferred, because an `onError` callback may use the returned subscription.
     void Promise.resolve().then(check);
     return entry;
   };
@@ -280,7 +280,7 @@ export function createSubscriptions(
     receive(message) {
       const { type, status, uid } = message;
       const entry = entries.get(uid);
-      // A message of an unknown subscription is a late one, after `unsubscribe`.
+      // A message of an unknown subscription has arrived after `unsubscribe`.
       if (type !== "subscription" && type !== "presence" && !(entry && status === "error")) return false;
       entry?.receive(message);
       return true;
