@@ -2,21 +2,46 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
-import { describe, it, type TestContext } from "node:test";
+import { after, before, describe, it, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 import { WebSocket } from "ws";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const recipe = (name: string) => readFileSync(join(root, "examples/deploy", name), "utf8");
 const guide = (name: string) => readFileSync(join(root, "docs/guides", name), "utf8");
 
+/** A folder from which Node finds the packages of the project. */
+let folder: string;
+/** The program with the source of this repository in place of the package, of which another test may be making a build. */
+let program: string;
+before(async () => {
+  folder = mkdtempSync(join(root, "node_modules/.noroshi-deploy-"));
+  program = join(folder, "main.mjs");
+  const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const sourceOf = (name: string): string => exports[name.replace("noroshi", ".")].replace("/dist", "").replace(/js$/, "ts");
+  await build({
+    entryPoints: [join(root, "examples/deploy/main.ts")],
+    outfile: program,
+    bundle: true,
+    packages: "external",
+    platform: "node",
+    format: "esm",
+    plugins: [{
+      name: "source",
+      setup: ({ onResolve }) => onResolve({ filter: /^noroshi(?:\/|$)/ }, ({ path }) => ({ path: join(root, sourceOf(path)) })),
+    }],
+  });
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+
 /** Starts the program. */
 function run(t: TestContext, env: Record<string, string>) {
-  const child = spawn(process.execPath, ["--import", "./scripts/typescript.mjs", "examples/deploy/main.ts"], {
+  const child = spawn(process.execPath, [program], {
     cwd: root,
     env: { ...process.env, HOST: "127.0.0.1", PORT: "0", ...env },
     stdio: ["ignore", "pipe", "pipe"],
