@@ -1,5 +1,5 @@
 /**
- * A publisher: publishes, broadcasts and disconnects from a process that serves no connections, such as a cron job, a queue worker or a
+ * A publisher publishes, broadcasts and disconnects clients from a process without connections, such as a cron job, a queue worker or a
  * command.
  *
  * @example
@@ -40,37 +40,38 @@ export type { Engine, HistoryOptions, Position } from "../engines/engine.ts";
 export type * from "../protocol/contract-types.ts";
 export type { JsonItemOf, JsonOf } from "../protocol/json-of.ts";
 
-/** What a publisher needs to know of a channel. The declarations of `new Channels` have it, too. */
+/** What a publisher reads of a channel's declaration. The declarations of `new Channels` can be passed, too. */
 export interface PublishedChannel {
-  /** Its history, as the nodes declare it: a publication without one ends theirs. @default none */
+  /** The history, as the nodes declare it. Without it, a publication ends the history that the nodes keep. @default none */
   readonly history?: HistoryOptions;
-  /** Ignored: a publisher has all rights. */
+  /** Ignored, because a publisher may publish to all channels. */
   readonly authorize?: unknown;
 }
 
-/** Channels by their declared names: those of the contract, or any. */
+/** By declared name: the channels of the contract, or any. */
 export type PublishedChannels<C = Contract> = C extends { readonly channels: infer H }
   ? { readonly [Name in keyof H]?: PublishedChannel }
   : { readonly [name: string]: PublishedChannel };
 
 /** Options of {@link createPublisher}. */
 export interface PublisherOptions<C = Contract> {
-  /** The engine of the nodes, with the same options as theirs: `natsEngine`, `redisEngine`, `postgresEngine`. */
+  /** An engine with the same options as that of the nodes: `natsEngine`, `redisEngine` or `postgresEngine`. */
   engine: Engine;
   /**
-   * The channels, by name or by a prefix followed by `*`, as `new Channels` declares them. Others are refused.
+   * The channels, declared as for `new Channels`. Publications to others are refused.
+   *
    * @default any channel, without a history
    */
   channels?: PublishedChannels<C>;
-  /** The contract of the nodes: it types channels, events, data and messages. */
+  /** The contract of the nodes, for the types of channels, events, data and messages. @default none */
   contract?: C;
-  /** Begins the name of this process among the nodes: up to 51 letters, digits, `_` and `-`. @default {"publisher"} */
+  /** Prefix of this process's name among the nodes: 1 to 51 letters, digits, `_` and `-`. @default {"publisher"} */
   node?: string;
-  /** Time in ms that the `id` of a publication is remembered, at least; as `idWindow` of the nodes. @default {300_000} */
+  /** Minimum time in ms for which repeated ids of publications are recognized, like `idWindow` of the nodes. @default {300_000} */
   idWindow?: number;
   /**
-   * Receives errors outside of calls, such as a lost connection to the broker, and those that a call rejects with. What it throws
-   * itself is logged.
+   * Called with errors outside of calls, such as a lost connection to the broker, and with those that a call rejects with. What it throws
+   * is logged.
    *
    * @default console.error
    */
@@ -78,7 +79,7 @@ export interface PublisherOptions<C = Contract> {
 }
 
 /**
- * Creates a publisher. It connects with its first call, and keeps the process alive until {@link Publisher.close}.
+ * Creates a publisher. It connects at its first call, and then keeps the process alive until {@link Publisher.close}.
  *
  * @throws {TypeError} for an invalid option.
  */
@@ -91,11 +92,11 @@ export class Publisher<C = Contract> {
   readonly #engine: Engine;
   readonly #channels: readonly (readonly [ChannelPattern, PublishedChannel])[] | undefined;
   readonly #idWindow: number;
-  /** Neither throws nor rejects. */
+  /** The option `onError`, guarded so that it never throws. */
   readonly #onError: (error: unknown) => void;
   readonly #node: string;
   readonly #cluster: Cluster;
-  /** Calls under way. */
+  /** The calls under way. */
   readonly #calls = new Set<Promise<unknown>>();
   #deadlines: Deadlines | undefined;
   #host: ConstructorParameters<typeof Cluster>[0] | undefined;
@@ -127,8 +128,8 @@ export class Publisher<C = Contract> {
   }
 
   /**
-   * Publishes to all subscribers on all nodes. Resolves with the position in the history, or with `null` without a history, once the
-   * broker has it.
+   * Publishes to all subscribers on all nodes. Resolves when the broker has the publication, with its position, or with `null` without a
+   * history.
    *
    * @throws {TypeError} for a channel that is not one of `channels`, an invalid event name or id, data that JSON cannot represent, or a
    * transaction that the engine cannot publish in.
@@ -147,24 +148,24 @@ export class Publisher<C = Contract> {
   }
 
   /**
-   * Sends a message to the clients of all nodes that the filter matches. Resolves once it was sent to the nodes.
+   * Sends a message to the clients of all nodes that match the filter. Resolves when it was sent to the nodes.
    *
    * @throws {TypeError} for a message that JSON cannot represent, or an invalid filter.
    * @throws {WebSocketError} ENGINE_UNAVAILABLE, as a rejection.
    */
   broadcast(message: string | MessageFrom<C>, filter?: BroadcastFilter): Promise<void> {
     const checked = checkFilter(filter);
-    const { text, isJson } = Frame.of(message as string | WebSocketMessage); // A message of a contract is one, too.
+    const { text, isJson } = Frame.of(message as string | WebSocketMessage); // Messages of a contract are WebSocket messages.
     const sent = JSON.stringify({ type: "broadcast", text, isJson, filter: checked });
     return this.#call("broadcast", (engine) => engine.send(sent));
   }
 
   /**
-   * Closes the clients of all nodes that the filter matches. Resolves when the nodes have answered, or after 2 s. Without a `secret` of
-   * the engine nothing is sent: it resolves with `isSent: false`, and `onError` receives a `TypeError` once.
+   * Closes the clients of all nodes that match the filter. Resolves when the nodes have answered, or after 2 s. If the engine has no
+   * `secret`, nothing is sent: it resolves with `isSent: false`, and `onError` is called with a `TypeError` once.
    *
    * @param filter a user, a role, both, or the `uid` of one client.
-   * @param code @default {4403} forbidden: the client does not reconnect by itself
+   * @param code the close code. @default {4403} forbidden, after which the client does not reconnect by itself
    * @throws {TypeError} for an empty filter, an unknown key, an empty or non-string value, or a code that must not be sent.
    */
   disconnect(filter: DisconnectFilter, code: number = CloseCode.FORBIDDEN, reason = "Disconnected"): Promise<OrderResult> {
@@ -195,7 +196,7 @@ export class Publisher<C = Contract> {
     this.#start();
     const answer = (async () => await call(this.#engine))();
     this.#calls.add(answer);
-    // A caller that does not wait for the answer gets no rejection.
+    // Also prevents an unhandled rejection if the caller ignores the promise.
     answer.catch(this.#onError).finally(() => this.#calls.delete(answer));
     return answer;
   }
@@ -204,7 +205,7 @@ export class Publisher<C = Contract> {
     if (this.#deadlines) return;
     const report = this.#onError;
     const deadlines = this.#deadlines = new Deadlines(systemClock, report);
-    // Timers of engines keep no process alive: while the broker is away nothing else would.
+    // Keeps the process alive while the broker is away, because the timers of engines do not.
     this.#alive = setInterval(() => {}, 2 ** 31 - 1);
     const node = `${this.#node}-${crypto.randomUUID().slice(-12)}`;
     const engine = this.#engine;
@@ -218,7 +219,7 @@ export class Publisher<C = Contract> {
       disconnect: none,
       refresh: none,
       clients: () => [],
-      stats: () => ({}) as ControllerStats, // Not asked for: see below.
+      stats: () => ({}) as ControllerStats, // Not used: `#received` answers questions for it.
     });
     engine.start({
       node,
@@ -234,7 +235,7 @@ export class Publisher<C = Contract> {
     });
   }
 
-  /** Nodes wait for the answers of all: this one has no clients, and no counters. */
+  /** Handles a message of another node. A question for stats is answered without any, because nodes wait for the answers of all. */
   #received(node: string, text: string, age: number | undefined): void {
     const message = read(text);
     if (message?.type !== "ask" || message.about !== "stats") return this.#cluster.received(text, age);
@@ -253,13 +254,13 @@ export class Publisher<C = Contract> {
   }
 }
 
-/** @throws {TypeError} for a channel that `new Channels` would refuse, as far as a publisher reads it. */
+/** Checks the option `channels`. @throws {TypeError} for a name or history that `new Channels` would refuse. */
 function declared(channels: Readonly<Record<string, PublishedChannel>>): (readonly [ChannelPattern, PublishedChannel])[] {
   if (typeof channels !== "object" || channels === null || Array.isArray(channels)) {
-    throw fail("channels must be by name, such as { news: { history } }");
+    throw fail("channels must be an object by name, such as { news: { history } }");
   }
   const names = new Map<string, string>();
-  // Those that match first come first.
+  // Sorted by precedence: the first match counts.
   return Object.entries(channels).map(([name, channel]) => {
     const pattern = new ChannelPattern(name);
     const same = names.get(pattern.shape);
