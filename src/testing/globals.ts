@@ -1,17 +1,17 @@
 import { uuidOf } from "./random.ts";
 import type { VirtualTime } from "./virtual-time.ts";
 
-/** The last number of a handle, of all kits. The numbers of real timers, which begin at 1 on some runtimes, are lower. */
+/** The last number of a handle, in all kits. Numbers of real timers, which begin at 1 on some runtimes, are lower. */
 let lastId = 2 ** 40;
 
-/** Where those timers were set that do not keep the process of the app alive. */
+/** Call sites of timers that do not keep the app's process alive. */
 const unreffed = new WeakSet<Error>();
 
-/** Handle of a timer. It has the methods of Node's, and is a number where one is wanted. */
+/** Handle of a timer. It has the methods of Node's handles, and converts to a number. */
 class Timer {
   readonly id = ++lastId;
   readonly #callSite: Error;
-  /** Of the timer that is set now. */
+  /** Number of the timer that is set now. */
   number: number | undefined;
   readonly #restart: (timer: Timer) => void;
 
@@ -45,10 +45,10 @@ class Timer {
   }
 }
 
-/** What `util.promisify` calls in place of `setTimeout`. */
+/** Symbol of the function that `util.promisify` returns for `setTimeout`. */
 const PROMISIFY = Symbol.for("nodejs.util.promisify.custom");
 
-/** Where the globals have been replaced, while they are. */
+/** The call site that has replaced the globals, while they are replaced. */
 let replaced: Error | undefined;
 
 /**
@@ -62,10 +62,10 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
     throw new TypeError(`Cannot replace the globals: another test kit has, close it first (${callSiteOf(replaced, 3)})`);
   }
   replaced = new Error("Replaced here");
-  /** The timers of the app that are set, by the number of their handle. */
+  /** By number of the handle: the app's timers that are set. */
   const timers = new Map<number, Timer>();
   const set = (callback: (...args: unknown[]) => void, delay: unknown, args: unknown[], repeats: boolean): Timer => {
-    const wait = Math.max(repeats ? 1 : 0, Number(delay) || 0); // Of an environment variable it is a string.
+    const wait = Math.max(repeats ? 1 : 0, Number(delay) || 0); // A delay from an environment variable is a string.
     const callSite = new Error("Set here");
     return new Timer(callSite, (timer) => {
       time.clear(timer.number);
@@ -83,7 +83,7 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
       timers.set(timer.id, timer);
     });
   };
-  /** Clears a timer of the app; any other was set while the globals were not replaced. */
+  /** Clears a timer of the app, or a real one that was set before the globals were replaced. */
   const clearBy = (real: (handle: never) => void) => (handle: unknown): void => {
     const timer = timers.get(handle instanceof Timer ? handle.id : Number(handle));
     if (timer) {
@@ -124,15 +124,15 @@ export function replaceGlobals(time: VirtualTime, random: () => number): () => v
 }
 
 /**
- * Two lines of a stack, after the frames of the kit. It is read only for a message, because it reads source maps.
+ * Returns two lines of a stack, after the frames of the kit. Call it only for a message, because reading a stack reads source maps.
  *
- * @param frames how many calls of the kit lie between the application and the error.
+ * @param frames number of calls of the kit between the application and the error.
  */
 export function callSiteOf({ stack = "" }: Error, frames: number): string {
   return stack.split("\n").slice(frames + 1, frames + 3).map((line) => line.trim()).join(" ");
 }
 
-/** Whether a timer that was set there keeps the process of the app alive. */
+/** Whether a timer that was set at this call site keeps the app's process alive. */
 export const keepsAlive = (callSite: Error | undefined): boolean => !callSite || !unreffed.has(callSite);
 
 function replace(owner: object, name: string, value: unknown): () => void {
@@ -140,6 +140,6 @@ function replace(owner: object, name: string, value: unknown): () => void {
   Object.defineProperty(owner, name, { value, configurable: true, writable: true, enumerable: own?.enumerable ?? false });
   return () => {
     if (own) Object.defineProperty(owner, name, own);
-    else delete (owner as Record<string, unknown>)[name]; // An own property that hides the one of the prototype.
+    else delete (owner as Record<string, unknown>)[name]; // Removes the own property, so that the one of the prototype is visible again.
   };
 }

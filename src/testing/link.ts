@@ -18,7 +18,7 @@ export class Link {
     this.#turns = turns;
   }
 
-  /** Bytes that wait because the reader does not read. Everything else is read in the next turn, and counts as read. */
+  /** Bytes that wait because the link is held. Otherwise 0, because they are read in the next turn. */
   get bufferedBytes(): number {
     return this.#isHeld ? this.#bytes : 0;
   }
@@ -27,7 +27,7 @@ export class Link {
     return this.#isHeld;
   }
 
-  /** Sends. After the end it is lost. */
+  /** Sends an item, which is lost after {@link end}. */
   send(deliver: () => void, bytes = 0): void {
     if (this.#hasEnded) return;
     this.#waiting.push({ deliver, bytes });
@@ -35,7 +35,7 @@ export class Link {
     this.#schedule();
   }
 
-  /** Keeps what is sent until {@link release}. */
+  /** Delivers nothing until {@link release}. */
   hold(): void {
     this.#isHeld = true;
   }
@@ -45,7 +45,7 @@ export class Link {
     this.#schedule();
   }
 
-  /** Loses what waits, and what is sent from now on. */
+  /** Drops waiting items and those that are sent from now on. */
   end(): void {
     this.#hasEnded = true;
     this.#waiting = [];
@@ -61,7 +61,7 @@ export class Link {
   #deliver(): void {
     this.#isPosted = false;
     try {
-      // What is sent meanwhile waits for the next turn. Any delivery may hold the link, or end it.
+      // Items that are sent meanwhile wait for the next turn. Each delivery may hold or end the link.
       for (let count = this.#waiting.length; count > 0 && !this.#isHeld; count--) {
         const item = this.#waiting.shift();
         if (!item) return;

@@ -1,4 +1,4 @@
-/** A broker in memory: what Redis is to the engine over Redis, with links that can be cut and a time of its own. */
+/** A broker in memory, which behaves like Redis, with virtual time and connections that can be cut. */
 import type {
   Broker,
   BrokerListener,
@@ -15,13 +15,13 @@ import { Link } from "./link.ts";
 import { HistoryStore } from "./memory-histories.ts";
 import type { Turns } from "./turns.ts";
 
-/** How long an order is kept, in ms, and how many are: as in Redis. */
+/** Time that an order is kept, in ms, and maximum number of orders: the same as with Redis. */
 const [ORDER_AGE, MAX_ORDERS] = [24 * 60 * 60_000, 10_000];
 
 /** What the broker stores of one node. */
 interface Lease {
   until: number;
-  /** Envelopes of members, by channel and user. It outlives the lease until another node sends a heartbeat. */
+  /** Envelopes of members, by channel and user. They stay after the lease until a node sends a heartbeat. */
   readonly members: Map<string, Map<string, string>>;
 }
 
@@ -39,7 +39,7 @@ class Space {
     this.answers = new MemoryAnswerStore().at(now);
   }
 
-  /** As {@link HistoryStore.backup}, with the leases, members and orders when it is of all channels. */
+  /** Like {@link HistoryStore.backup}. Without a channel, it also restores leases, members and orders. */
   backup(): (channel?: string) => void {
     const restoreHistories = this.histories.backup();
     const leases = structuredClone(this.leases);
@@ -60,12 +60,12 @@ class Space {
   }
 }
 
-/** Joins the nodes of a test. A node reaches it over links that {@link cut} holds and {@link kill} ends. */
+/** Connects the nodes of a test. Each node has links to the broker, which {@link cut} holds and {@link kill} ends. */
 export class MemoryBroker {
   readonly #turns: Turns;
   readonly #now: () => number;
   readonly #step: () => number;
-  /** Epochs so far, of all sessions: a node that connects again must not name a new history as an earlier one. */
+  /** Number of epochs so far, in all sessions, so that a node that connects again does not reuse one. */
   #epochs = 0;
   #spaces = new Map<string, Space>();
   readonly #sessions = new Map<number, Set<MemorySession>>();
@@ -73,7 +73,8 @@ export class MemoryBroker {
 
   /**
    * @param now the broker's clock, in ms.
-   * @param step between two offsets of a history; Redis takes a random one, so that a lost offset does not come again. @default 1
+   * @param step returns the difference between two offsets of a history. With Redis it is random, so that a lost offset is not reused.
+   * @default 1
    */
   constructor(turns: Turns, now: () => number, step: () => number = () => 1) {
     this.#turns = turns;
@@ -81,7 +82,7 @@ export class MemoryBroker {
     this.#step = step;
   }
 
-  /** The broker as the node with this number sees it. */
+  /** Returns the broker for the node with this number. */
   of(node: number): Broker {
     return {
       name: "The broker in memory",
@@ -89,25 +90,25 @@ export class MemoryBroker {
     };
   }
 
-  /** The node and the broker no longer reach each other. What they send waits, as in TCP, until {@link restore} or a timeout. */
+  /** Cuts the node off. What it and the broker send to each other waits, as with TCP, until {@link restore} or a timeout. */
   cut(node: number): void {
     this.#cut.add(node);
     for (const session of this.#sessions.get(node) ?? []) session.hold();
   }
 
-  /** The node reaches the broker again. */
+  /** Ends a {@link cut}. */
   restore(node: number): void {
     this.#cut.delete(node);
     for (const session of this.#sessions.get(node) ?? []) session.release();
   }
 
-  /** The process of the node has ended, and the broker has noticed that its connections have. */
+  /** Ends the connections of a node whose process has ended. */
   kill(node: number): void {
     for (const session of this.#sessions.get(node) ?? []) session.close();
     this.restore(node);
   }
 
-  /** Loses everything, and every connection: a restart without persistence. */
+  /** Loses all data and all connections, like a restart without persistence. */
   forget(): void {
     this.#spaces = new Map();
     for (const session of [...this.#sessions.values()].flatMap((each) => [...each])) {
@@ -116,15 +117,14 @@ export class MemoryBroker {
   }
 
   /**
-   * Returns a function that goes back to the present state, as a restored backup does: of one channel's history, or of all that is
-   * stored.
+   * Returns a function that restores the present state, of one channel's history or of everything.
    */
   backup(): (channel?: string) => void {
     const restores = [...this.#spaces.values()].map((space) => space.backup());
     return (channel) => restores.forEach((restore) => restore(channel));
   }
 
-  /** The members of all nodes are evicted, and the list of nodes, as by Redis without memory. */
+  /** Evicts the members of all nodes and the list of nodes, like Redis when its memory is full. */
   evict(): void {
     for (const space of this.#spaces.values()) space.leases.clear();
   }
@@ -149,12 +149,12 @@ export class MemoryBroker {
   }
 }
 
-/** One connection of a node. Requests travel to the broker and their answers back, each in a turn, in order. */
+/** One connection of a node. Requests and answers each take a turn, and arrive in order. */
 class MemorySession implements BrokerSession {
   readonly fullNamespace: string;
   readonly answers: BrokerSession["answers"] = {
-    claim: (key, text, ttl) => this.#ask(() => this.#space.answers.claim(key, text, ttl)),
-    settle: (key, text, ttl) => this.#ask(() => this.#space.answers.settle(key, text, ttl)),
+    claim: (key, text, ttl) => this.#request(() => this.#space.answers.claim(key, text, ttl)),
+    settle: (key, text, ttl) => this.#request(() => this.#space.answers.settle(key, text, ttl)),
   };
   /** The channels that the node listens to. */
   readonly #channels = new Set<string>();
@@ -188,7 +188,7 @@ class MemorySession implements BrokerSession {
   }
 
   open(): Promise<void> {
-    return this.#ask(() => void this.#space.sessions.add(this));
+    return this.#request(() => void this.#space.sessions.add(this));
   }
 
   hold(): void {
@@ -201,7 +201,7 @@ class MemorySession implements BrokerSession {
     this.#toNode.release();
   }
 
-  /** The connection has failed. */
+  /** Ends the connection with an error. */
   fail(error: Error): void {
     this.close();
     this.#listener.ended(error);
@@ -212,11 +212,11 @@ class MemorySession implements BrokerSession {
   }
 
   listen(channels: readonly string[]): Promise<void> {
-    return this.#ask(() => channels.forEach((channel) => this.#channels.add(channel)));
+    return this.#request(() => channels.forEach((channel) => this.#channels.add(channel)));
   }
 
   unlisten(channels: readonly string[]): Promise<void> {
-    return this.#ask(() => channels.forEach((channel) => this.#channels.delete(channel)));
+    return this.#request(() => channels.forEach((channel) => this.#channels.delete(channel)));
   }
 
   async publish(
@@ -228,7 +228,7 @@ class MemorySession implements BrokerSession {
   ): Promise<Position | null> {
     const sealed = seal();
     const envelope = typeof sealed === "string" ? sealed : await sealed;
-    return await this.#ask(() => {
+    return await this.#request(() => {
       const { ids } = this.#space;
       const now = this.#now();
       const first = once && ids.find(channel, once, now);
@@ -248,11 +248,11 @@ class MemorySession implements BrokerSession {
     maxBytes: number,
     known?: Position,
   ): Promise<BrokerPage> {
-    return this.#ask(() => this.#space.histories.read(channel, history, after, limit, maxBytes, this.#terms(known)));
+    return this.#request(() => this.#space.histories.read(channel, history, after, limit, maxBytes, this.#requestTerms(known)));
   }
 
   endHistory(channel: string, { epoch }: Position): Promise<void> {
-    return this.#ask(() => this.#space.histories.delete(channel, epoch));
+    return this.#request(() => this.#space.histories.delete(channel, epoch));
   }
 
   latestPositions(
@@ -260,35 +260,35 @@ class MemorySession implements BrokerSession {
     histories: readonly HistoryOptions[],
     known: readonly (Position | undefined)[],
   ): Promise<(Position | null)[]> {
-    return this.#ask(() =>
+    return this.#request(() =>
       // All three have the same length.
-      channels.map((channel, index) => this.#space.histories.top(channel, histories[index]!, this.#terms(known[index])))
+      channels.map((channel, index) => this.#space.histories.top(channel, histories[index]!, this.#requestTerms(known[index])))
     );
   }
 
   send(envelope: string): Promise<void> {
-    return this.#ask(() => this.#tellAll((listener) => listener.message(envelope)));
+    return this.#request(() => this.#notifyAll((listener) => listener.message(envelope)));
   }
 
   storeOrder(envelope: string): Promise<void> {
-    return this.#ask(() => {
+    return this.#request(() => {
       const { orders } = this.#space;
       const now = this.#now();
       orders.push({ time: now, envelope });
       while (orders.length > MAX_ORDERS || orders[0]!.time <= now - ORDER_AGE) orders.shift();
-      this.#tellAll((listener) => listener.message(envelope));
+      this.#notifyAll((listener) => listener.message(envelope));
     });
   }
 
   storedOrders(since: number): Promise<StoredOrders> {
-    return this.#ask(() => {
+    return this.#request(() => {
       const envelopes = this.#space.orders.filter(({ time }) => time >= since).map(({ envelope }) => envelope);
       return { envelopes, isWhole: envelopes.length < MAX_ORDERS };
     });
   }
 
   heartbeat(): Promise<boolean> {
-    return this.#ask(() => {
+    return this.#request(() => {
       const now = this.#now();
       const { node, lease: duration } = this.#options;
       const own = this.#space.lease(node);
@@ -300,42 +300,42 @@ class MemorySession implements BrokerSession {
   }
 
   nodes(): Promise<string[]> {
-    return this.#ask(() => [...this.#alive()].map(([node]) => node));
+    return this.#request(() => [...this.#alive()].map(([node]) => node));
   }
 
   join(channel: string, user: string, envelope: string): Promise<void> {
-    return this.#ask(() => {
+    return this.#request(() => {
       const { members } = this.#space.lease(this.#options.node);
       let users = members.get(channel);
       if (!users) members.set(channel, users = new Map());
       users.set(user, envelope);
-      this.#tell(channel, (listener) => listener.member(channel, envelope));
+      this.#notify(channel, (listener) => listener.member(channel, envelope));
     });
   }
 
   leave(channel: string, user: string, envelope: string): Promise<void> {
-    return this.#ask(() => {
+    return this.#request(() => {
       const { members } = this.#space.lease(this.#options.node);
       const users = members.get(channel);
       users?.delete(user);
       if (users?.size === 0) members.delete(channel);
-      this.#tell(channel, (listener) => listener.member(channel, envelope));
+      this.#notify(channel, (listener) => listener.member(channel, envelope));
     });
   }
 
   members(channel: string): Promise<string[]> {
-    return this.#ask(() => [...this.#alive()].flatMap(([, { members }]) => [...members.get(channel)?.values() ?? []]));
+    return this.#request(() => [...this.#alive()].flatMap(([, { members }]) => [...members.get(channel)?.values() ?? []]));
   }
 
   ownMembers(): Promise<{ channel: string; envelope: string }[]> {
-    return this.#ask(() => {
+    return this.#request(() => {
       const { members } = this.#space.lease(this.#options.node);
       return [...members].flatMap(([channel, users]) => [...users.values()].map((envelope) => ({ channel, envelope })));
     });
   }
 
   retire(): Promise<void> {
-    return this.#ask(() => void this.#space.leases.delete(this.#options.node));
+    return this.#request(() => void this.#space.leases.delete(this.#options.node));
   }
 
   close(): void {
@@ -348,17 +348,17 @@ class MemorySession implements BrokerSession {
   #append(channel: string, envelope: string, history: HistoryOptions | null, known: Position | undefined): Position | null {
     const { histories } = this.#space;
     if (!history) {
-      // The history of other nodes lacks this publication.
+      // A history that other nodes keep would lack this publication.
       histories.delete(channel);
-      this.#tell(channel, (listener) => listener.live(channel, envelope, null, 0));
+      this.#notify(channel, (listener) => listener.live(channel, envelope, null, 0));
       return null;
     }
-    const { position, previous } = histories.append(channel, envelope, history, this.#terms(known));
-    this.#tell(channel, (listener) => listener.live(channel, envelope, position, previous));
+    const { position, previous } = histories.append(channel, envelope, history, this.#requestTerms(known));
+    this.#notify(channel, (listener) => listener.live(channel, envelope, position, previous));
     return position;
   }
 
-  #terms(known: Position | undefined) {
+  #requestTerms(known: Position | undefined) {
     return { known, slack: this.#options.slack, epoch: () => `${this.#options.node}.${this.#epoch()}` };
   }
 
@@ -368,18 +368,18 @@ class MemorySession implements BrokerSession {
   }
 
   /** Notifies every session that listens to the channel. */
-  #tell(channel: string, notify: (listener: BrokerListener) => void): void {
+  #notify(channel: string, notify: (listener: BrokerListener) => void): void {
     for (const session of this.#space.sessions) {
       if (session.#channels.has(channel)) session.#toNode.send(() => notify(session.#listener));
     }
   }
 
-  #tellAll(notify: (listener: BrokerListener) => void): void {
+  #notifyAll(notify: (listener: BrokerListener) => void): void {
     for (const session of this.#space.sessions) session.#toNode.send(() => notify(session.#listener));
   }
 
-  /** Carries out a request. It is never answered once the connection has ended. */
-  #ask<Answer>(answer: () => Answer): Promise<Answer> {
+  /** Makes a request. It is not answered after the connection has ended. */
+  #request<Answer>(answer: () => Answer): Promise<Answer> {
     return new Promise((resolve, reject) => {
       this.#toBroker.send(() => {
         try {

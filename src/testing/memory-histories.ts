@@ -2,7 +2,7 @@ import type { BrokerEntry, BrokerPage } from "../engines/broker/broker.ts";
 import type { HistoryOptions, Position } from "../engines/engine.ts";
 
 interface Entry extends BrokerEntry {
-  /** Offset of the entry before it. */
+  /** Offset of the previous entry. */
   readonly previous: number;
 }
 
@@ -10,40 +10,41 @@ interface History {
   readonly epoch: string;
   offset: number;
   readonly entries: Entry[];
-  /** When the entries expire, and when positions do, in ms of the broker's clock. */
+  /** When the entries expire, in ms of the broker's clock. */
   entriesUntil: number;
+  /** When positions expire, in ms of the broker's clock. */
   until: number;
 }
 
-/** What a session states with each request. */
+/** What a session passes with each request. */
 export interface Terms {
-  /** A position that the channel certainly had: a history behind it has lost data. */
+  /** A position that the channel is known to have had. A history that is behind it has lost data. */
   readonly known: Position | undefined;
-  /** Time by which positions outlive the ttl, in ms. */
+  /** Time for which positions stay after the `ttl`, in ms. */
   readonly slack: number;
-  /** Names a new history. */
+  /** Returns the epoch of a new history. */
   epoch(): string;
 }
 
 /** Approximate size of an entry without its envelope, in bytes. */
 const ENTRY_BYTES = 200;
 
-/** The histories of a broker: the rules of the Redis engine's scripts, `src/engines/redis/scripts.ts`. */
+/** The histories of a broker, with the rules of the Redis scripts (`src/engines/redis/scripts.ts`). */
 export class HistoryStore {
   readonly #histories = new Map<string, History>();
   readonly #now: () => number;
   readonly #step: () => number;
   #restored = 0;
 
-  /** @param step between two offsets. */
+  /** @param step returns the difference between two offsets. */
   constructor(now: () => number, step: () => number) {
     this.#now = now;
     this.#step = step;
   }
 
   /**
-   * Returns a function that goes back to the present state, of one channel or of all. A history that has lost something by it has
-   * another epoch, as with Redis and NATS.
+   * Returns a function that restores the present state of one channel or of all. A history that loses something gets another epoch, as
+   * with Redis and NATS.
    */
   backup(): (channel?: string) => void {
     const copy = (history: History): History => ({ ...history, entries: [...history.entries] });
@@ -101,14 +102,14 @@ export class HistoryStore {
       at = entry.position.offset;
       bytes += entry.envelope.length + ENTRY_BYTES;
       if (!hasMore && (page.length === 0 || bytes <= maxBytes)) page.push(entry);
-      // The rest was checked for the first page.
+      // Entries after this page were checked for the first page.
       else if (limit === Infinity) return { position, entries: page, isComplete: true, hasMore: true };
       else hasMore = true;
     }
     return at < history.offset ? refused : { position, entries: page, isComplete: true, hasMore };
   }
 
-  /** The end of the history, whose positions stay valid for the ttl from now on. */
+  /** Returns the end of the history, and keeps its positions valid for the `ttl` from now on. */
   top(channel: string, { ttl }: HistoryOptions, terms: Terms): Position | null {
     const history = this.#find(channel, terms);
     if (!history) return null;
@@ -116,7 +117,7 @@ export class HistoryStore {
     return { epoch: history.epoch, offset: history.offset };
   }
 
-  /** The end of the history, without renewing it. */
+  /** Returns the end of the history, without renewing it. */
   end(channel: string): Position | undefined {
     const history = this.#histories.get(channel);
     return history && { epoch: history.epoch, offset: history.offset };
@@ -149,7 +150,7 @@ export class HistoryStore {
   #expire(history: History, ttl: number): void {
     const now = this.#now();
     const { entries } = history;
-    // The oldest come first.
+    // Entries are sorted by time.
     const kept = history.entriesUntil <= now ? -1 : entries.findIndex(({ time }) => time > now - ttl);
     if (kept !== 0) entries.splice(0, kept < 0 ? entries.length : kept);
   }

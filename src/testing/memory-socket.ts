@@ -25,16 +25,17 @@ export interface Dial {
     request: Request,
     accept: (response: UpgradeResponse, protocol: string | null) => Wire | null,
   ): Promise<UpgradeResponse>;
+  /** Called when both ends of the connection are closed. */
   over(wire: Wire): void;
 }
 
 /** The syntax of a subprotocol (RFC 6455 §4.1). */
 const TOKEN = /^[!#$%&'*+\-.^_`|~\w]+$/;
 
-/** A key as each client draws one (RFC 6455 §4.1). Nothing in memory checks the answer to it. */
+/** The key of the handshake (RFC 6455 §4.1). Constant, because nothing checks the answer to it. */
 const KEY = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/** The client's end: a `WebSocket` like that of browsers, with the `terminate` of `ws`. */
+/** The client's end of a connection: a `WebSocket` like in browsers, with the `terminate` of `ws`. */
 export class MemorySocket extends EventTarget {
   static readonly CONNECTING = 0;
   static readonly OPEN = 1;
@@ -50,11 +51,11 @@ export class MemorySocket extends EventTarget {
   onmessage: ((event: never) => void) | null = null;
   onclose: ((event: never) => void) | null = null;
   onerror: ((event: never) => void) | null = null;
-  /** Called for a protocol ping, in place of the answer. */
+  /** If set, called for a protocol ping, which is then not answered. */
   onping: ((number: number | undefined) => void) | null = null;
   /** Called for a protocol pong. */
   onpong: (() => void) | null = null;
-  /** Called for the server's close frame, in place of the answer. */
+  /** If set, called for the server's close frame, which is then not answered. */
   onclosing: ((code: number, reason: string) => void) | null = null;
   /** The answer to the upgrade; absent while it is under way. */
   response: UpgradeResponse | undefined;
@@ -63,13 +64,13 @@ export class MemorySocket extends EventTarget {
   readonly #leaving = new AbortController();
   #state = 0;
 
-  /** @throws {DOMException} SyntaxError for a URL that is none, or an invalid subprotocol. */
+  /** @throws {DOMException} SyntaxError for an invalid URL or subprotocol. */
   constructor(dial: Dial, url: string | URL, protocols: string | readonly string[] = []) {
     super();
     this.#turns = dial.turns;
     const target = new URL(url);
     if (!/^(ws|http)s?:$/.test(target.protocol)) {
-      throw new DOMException(`"${target.protocol}" is no scheme of a WebSocket`, "SyntaxError");
+      throw new DOMException(`"${target.protocol}" is not a scheme of WebSockets`, "SyntaxError");
     }
     const names = [protocols].flat();
     if (names.some((name) => !TOKEN.test(name)) || new Set(names).size < names.length) {
@@ -83,7 +84,7 @@ export class MemorySocket extends EventTarget {
     return this.wire && this.#state > 0 ? this.wire.clientState : this.#state;
   }
 
-  /** Nothing waits on its way to the server. */
+  /** Always 0, because messages reach the server in the next turn. */
   get bufferedAmount(): number {
     return 0;
   }
@@ -101,12 +102,12 @@ export class MemorySocket extends EventTarget {
     }
     if (new TextEncoder().encode(reason).byteLength > 123) throw new DOMException("The reason is too long", "SyntaxError");
     if (this.readyState === 1) this.wire?.closeFromClient(code, reason);
-    else if (this.readyState === 0) this.#give();
+    else if (this.readyState === 0) this.#abortUpgrade();
   }
 
   /** Drops the connection without a closing handshake. */
   terminate(): void {
-    if (this.readyState === 0) this.#give();
+    if (this.readyState === 0) this.#abortUpgrade();
     else if (this.readyState < 3) this.wire?.terminate("client");
   }
 
@@ -119,7 +120,7 @@ export class MemorySocket extends EventTarget {
     if (protocols.length > 0) headers.set("sec-websocket-protocol", protocols.join(", "));
     const url = this.url.replace(/^ws/, "http");
     const request = new Request(url, { headers, signal: this.#leaving.signal });
-    // In a turn of its own: the constructor returns first.
+    // In a later turn, so that the constructor returns first.
     await new Promise<void>((resolve) => dial.turns.post(resolve));
     try {
       const response = await dial.request(request, (accepted, protocol) => {
@@ -159,8 +160,8 @@ export class MemorySocket extends EventTarget {
     return wire;
   }
 
-  /** Gives up an upgrade that is under way. */
-  #give(): void {
+  /** Aborts an upgrade under way. */
+  #abortUpgrade(): void {
     this.#leaving.abort();
     this.wire?.terminate("client");
     if (!this.wire) this.#turns.post(() => this.#fail("The connection was closed before it was established"));

@@ -6,15 +6,14 @@ interface Database {
   close(): void;
 }
 
-/** Modules with SQLite: of Node 22.13 and later and of Deno, and of Bun. */
+/** Modules with SQLite, of Node 22.13 or later and Deno, and of Bun. */
 const MODULES: readonly (readonly [module: string, name: string])[] = [
   ["node:sqlite", "DatabaseSync"],
   ["bun:sqlite", "Database"],
 ];
 
 /**
- * The storage of Durable Objects: a database in memory for each, with the SQLite of the runtime. As a real one, it outlives the processes
- * of its object.
+ * The storage of Durable Objects: a database in memory for each, with the SQLite of the runtime. It survives hibernation of its object.
  */
 export class MemorySqlite {
   readonly #Database: new (path: string) => Database;
@@ -25,7 +24,7 @@ export class MemorySqlite {
     const { process } = globalThis as { process?: { getBuiltinModule?(name: string): Record<string, unknown> | undefined } };
     const found = MODULES.map(([module, name]) => load(() => process?.getBuiltinModule?.(module))?.[name]).find(Boolean);
     if (!found) throw new TypeError("Cannot hibernate: this runtime has no SQLite, use Bun, Deno, or Node 22.13 or later");
-    this.#Database = found as new (path: string) => Database; // As both modules have it.
+    this.#Database = found as new (path: string) => Database; // Both modules have this constructor.
   }
 
   open(node: number): Sql {

@@ -9,7 +9,7 @@ export class ServerSocket implements HibernatingSocket {
   readonly #hibernates: boolean;
   #attachment: unknown = null;
 
-  /** @param hibernates whether it is one of a Durable Object, which does not tell how much waits. */
+  /** @param hibernates whether it belongs to a Durable Object, which does not report `bufferedAmount`. */
   constructor(wire: Wire, hibernates: boolean) {
     this.wire = wire;
     this.#hibernates = hibernates;
@@ -45,7 +45,7 @@ export class MemoryTransport extends StandardTransport<ServerSocket> {
   ponged?: (number: number | undefined) => void;
 
   constructor(socket: ServerSocket) {
-    super(socket, null); // Not joined into arrays: frames cost nothing here, and are easier to read one by one.
+    super(socket, null); // Does not join messages into arrays, so that tests see single messages.
   }
 
   override terminate(): void {
@@ -69,7 +69,7 @@ export class MemoryTransport extends StandardTransport<ServerSocket> {
   }
 }
 
-/** Passes on to the connection what its socket receives. */
+/** Passes what the socket receives to its connection. */
 export function listenerOf(connection: Connection, transport?: MemoryTransport): ServerListener {
   return {
     message: (data) => connection.message(data),

@@ -16,46 +16,46 @@ import type { UpgradeResponse } from "./memory-socket.ts";
 import { VirtualClock, type VirtualTime } from "./virtual-time.ts";
 import type { Wire } from "./wire.ts";
 
-/** Any app with Hono's `fetch`. */
+/** An app with the `fetch` of Hono. */
 export interface TestedApp {
   /** Answers a request. */
   fetch(request: Request, env?: never, context?: never): Response | Promise<Response>;
 }
 
-/** An app, a controller, or both where the app does not have `controller.upgrade` itself as a route. */
+/** An app, a controller, or both if the app has no route whose handler is `controller.upgrade` itself. */
 export type Tested = TestedApp | WebSocketController | TestedNode;
 
-/** An app and its controllers, as `createWebSocketObject` takes them. */
+/** An app and its controllers, like the argument of `createWebSocketObject`. */
 export interface TestedNode {
   /** One controller, or several. */
   readonly controller: WebSocketController | WebSocketController[];
   /** The app with the WebSocket routes. */
   readonly app: TestedApp;
-  /** Started where the kit hibernates. */
+  /** Schedules, which run if the option `hibernates` is set. */
   readonly schedules?: Schedules<never>;
 }
 
-/** What a node needs of its kit. */
+/** What {@link TestNode} needs from its kit. */
 export interface NodeHost {
   readonly time: VirtualTime;
   readonly env: object;
-  /** Absent: the app has one node. */
+  /** Absent if there is one node. */
   readonly broker: MemoryBroker | undefined;
-  /** The storage of a Durable Object, where nodes hibernate. */
+  /** The storage of Durable Objects; absent unless nodes hibernate. */
   readonly sqlite: MemorySqlite | undefined;
   build(number: number): Tested;
 }
 
-/** What nodes sign with, so that they carry out each other's orders. */
+/** Secret of the nodes, because they accept only signed orders. */
 const SECRET = "the secret of the test kit";
 
-/** Marks the response of an accepted upgrade, by a header and a status: as on Node, where Hono copies the header to other responses. */
+/** Header and status that mark the response of an accepted upgrade. Both, because Hono may copy the header to another response. */
 const [ACCEPTED, ACCEPTED_STATUS] = ["noroshi-accepted", 299];
 
-/** One node: an app with its controllers, its clock and the sockets of its clients. */
+/** One node: an app with its controllers, a clock and the sockets of its clients. */
 export class TestNode {
   readonly number: number;
-  /** The paths of the routes that are `controller.upgrade` itself. */
+  /** Paths of the routes whose handler is `controller.upgrade` itself. */
   paths: readonly string[] = [];
   readonly #host: NodeHost;
   readonly #sockets = new Map<ServerSocket, Connection | undefined>();
@@ -76,7 +76,7 @@ export class TestNode {
     return this.#running !== undefined || this.#isHibernating;
   }
 
-  /** Builds the app and starts its controllers, as a server does that begins to listen. */
+  /** Builds the app and starts its controllers, like a server that begins to listen. */
   start(): void {
     const { broker, sqlite, time, build } = this.#host;
     this.#clock = new VirtualClock(time, `node ${this.number}`);
@@ -101,7 +101,7 @@ export class TestNode {
     for (const controller of all) controller.start();
   }
 
-  /** Upgrades the request. `accept` begins the connection. */
+  /** Upgrades the request. @param accept begins the connection. Returns `null` if the client has gone. */
   async upgrade(
     request: Request,
     ip: string | null,
@@ -119,7 +119,7 @@ export class TestNode {
         accept(_request, accepted) {
           if (isOver || acceptance || request.signal.aborted) return null;
           acceptance = accepted;
-          return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // The constructor refuses 101.
+          return new Response(null, { status: ACCEPTED_STATUS, headers: { [ACCEPTED]: "1" } }); // `new Response` throws for 101.
         },
       },
     };
@@ -139,7 +139,7 @@ export class TestNode {
     return upgraded;
   }
 
-  /** Closes the controllers, as a server does that stops. */
+  /** Closes the controllers, like a server that stops. */
   async stop(): Promise<void> {
     this.wake();
     await Promise.all(this.#running?.controllers.map((controller) => controller.close()) ?? []);
@@ -147,7 +147,7 @@ export class TestNode {
     this.#running = undefined;
   }
 
-  /** Ends the process at once: nothing is saved or sent any more. */
+  /** Ends the process at once, without saving or sending anything. */
   kill(): void {
     this.#clock.stop();
     this.#running = undefined;
@@ -233,7 +233,7 @@ function resolve(
   if ("app" in tested) return { app: tested.app, controllers: [tested.controller].flat(), schedules: tested.schedules };
   if (typeof tested?.fetch !== "function") {
     throw new TypeError(
-      "Cannot test it: pass a Hono app, a controller, { app, controller }, or a function that returns one of them",
+      "Cannot test the app: pass a Hono app, a controller, { app, controller }, or a function that returns one of them",
     );
   }
   return { app: tested, controllers: [] };
@@ -247,7 +247,7 @@ async function answer(app: TestedApp, request: Request, env: object): Promise<Re
   }
 }
 
-/** Headers of the 101: those that middleware set before the route, and after it. */
+/** Merges the headers of the 101 that middleware has set before and after the route. */
 function merge(before: Headers, after: Headers): Headers {
   const headers = new Headers(before);
   for (const [name, value] of after) {

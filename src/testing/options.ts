@@ -2,15 +2,15 @@ import type { ClientOptions } from "../client/client.ts";
 
 /** Options of `testkit`. */
 export interface TestkitOptions {
-  /** Number of nodes, which a broker in memory joins. More than one need a function that builds them. @default {1} */
+  /** Number of nodes, which a broker in memory connects. More than one need a function that builds the app. @default {1} */
   nodes?: number;
-  /** Path of the WebSocket route. @default that of the one route that is `controller.upgrade` itself */
+  /** Path of the WebSocket route. @default that of the only route whose handler is `controller.upgrade` itself */
   path?: string;
   /** The wall clock at the start, in ms since 1970. @default the time of the machine */
   now?: number;
   /** Seed of the random numbers. @default {1} */
   seed?: number;
-  /** Whether nodes are Durable Objects, which `t.hibernate()` can put to sleep. @default {false} */
+  /** Whether nodes are Durable Objects, which `t.hibernate()` puts into hibernation. @default {false} */
   hibernates?: boolean;
   /**
    * Whether `setTimeout`, `setInterval`, `Date`, `performance.now`, `Math.random` and `crypto.randomUUID` are replaced until the kit is
@@ -25,7 +25,7 @@ export interface TestkitOptions {
 export interface TestConnectOptions {
   /** Path of the route, with a query if there is one. @default the option `path` of the kit */
   path?: string;
-  /** Number of the node. @default the nodes in turn */
+  /** Number of the node, from 0. @default the next running node in turn */
   node?: number;
   /** Headers of the upgrade request, such as `cookie` or `origin`. @default none */
   headers?: Record<string, string>;
@@ -33,7 +33,7 @@ export interface TestConnectOptions {
   ip?: string;
 }
 
-/** Options of a client of `noroshi/client`, and how it reaches the app. */
+/** Options of a client of `noroshi/client` and its connection. */
 export interface TestClientOptions
   extends Omit<ClientOptions, "WebSocket" | "clock" | "random" | "streams">, TestConnectOptions {}
 
@@ -45,7 +45,7 @@ export interface TestSocketOptions extends TestConnectOptions {
 
 const NAMES = ["nodes", "path", "now", "seed", "hibernates", "globals", "env"];
 
-/** @throws {TypeError} for an unknown option, or a number of nodes that is none. */
+/** @throws {TypeError} for an unknown option or an invalid number of nodes. */
 export function checkOptions(options: TestkitOptions): void {
   const unknown = Object.keys(options).find((name) => !NAMES.includes(name));
   if (unknown !== undefined) throw new TypeError(`Cannot test: unknown option "${unknown}", use one of ${NAMES.join(", ")}`);

@@ -1,4 +1,4 @@
-/** A generator of random numbers from 0 up to but not including 1, the same ones for the same seed (mulberry32). */
+/** Creates a generator of random numbers from 0 up to but not including 1, which are the same for the same seed (mulberry32). */
 export function randomOf(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -9,7 +9,7 @@ export function randomOf(seed: number): () => number {
   };
 }
 
-/** A version 4 UUID (RFC 9562 §5.4) of these numbers. */
+/** Returns a version 4 UUID (RFC 9562 §5.4) of these random numbers. */
 export function uuidOf(random: () => number): string {
   const digits = Array.from({ length: 32 }, () => Math.floor(random() * 16).toString(16));
   digits[12] = "4";

@@ -2,15 +2,15 @@ import type { WebSocketMessage } from "../protocol/protocol.ts";
 import type { MemorySocket, UpgradeResponse } from "./memory-socket.ts";
 import type { Data } from "./wire.ts";
 
-/** How a connection ended: `code` 1006 when no close frame came. */
+/** How a connection has ended. */
 export interface TestClose {
-  /** The close code. */
+  /** The close code; 1006 without a close frame. */
   readonly code: number;
-  /** The reason of the close frame. */
+  /** The reason of the close frame, or an empty string. */
   readonly reason: string;
 }
 
-/** The upgrade was refused. */
+/** Thrown when the server has refused the upgrade. */
 export class UpgradeRefused extends Error {
   /** The name of the class. */
   override readonly name = "UpgradeRefused";
@@ -30,7 +30,7 @@ export class UpgradeRefused extends Error {
   }
 }
 
-/** A bare socket: what it sends and receives are frames, without the protocol of the client. */
+/** A WebSocket without the protocol of the client: it sends and receives single messages. */
 export class TestSocket {
   /** Resolves when the connection has ended. */
   readonly closed: Promise<TestClose>;
@@ -42,17 +42,17 @@ export class TestSocket {
   /** Created by `t.socket()`. */
   constructor(socket: MemorySocket) {
     this.#socket = socket;
-    socket.onmessage = ({ data }: { data: string }) => this.#take(data);
+    socket.onmessage = ({ data }: { data: string }) => this.#receive(data);
     this.closed = new Promise((resolve) => {
       socket.onclose = ({ code, reason }: TestClose) => {
         this.#close = { code, reason };
-        for (const { reject } of this.#waiting.splice(0)) reject(this.#over(this.#close));
+        for (const { reject } of this.#waiting.splice(0)) reject(this.#ended(this.#close));
         resolve(this.#close);
       };
     });
   }
 
-  /** As `WebSocket.readyState`. */
+  /** The same values as `WebSocket.readyState`. */
   get readyState(): number {
     return this.#socket.readyState;
   }
@@ -62,9 +62,9 @@ export class TestSocket {
     return this.#socket.protocol;
   }
 
-  /** Headers of the 101. */
+  /** Headers of the 101 response. */
   get headers(): Headers {
-    return this.#socket.response!.headers; // Created with an open socket.
+    return this.#socket.response!.headers; // A `TestSocket` is created after the upgrade.
   }
 
   /** Whether it answers protocol pings, as every WebSocket does. @default {true} */
@@ -80,23 +80,23 @@ export class TestSocket {
   /** Sends a message as JSON; a string or binary data as it is. */
   send(message: object | string): void {
     const isData = typeof message === "string" || message instanceof ArrayBuffer || ArrayBuffer.isView(message);
-    this.#socket.send(isData ? message as Data : JSON.stringify(message)); // As just seen.
+    this.#socket.send(isData ? message as Data : JSON.stringify(message)); // `isData` has checked it.
   }
 
-  /** The next message. Rejects if the connection ends before it comes. */
+  /** Resolves with the next message. Rejects if the connection ends before. */
   async next(): Promise<WebSocketMessage> {
     return JSON.parse(await this.text());
   }
 
-  /** The next message as it was sent. A message in an array of `noroshi.v1` counts as one. */
+  /** Like {@link next}, but resolves with the text. Each message in an array of `noroshi.v1` counts. */
   text(): Promise<string> {
     const text = this.#received.shift();
     if (text !== undefined) return Promise.resolve(text);
-    if (this.#close) return Promise.reject(this.#over(this.#close));
+    if (this.#close) return Promise.reject(this.#ended(this.#close));
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** Sends a message, and resolves with the next one that comes. */
+  /** Sends a message, and resolves with the next one that arrives. */
   ask(message: object | string): Promise<WebSocketMessage> {
     this.send(message);
     return this.next();
@@ -108,7 +108,7 @@ export class TestSocket {
     return this.closed;
   }
 
-  #take(data: string): void {
+  #receive(data: string): void {
     const texts = this.protocol === "noroshi.v1" && data.startsWith("[")
       ? (JSON.parse(data) as unknown[]).map((message) => JSON.stringify(message)) // PROTOCOL.md 1.6: an array of messages.
       : [data];
@@ -119,7 +119,7 @@ export class TestSocket {
     }
   }
 
-  #over({ code, reason }: TestClose): Error {
+  #ended({ code, reason }: TestClose): Error {
     return new Error(`The connection has ended: ${code}${reason && ` ${reason}`}`);
   }
 }

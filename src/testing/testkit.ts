@@ -1,6 +1,6 @@
 /**
- * A test kit: an app, its clients and the network between them in memory, with a clock that stands still until a test moves it. The real
- * upgrade route, middleware, controller and client run.
+ * A test kit: runs an app, its clients and the network between them in memory, with a clock that only the test advances. It uses the real
+ * upgrade route, middleware, controller and client.
  *
  * @example
  * ```ts
@@ -39,7 +39,7 @@ import { Turns } from "./turns.ts";
 import { VirtualClientClock, VirtualClock, VirtualTime } from "./virtual-time.ts";
 import type { Recorder, Wire } from "./wire.ts";
 
-// Node loads the classes of `fetch` when they are first read, which takes tens of ms: here, and not in the first test.
+// Node loads the classes of `fetch` at the first access, which takes tens of ms. Accessed here, so that the first test is not slower.
 void globalThis.Request;
 
 export type { Client, StreamingClient } from "../client/client.ts";
@@ -61,8 +61,8 @@ export function testkit(tested: Tested | ((node: number) => Tested), options: Te
   return new BareTestkit(tested, options) as Testkit; // The constructor adds the `using` method.
 }
 
-/** What the kit keeps of a client. */
-interface End {
+/** What the kit keeps for a client or socket. */
+interface TestedClient {
   readonly transcript: Transcript;
   socket: MemorySocket | undefined;
   close(): Promise<unknown>;
@@ -70,9 +70,9 @@ interface End {
 
 /** {@link Testkit} without `using`. */
 export class BareTestkit {
-  /** A clock that {@link advance} moves, for code that takes one. */
+  /** A clock that {@link advance} advances, for code that takes one. */
   readonly clock: Clock;
-  /** The next seeded random number, from 0 up to but not including 1. */
+  /** Returns the next random number of the seed, from 0 up to but not including 1. */
   readonly random: () => number;
   /** A `WebSocket` class whose sockets reach the app, for clients of other libraries. */
   readonly WebSocket: WebSocketConstructor;
@@ -83,13 +83,13 @@ export class BareTestkit {
   readonly #broker: MemoryBroker | undefined;
   readonly #sqlite: MemorySqlite | undefined;
   readonly #canBuild: boolean;
-  readonly #ends = new Map<object, End>();
+  readonly #clients = new Map<object, TestedClient>();
   readonly #wires = new Set<Wire>();
   readonly #restore: () => void;
   #turn = 0;
   #closing: Promise<void> | undefined;
 
-  /** Takes the arguments of {@link testkit}. */
+  /** Called by {@link testkit}, with the same arguments. */
   constructor(tested: Tested | ((node: number) => Tested), options: TestkitOptions = {}) {
     const { nodes = 1, seed = 1, now = Date.now(), hibernates = false, globals = false, env = {} } = options;
     checkOptions(options);
@@ -100,7 +100,7 @@ export class BareTestkit {
     }
     if (nodes > 1 && hibernates) throw new TypeError("Cannot test: nodes that hibernate have no other nodes");
     this.#options = options;
-    // What a socket's listener throws is an uncaught exception, as with a real socket.
+    // An error of a socket's listener is an uncaught exception, as with a real socket.
     this.#turns = new Turns((error) =>
       queueMicrotask(() => {
         throw error;
@@ -133,7 +133,7 @@ export class BareTestkit {
   /**
    * Connects a client of `noroshi/client`, with streams. Resolves when the server has admitted it.
    *
-   * @throws {ClientError} why the first attempt failed: the client is then closed.
+   * @throws {ClientError} if the first attempt fails, after which the client is closed.
    */
   async connect<C = Contract>(options: TestClientOptions = {}): Promise<StreamingClient<C>> {
     const client = this.client<C>(options);
@@ -152,12 +152,12 @@ export class BareTestkit {
     return client;
   }
 
-  /** Creates a client of `noroshi/client`, with streams, and does not wait for it. */
+  /** Creates a client of `noroshi/client`, with streams, without waiting for its connection. */
   client<C = Contract>(options: TestClientOptions = {}): StreamingClient<C> {
     const { path, node, headers, ip, ...rest } = options;
-    const number = this.#ends.size + 1;
+    const number = this.#clients.size + 1;
     const transcript = new Transcript();
-    const end: End = { transcript, socket: undefined, close: () => client.close() };
+    const end: TestedClient = { transcript, socket: undefined, close: () => client.close() };
     const client: StreamingClient<C> = createClient<C>(this.#url(path), {
       ...rest,
       streams,
@@ -165,11 +165,11 @@ export class BareTestkit {
       clock: new VirtualClientClock(this.#time, `client ${number}`),
       random: randomOf((this.#options.seed ?? 1) + number * 0x9e3779b1),
     });
-    this.#ends.set(client, end);
+    this.#clients.set(client, end);
     return client;
   }
 
-  /** Opens a bare socket. @throws {UpgradeRefused} if the upgrade is refused. */
+  /** Opens a WebSocket without a client. @throws {UpgradeRefused} if the server refuses the upgrade. */
   async socket(options: TestSocketOptions = {}): Promise<TestSocket> {
     const { path, protocols = [], ...how } = options;
     const transcript = new Transcript();
@@ -186,32 +186,32 @@ export class BareTestkit {
     const bare = new TestSocket(socket);
     const close = () => {
       bare.answersClose = true;
-      if (socket.wire?.isStuck) socket.terminate(); // No close of the server would arrive.
+      if (socket.wire?.isStuck) socket.terminate(); // The server's close frame would not arrive.
       return bare.readyState < 2 ? bare.close() : bare.closed;
     };
-    this.#ends.set(bare, { transcript, socket, close });
+    this.#clients.set(bare, { transcript, socket, close });
     return bare;
   }
 
   /**
-   * Lets time pass: every timer of servers and clients fires at its own time, in order, and what it begins is over before the next one
-   * fires. `0` only waits until nothing is under way. What the app awaits of outside the process, such as a database, is not waited
-   * for, and neither is `node:crypto`.
+   * Advances the time by so many ms. Each timer of servers and clients fires at its time, in order, and what it begins is done before the
+   * next one fires. `0` only waits until nothing is under way. It does not wait for `node:crypto`, nor for anything outside the process,
+   * such as a database.
    */
   advance(ms: number): Promise<void> {
     if (!(typeof ms === "number" && ms >= 0 && ms < Infinity)) throw new TypeError("Cannot advance: pass a number of ms from 0");
     return this.#time.advance(ms);
   }
 
-  /** The frames that the client has sent and received, over all its connections. */
+  /** Returns the frames that the client has sent and received, over all its connections. */
   sent(client: object): SentFrame[] {
-    return this.#end(client).transcript.frames;
+    return this.#clientOf(client).transcript.frames;
   }
 
   /**
-   * Cuts the connection of a client: both ends see it end with 1006.
+   * Cuts the connection of a client. Both ends see it end with 1006.
    *
-   * @param options.silent whether neither end notices, so that its heartbeat has to.
+   * @param options.silent whether neither end notices it, except by its heartbeat. @default {false}
    */
   cut(client: object, { silent = false }: { silent?: boolean } = {}): void {
     const wire = this.#wire("cut", client);
@@ -219,7 +219,7 @@ export class BareTestkit {
     else wire.reset();
   }
 
-  /** Lets the client read nothing more: what the server sends waits in its buffers. What the client sends arrives. */
+  /** Stops the client from reading: what the server sends stays in its buffers. What the client sends still arrives. */
   stall(client: object): void {
     this.#wire("stall", client).stall();
   }
@@ -229,20 +229,20 @@ export class BareTestkit {
     this.#wire("unstall", client).unstall();
   }
 
-  /** Puts the nodes to sleep, as Durable Objects that hibernate: all but the sockets is lost. The next message or deadline wakes them. */
+  /** Hibernates the nodes, like Durable Objects: everything but the sockets is lost. The next message or deadline wakes them. */
   hibernate(): void {
     if (!this.#options.hibernates) throw new TypeError('Cannot hibernate: pass the option "hibernates"');
     for (const node of this.#nodes) node.hibernate();
   }
 
-  /** Ends a node at once, as SIGKILL does. */
+  /** Ends a node at once, like SIGKILL. */
   kill(node: number): void {
     this.#node("kill", node).kill();
   }
 
-  /** Stops a node as a deploy does: its clients are closed with 1001. Resolves when it has left. */
+  /** Stops a node, like a deploy. Its clients are closed with 1001. Resolves when it has stopped. */
   stop(node: number): Promise<void> {
-    return this.#drive(this.#node("stop", node).stop());
+    return this.#runUntil(this.#node("stop", node).stop());
   }
 
   /** Builds and starts a node that was killed or stopped. */
@@ -256,8 +256,8 @@ export class BareTestkit {
   }
 
   /**
-   * Divides the nodes, instead of an earlier partition. The broker is in the largest group, of equal ones in the first: the nodes of
-   * the other groups reach no other node.
+   * Partitions the nodes into groups; it replaces an earlier partition. The broker is in the largest group, or the first of equal ones.
+   * Nodes of the other groups reach no other node.
    */
   partition(...groups: number[][]): void {
     const broker = this.#broker;
@@ -276,7 +276,7 @@ export class BareTestkit {
   /**
    * Closes the clients, sockets and nodes.
    *
-   * @throws {Error} if a timer or a connection is left. With `globals: true` also if one of the app is, such as an interval that it does
+   * @throws {Error} if a timer or a connection is left. With `globals: true`, also for timers of the app, such as an interval that it does
    * not clear.
    */
   close(): Promise<void> {
@@ -284,8 +284,8 @@ export class BareTestkit {
   }
 
   async #close(): Promise<void> {
-    await this.#drive(Promise.all([...this.#ends.values()].map((end) => end.close())));
-    await this.#drive(Promise.all(this.#nodes.map((node) => node.isUp ? node.stop() : undefined)));
+    await this.#runUntil(Promise.all([...this.#clients.values()].map((end) => end.close())));
+    await this.#runUntil(Promise.all(this.#nodes.map((node) => node.isUp ? node.stop() : undefined)));
     await this.#turns.settle();
     const timers = this.#time.pending.filter((timer) => keepsAlive(timer.callSite)).map(({ at, owner, callSite: error }) => {
       const frame = error && callSiteOf(error, 1);
@@ -302,8 +302,8 @@ export class BareTestkit {
     this.#restore();
   }
 
-  /** Waits for the promise, and lets time pass as far as it needs that. */
-  async #drive(promise: Promise<unknown>): Promise<void> {
+  /** Waits for the promise, and advances the time until it settles. */
+  async #runUntil(promise: Promise<unknown>): Promise<void> {
     let isDone = false;
     const done = promise.finally(() => isDone = true);
     done.catch(() => {}); // Awaited below.
@@ -312,14 +312,14 @@ export class BareTestkit {
     await done;
   }
 
-  #end(client: object): End {
-    const end = this.#ends.get(client);
+  #clientOf(client: object): TestedClient {
+    const end = this.#clients.get(client);
     if (!end) throw new TypeError("Cannot find the client: pass one of t.connect(), t.client() or t.socket()");
     return end;
   }
 
   #wire(action: string, client: object): Wire {
-    const wire = this.#end(client).socket?.wire;
+    const wire = this.#clientOf(client).socket?.wire;
     if (!wire || wire.isOver) throw new TypeError(`Cannot ${action} the client: it is not connected`);
     return wire;
   }
@@ -366,7 +366,7 @@ export class BareTestkit {
     };
   }
 
-  /** The node, or the next one that runs. */
+  /** The node with this number, or the next running node in turn. */
   #next(number: number | undefined): TestNode {
     const nodes = this.#nodes.filter((node) => number === undefined ? node.isUp : node.number === number);
     const node = nodes[number === undefined ? this.#turn++ % nodes.length : 0];

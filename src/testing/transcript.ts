@@ -8,12 +8,12 @@ const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 /** The frames of one client, over all its connections. */
 export class Transcript {
   readonly #frames: [direction: ">" | "<", frame: string | object][] = [];
-  /** Numbers of random UUIDs. */
+  /** By UUID: its name in {@link frames}. */
   readonly #uuids = new Map<string, string>();
 
   readonly record: Recorder = (direction, frame) => void this.#frames.push([direction, frame]);
 
-  /** The frames so far. A UUID is random, and is written as `uuid-1`, in the order of their appearance. */
+  /** The frames so far. UUIDs, which are random, are replaced by `uuid-1` and so on, in the order in which they appear. */
   get frames(): SentFrame[] {
     return this.#frames.map(([direction, frame]) => [direction, typeof frame === "string" ? this.#read(frame) : { ...frame }]);
   }

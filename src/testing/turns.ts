@@ -1,17 +1,17 @@
-// Captured when the module loads, so that fake timers of a test runner, or our own, do not replace it.
+// Captured when the module loads, before fake timers of a test runner or of this kit replace them.
 const { setImmediate: immediate, setTimeout: timeout } = globalThis as {
   setImmediate?: (callback: () => void) => unknown; // Absent in workerd.
   setTimeout(callback: () => void, delay: number): unknown;
 };
 
-/** Resolves in a later turn of the event loop: by then every promise that could settle has settled. */
+/** Resolves in a later turn of the event loop, when every promise that could settle has settled. */
 export const nextTurn = (): Promise<void> =>
   new Promise((resolve) => void (immediate ? immediate(resolve) : timeout(resolve, 0)));
 
-/** Turns without activity after which nothing is under way. In one all promises settle; where immediates cannot be counted, they take more. */
+/** Number of turns without activity after which nothing is under way. More than one without `setImmediate`, whose calls are counted. */
 const QUIET_TURNS = immediate ? 1 : 3;
 
-/** Those that watch. They share one wrapper of each method: kits that overlap end in any order, and each could unwrap only its own. */
+/** Instances that watch. They share one wrapper of each method, because kits may end in any order. */
 const watching = new Set<Turns>();
 
 /** Cryptographic operations and immediates under way. */
@@ -20,12 +20,12 @@ const operations = new Set<unknown>();
 const undoes: (() => void)[] = [];
 
 /**
- * What happens in later turns of the event loop, in the order it was posted. In memory nothing takes time, so that everything under way
- * is over after a few turns. `crypto.subtle` runs outside of the event loop, and is counted.
+ * Runs functions in later turns of the event loop, in the order in which they were posted. Nothing in memory takes time, so everything under
+ * way is done after a few turns. Calls of `crypto.subtle`, which run outside of the event loop, are counted.
  */
 export class Turns {
   #posted: (() => void)[] = [];
-  /** Grows with everything that happens. */
+  /** Number of events so far. */
   #activity = 0;
   readonly #report: (error: unknown) => void;
 
@@ -40,7 +40,7 @@ export class Turns {
     if (this.#posted.push(run) === 1) void nextTurn().then(() => this.#run());
   }
 
-  /** Resolves when nothing is under way any more. */
+  /** Resolves when nothing is under way. */
   async settle(): Promise<void> {
     for (let quiet = 0, seen = this.#activity; quiet < QUIET_TURNS; quiet++) {
       await nextTurn();
@@ -49,7 +49,7 @@ export class Turns {
     }
   }
 
-  /** Counts what others do in later turns, until {@link unwatch}: the calls of `crypto.subtle` and `setImmediate` are passed on. */
+  /** Counts calls of `crypto.subtle` and `setImmediate` until {@link unwatch}. */
   watch(): void {
     if (watching.size === 0) wrapAll();
     watching.add(this);
@@ -59,7 +59,7 @@ export class Turns {
     if (watching.delete(this) && watching.size === 0) { for (const undo of undoes.splice(0)) undo(); }
   }
 
-  /** Counts something that others did. */
+  /** Counts an event. */
   count(): void {
     this.#activity++;
   }
@@ -88,7 +88,7 @@ function wrapAll(): void {
     wrap(crypto.subtle, name, (original) => (...args: unknown[]) => {
       const operation = {};
       operations.add(operation);
-      return (original(...args) as Promise<unknown>).finally(() => done(operation)); // As all of its methods return.
+      return (original(...args) as Promise<unknown>).finally(() => done(operation)); // All of its methods return a promise.
     });
   }
   if (!immediate) return;
@@ -119,7 +119,7 @@ function wrap(
   Object.defineProperties(wrapped, Object.getOwnPropertyDescriptors(original)); // `util.promisify` reads one of them.
   methods[name] = wrapped;
   undoes.push(() => {
-    // Something else may have wrapped it since, and goes on calling this one.
+    // If something else has wrapped it since, that still calls this wrapper.
     if (methods[name] !== wrapped) return;
     if (isOwn) methods[name] = original;
     else delete methods[name];

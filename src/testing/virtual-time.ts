@@ -4,9 +4,9 @@ import type { Clock } from "../base/clock.ts";
 export interface PendingTimer {
   /** When it fires, in ms since the start of the virtual time. */
   readonly at: number;
-  /** Which clock it was set on, such as `node 0`. */
+  /** Name of the clock that it was set on, such as `node 0`. */
   readonly owner: string;
-  /** Where it was set, for timers of the application. */
+  /** Call site that has set it, for timers of the application. */
   readonly callSite?: Error | undefined;
 }
 
@@ -19,9 +19,9 @@ interface Timer extends PendingTimer {
 /** Longer delays fire after 1 ms, as on every runtime. */
 const MAX_DELAY = 2 ** 31 - 1;
 
-/** Time that stands still until {@link VirtualTime.advance} moves it. All clocks of a test share it, so that their timers fire in order. */
+/** Time that only {@link VirtualTime.advance} advances. All clocks of a test share it, so that their timers fire in order. */
 export class VirtualTime {
-  /** Sorted by time, and by the order they were set. */
+  /** Sorted by time, then by the order in which they were set. */
   readonly #timers: Timer[] = [];
   readonly #settle: () => Promise<void>;
   readonly #start: number;
@@ -54,16 +54,16 @@ export class VirtualTime {
   }
 
   /**
-   * Lets time pass. Each timer fires at its own time, those that are set meanwhile included, and what it begins is over before time goes
-   * on. A second call waits for the first.
+   * Advances the time. Each timer fires at its time, including those that are set meanwhile, and what it begins is done before the time
+   * advances further. A second call waits for the first.
    */
   advance(ms: number): Promise<void> {
     const advancing = this.#advancing.then(() => this.#advance(ms));
-    this.#advancing = advancing.catch(() => {}); // The caller has the rejection.
+    this.#advancing = advancing.catch(() => {}); // The caller gets the rejection.
     return advancing;
   }
 
-  /** Advances to the next timer, and fires it. `false`: there is none. */
+  /** Advances to the next timer, and fires it. Resolves with `false` if there is none. */
   async step(): Promise<boolean> {
     const [next] = this.#timers;
     if (next) await this.advance(Math.max(0, next.at - this.#elapsed));
@@ -103,9 +103,9 @@ export class VirtualTime {
     await this.#settle();
     for (let next = this.#timers[0]; next && next.at <= end; next = this.#timers[0]) {
       this.#elapsed = Math.max(this.#elapsed, next.at);
-      // Those of one moment fire together, as on every runtime. What they set for this moment is the next round.
+      // Timers of the same time fire together, as on every runtime. Those that they set for this time fire in the next round.
       let count = 1;
-      while (count < this.#timers.length && this.#timers[count]!.at <= this.#elapsed) count++; // Below the length.
+      while (count < this.#timers.length && this.#timers[count]!.at <= this.#elapsed) count++; // The index is below the length.
       for (const timer of this.#timers.slice(0, count)) {
         if (!this.clear(timer.number)) continue; // An earlier one has cleared it.
         timer.callback();
@@ -145,14 +145,14 @@ export class VirtualClock implements Clock {
     this.#time.clear(handle);
   }
 
-  /** Drops its timers, and takes no more: its process has ended. Returns the time of the first of them, in ms since the start. */
+  /** Drops all timers and ignores further ones, because the process has ended. Returns the time of the first, in ms since the start. */
   stop(): number | undefined {
     this.#isStopped = true;
     return this.#time.drop(this);
   }
 }
 
-/** The clock of one client. Nothing sets its wall clock, so that the client need not look at it twice a second. */
+/** The clock of one client. Its wall clock is never set, so the client does not have to check it twice a second. */
 export class VirtualClientClock extends VirtualClock {
   override now(): number {
     return NaN;

@@ -7,7 +7,7 @@ import type { Turns } from "./turns.ts";
 /** Data of a message, text or binary. */
 export type Data = string | ArrayBuffer | ArrayBufferView;
 
-/** What the client's end of a connection hears. */
+/** Receives the events of the client's end of a connection. */
 export interface ClientListener {
   message(data: string): void;
   /** The server has sent a close frame. {@link Wire.answerClose} answers it. */
@@ -18,7 +18,7 @@ export interface ClientListener {
   pong(): void;
 }
 
-/** What the server's end of a connection hears. */
+/** Receives the events of the server's end of a connection. */
 export interface ServerListener {
   message(data: Data): void;
   closed(code: number, reason: string, wasClean: boolean): void;
@@ -26,15 +26,15 @@ export interface ServerListener {
   heard(pong: boolean, number?: number): void;
 }
 
-/** Sees every frame when it is sent by the client, or has reached it. */
+/** Called with each frame when the client sends or receives it. */
 export type Recorder = (direction: ">" | "<", frame: string | { readonly close: number; readonly reason: string }) => void;
 
-/** One WebSocket connection in memory, from the 101 on: the state of both ends, and a link each way. */
+/** One WebSocket connection in memory after the upgrade: the state of both ends, and a link in each direction. */
 export class Wire {
   /** `readyState` of the client's end and the server's. */
   clientState: number = OPEN;
   serverState: number = OPEN;
-  /** Absent while the process of the server is gone. */
+  /** Absent after the server's process has ended. */
   server: ServerListener | undefined;
   readonly #client: ClientListener;
   readonly #toServer: Link;
@@ -42,12 +42,12 @@ export class Wire {
   readonly #turns: Turns;
   readonly #record: Recorder;
   readonly #over: (wire: Wire) => void;
-  /** Nothing arrives any more, and neither end knows. */
+  /** Whether nothing arrives any more, which neither end notices. */
   #isLost = false;
-  /** The client has received a close frame. */
+  /** Whether the client has received a close frame. */
   #isClosing = false;
 
-  /** @param over called once both ends are closed. */
+  /** @param over called when both ends are closed. */
   constructor(turns: Turns, client: ClientListener, record: Recorder, over: (wire: Wire) => void) {
     this.#turns = turns;
     this.#client = client;
@@ -61,20 +61,20 @@ export class Wire {
     return this.clientState === CLOSED && (this.serverState === CLOSED || this.server === undefined);
   }
 
-  /** Whether nothing arrives any more, and neither end knows. */
+  /** Whether nothing arrives any more, which neither end has noticed. */
   get isLost(): boolean {
     return this.#isLost && !this.isOver;
   }
 
   // The client's end
 
-  /** Calls back before anything that the server sends arrives. */
+  /** Calls `callback` before anything that the server sends arrives. */
   opened(callback: () => void): void {
     this.#toClient.send(callback);
   }
 
   sendToServer(data: Data): void {
-    if (this.clientState !== OPEN) return; // As a browser's `send` after a close.
+    if (this.clientState !== OPEN) return; // After a close, `send` of a browser does nothing, too.
     this.#record(">", typeof data === "string" ? data : `<${data.byteLength} bytes>`);
     this.#toServer.send(() => this.server?.message(data), typeof data === "string" ? byteLength(data) : data.byteLength);
   }
@@ -131,7 +131,7 @@ export class Wire {
     if (this.serverState === OPEN) this.#toClient.send(() => this.#client.ping(number));
   }
 
-  /** Reads nothing more until {@link resume}. */
+  /** Stops reading until {@link resume}. */
   pause(): void {
     this.#toServer.hold();
   }
@@ -146,7 +146,7 @@ export class Wire {
 
   // The network
 
-  /** The client reads nothing until {@link unstall}: what the server sends waits in its buffers. */
+  /** Stops the client from reading until {@link unstall}: what the server sends stays in its buffers. */
   stall(): void {
     this.#toClient.hold();
   }
@@ -155,7 +155,7 @@ export class Wire {
     this.#toClient.release();
   }
 
-  /** Whether the client receives nothing: it is stalled, or the network loses everything. */
+  /** Whether the client receives nothing, because it is stalled or the network loses everything. */
   get isStuck(): boolean {
     return this.#isLost || this.#toClient.isHeld;
   }
@@ -169,19 +169,19 @@ export class Wire {
     });
   }
 
-  /** Loses everything from now on, and neither end is notified. */
+  /** Loses everything from now on, without notifying either end. */
   lose(): void {
     this.#isLost = true;
     this.#end();
   }
 
-  /** One end drops the connection. The other one sees it, unless the network loses everything. */
+  /** One end drops the connection. The other end notices, unless the network loses everything. */
   terminate(end: "client" | "server"): void {
     if (!this.#isLost) return this.reset();
     this.#turns.post(() => end === "client" ? this.#closeClient(ABNORMAL, "", false) : this.#closeServer(ABNORMAL, "", false));
   }
 
-  /** The process of the server is gone. */
+  /** Called when the server's process has ended. */
   abandon(): void {
     this.server = undefined;
     this.serverState = CLOSED;
@@ -204,7 +204,7 @@ export class Wire {
     if (this.clientState === CLOSED) return;
     this.#record("<", { close: code, reason });
     this.#isClosing = true;
-    // It has sent its own, so that the handshake is over.
+    // The client has sent its close frame already, so the handshake is done.
     if (this.clientState === CLOSING) this.#closeClient(code, reason, true);
     else this.#client.closing(code, reason);
   }

@@ -179,7 +179,7 @@ describe("testkit", () => {
   });
 
   it("says what cannot be tested, and which path is missing", async () => {
-    assert.throws(() => testkit({} as never), /Cannot test it: pass a Hono app/);
+    assert.throws(() => testkit({} as never), /Cannot test the app: pass a Hono app/);
     assert.throws(() => testkit(createChat().app, { nodes: 2 }), /need a function/);
     assert.throws(() => testkit(createChat().app, { node: 2 } as never), /unknown option "node", use one of nodes, path/);
     assert.throws(() => testkit(createChat().app, { nodes: 0 }), /"nodes" must be a whole number/);
