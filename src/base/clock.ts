@@ -178,7 +178,7 @@ export class Deadlines {
     this.#arm();
   }
 
-  /** Sets the deadline of the item, in ms from now, in place of an earlier one. */
+  /** Sets or replaces the deadline of the item, in ms from now. */
   set(timed: Timed, delay: number): void {
     const item: HeapItem = timed;
     this.#due.delete(item);

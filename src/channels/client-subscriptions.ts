@@ -197,7 +197,7 @@ export class ClientSubscriptions implements SubscriptionOwner {
     if (wasStarted) return end(reason.code);
     refuse(this.client, message, reason);
     const ending = endings.get(subscription);
-    if (ending && reason.code === "INVALID_PAYLOAD") end(ending.code); // After INVALID_PAYLOAD alone, the client expects the earlier one to go on.
+    if (ending && reason.code === "INVALID_PAYLOAD") end(ending.code); // After INVALID_PAYLOAD alone, the client expects the earlier one to continue.
   }
 
   waits(subscription: Subscription): void {

@@ -15,8 +15,10 @@ export interface SubscriptionOwner {
   /** Called when `init` was sent. */
   started(subscription: Subscription): void;
   /**
-   * Called when the server ended the subscription; the client is sent the reason. @param wasStarted whether `init` was sent
-   * @param kept the subscription that it was to replace, and that goes on.
+   * Called when the server has ended the subscription. The client is sent the reason.
+   *
+   * @param wasStarted whether `init` was sent.
+   * @param kept the subscription that it was to replace, which continues.
    */
   ended(subscription: Subscription, reason: WebSocketError, wasStarted: boolean, kept?: Subscription): void;
   /** Called when it begins to wait for its client to read or for `authorize`: the Durable Object may hibernate meanwhile. */

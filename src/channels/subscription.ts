@@ -163,7 +163,7 @@ export class Subscription implements ChannelRecipient {
   /** Ends the subscription and sends the client the reason. */
   endWith(reason: WebSocketError): void {
     const { isStarted: wasStarted, replaces } = this;
-    const kept = reason.code === "INVALID_PAYLOAD" ? replaces : undefined; // The replaced one goes on (PROTOCOL.md 4.3).
+    const kept = reason.code === "INVALID_PAYLOAD" ? replaces : undefined; // The replaced one continues (PROTOCOL.md 4.3).
     if (kept) this.replaces = undefined;
     this.end();
     this.#owner.ended(this, reason, wasStarted, kept);

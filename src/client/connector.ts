@@ -145,7 +145,7 @@ export function createConnector(
     }
   };
 
-  /** Called when the page enters the back/forward cache. Disconnects until it is shown again, because its socket would go on answering pings. */
+  /** Called when the page enters the back/forward cache. Disconnects until it is shown again, because its socket would keep answering pings. */
   const sleep = () => {
     // Not 1000, after which the member leaves its channels at once.
     if (status !== "waiting") fail(4000, "Page hidden");

@@ -117,7 +117,7 @@ export class Drain implements Timed {
   /** Checks whether members can still return. */
   #checkMembers: (() => void) | undefined;
   /** Called once no stream has to be continued on another node. */
-  #handedOver: (() => void) | undefined;
+  #bytesSent: (() => void) | undefined;
   #hasStopped = false;
   #closed = 0;
   #result: Promise<DrainResult> | undefined;
@@ -176,7 +176,7 @@ export class Drain implements Timed {
       if (this.#closeIfIdle(connection)) surplus--;
     }
     this.#checkMembers?.();
-    if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#handedOver?.();
+    if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#bytesSent?.();
     this.#host.deadlines.set(this, TICK);
   }
 
@@ -235,7 +235,7 @@ export class Drain implements Timed {
       waitsFor = () => "members of channels are in their grace period, pass a timeout above window + grace";
       await this.#settled();
       waitsFor = () => "streams go on for clients of other nodes";
-      if (this.#host.streams.isShared) await new Promise<void>((resolve) => this.#handedOver = resolve);
+      if (this.#host.streams.isShared) await new Promise<void>((resolve) => this.#bytesSent = resolve);
       waitsFor = () => "requests of the server are under way";
       await this.#stop();
       waitsFor = () => "the engine is not closed";

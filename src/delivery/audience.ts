@@ -39,7 +39,7 @@ export class TopicGroup<Member extends Recipient> {
   #topic = "";
   /** Maximum `heldBytes` of a member when the members were measured, or when it joined later. */
   #mostHeld = 0;
-  /** The publisher's `handedOver` when the members were measured. */
+  /** The publisher's `bytesSent` when the members were measured. */
   #measuredAt = 0;
 
   constructor(publisher: Publisher | undefined) {
@@ -69,7 +69,7 @@ export class TopicGroup<Member extends Recipient> {
     const { publisher } = this;
     if (!publisher) return false;
     if (this.#topic === "") this.#createTopic(publisher);
-    if (this.#mostHeld + publisher.handedOver - this.#measuredAt > maxHeldBytes) {
+    if (this.#mostHeld + publisher.bytesSent - this.#measuredAt > maxHeldBytes) {
       this.#measure(publisher);
       if (this.#mostHeld > maxHeldBytes) return false;
     }
@@ -82,10 +82,10 @@ export class TopicGroup<Member extends Recipient> {
     this.#measure(publisher);
   }
 
-  #measure({ handedOver }: Publisher): void {
+  #measure({ bytesSent }: Publisher): void {
     this.#mostHeld = 0;
     for (const { heldBytes } of this.members) if (heldBytes > this.#mostHeld) this.#mostHeld = heldBytes;
-    this.#measuredAt = handedOver;
+    this.#measuredAt = bytesSent;
   }
 }
 

@@ -21,7 +21,7 @@ export interface FilterWords {
   readonly action: string;
   /** The keys that it may have. */
   readonly keys: string;
-  /** What to write in place of an empty value, after "must be a non-empty string". */
+  /** What to write instead of an empty value, after "must be a non-empty string". */
   readonly remedy: string;
 }
 

@@ -67,7 +67,7 @@ export interface Transport {
 /** Publishes a frame to many sockets at once, which costs less than a `send` to each. */
 export interface Publisher {
   /** Bytes sent or published to all sockets so far. The buffer of one socket never grows by more than this number does. */
-  readonly handedOver: number;
+  readonly bytesSent: number;
   /**
    * Sends the frame to all sockets that have joined the topic, after everything sent to them before. Returns `false` if that is not
    * possible now; then nothing was sent.

@@ -57,7 +57,7 @@ export class EventTransport implements Transport, Writer {
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   /** Bytes of the last chunk, until the runtime pulls the next one. */
-  #handedOver = 0;
+  #bytesSent = 0;
   #isWanted = false;
   /** Set when the close event is written. */
   #close: { readonly code: number; readonly reason: string } | undefined;
@@ -84,7 +84,7 @@ export class EventTransport implements Transport, Writer {
   }
 
   get bufferedAmount(): number {
-    return this.#handedOver + this.#waitingBytes + (this.batch?.bytes ?? 0);
+    return this.#bytesSent + this.#waitingBytes + (this.batch?.bytes ?? 0);
   }
 
   send(frame: Frame): boolean {
@@ -215,7 +215,7 @@ export class EventTransport implements Transport, Writer {
   }
 
   #pulled(): void {
-    this.#handedOver = 0;
+    this.#bytesSent = 0;
     this.#isWanted = true;
     if (this.#connection) this.#host.pulled?.(this.#connection);
     // Only now, because middleware may have replaced the response, and then this stream is never read.
@@ -235,7 +235,7 @@ export class EventTransport implements Transport, Writer {
     if (!chunk) return;
     this.#isWanted = false;
     this.#waitingBytes -= chunk.byteLength;
-    this.#handedOver = chunk.byteLength;
+    this.#bytesSent = chunk.byteLength;
     this.#stream.enqueue(chunk);
     const close = this.#close;
     if (!close || this.#waiting.length > 0) return;

@@ -77,8 +77,8 @@ const MAX_PUBLISHED_BYTES = 16_000;
 /** Bytes sent by all sockets. The counters only grow. */
 const bytes = {
   /** Sent directly or published. */
-  handedOver: 0,
-  /** Published to topics, which buffer the bytes until the turn ends. Until then no socket's buffered amount includes them. */
+  bytesSent: 0,
+  /** Published to topics. They buffer it until the turn ends, and no socket's buffered amount includes it before. */
   published: 0,
   /** The part of `published` that the topics have flushed. */
   settled: 0,
@@ -95,15 +95,15 @@ class BunPublisher implements Publisher {
     this.#server = server;
   }
 
-  get handedOver(): number {
-    return bytes.handedOver;
+  get bytesSent(): number {
+    return bytes.bytesSent;
   }
 
   publish(topic: string, frame: Frame): boolean {
     // Frames in the queue were sent earlier and must go first.
     if (!queue.isEmpty || frame.bytes > MAX_PUBLISHED_BYTES || this.#server.publish(topic, frame.text) === 0) return false;
     const { bytes: size } = frame;
-    bytes.handedOver += size + MAX_HEADER_BYTES;
+    bytes.bytesSent += size + MAX_HEADER_BYTES;
     if (bytes.published === bytes.settled) settleLater();
     bytes.published += size + MAX_HEADER_BYTES;
     return true;
@@ -226,7 +226,7 @@ export class BunTransport implements SocketData, Transport, Writer {
   }
 
   send(frame: Frame): boolean {
-    bytes.handedOver += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
+    bytes.bytesSent += 3 * frame.text.length + MAX_HEADER_BYTES; // UTF-8 has at most 3 bytes per code unit.
     if (reading !== this) {
       if (!this.batch) this.#buffered = this.bufferedAmount;
       queue.push(this, frame);

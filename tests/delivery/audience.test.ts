@@ -9,7 +9,7 @@ import { Random } from "../support/random.ts";
 
 /** A server's topics: what is published is with every socket of the topic at once. */
 class Topics implements Publisher {
-  handedOver = 0;
+  bytesSent = 0;
   publications = 0;
   /** Whether something older waits. */
   waits = false;
@@ -24,7 +24,7 @@ class Topics implements Publisher {
   publish(topic: string, frame: Frame): boolean {
     if (this.waits) return false;
     this.publications++;
-    this.handedOver += frame.bytes;
+    this.bytesSent += frame.bytes;
     for (const socket of this.socketsOf(topic)) socket.take(frame);
     return true;
   }
@@ -62,7 +62,7 @@ class Socket implements IndexedRecipient {
 
   send(frame: Frame): boolean {
     if (this.held > this.#limit) return false;
-    if (this.publisher) this.publisher.handedOver += frame.bytes;
+    if (this.publisher) this.publisher.bytesSent += frame.bytes;
     this.take(frame);
     return true;
   }

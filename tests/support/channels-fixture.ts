@@ -15,7 +15,7 @@ export const say = { ...anybody, schema: { say: v.object({ text: v.string() }) }
 
 /** A server's topics, which every other publication goes by: the rest is sent to each client by itself. */
 export class Topics implements Publisher {
-  handedOver = 0;
+  bytesSent = 0;
   publications = 0;
   readonly #members = new Map<string, Set<FakeTransport>>();
   #calls = 0;
@@ -30,7 +30,7 @@ export class Topics implements Publisher {
     if (++this.#calls % 2 === 0) return false;
     this.publications++;
     for (const transport of this.of(topic)) {
-      this.handedOver += frame.bytes;
+      this.bytesSent += frame.bytes;
       transport.send(frame);
     }
     return true;

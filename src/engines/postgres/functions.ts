@@ -120,7 +120,7 @@ begin
   return null;
 end $$;
 
--- The next position. Steps are random, so that a publication never gets the position of one that was lost.
+-- The next position. Steps are random, so that a publication hardly ever gets the position of one that was lost.
 create or replace function ${s}noroshi_next(p_pos bigint) returns bigint language sql volatile as $$
   select p_pos + 1 + floor(random() * 999998)::bigint
 $$;

@@ -34,8 +34,8 @@ export interface RedisEngineOptions extends BrokerEngineOptions {
   client: RedisClient;
   /**
    * Whether histories continue after a restart of Redis. Set it only if Redis writes to disk before it answers (`appendonly yes`,
-   * `appendfsync always`). After a restart, a node that has run before has to find that nothing is missing; other nodes wait for it, at
-   * most for its `lease`. Without such a node, and after the promotion of a replica, histories start again: `recovered: false`.
+   * `appendfsync always`). A node that was running during the restart has to find that nothing is missing; other nodes wait for it,
+   * at most for its `lease`. Without such a node, and after the promotion of a replica, histories start again: `recovered: false`.
    *
    * @default {false}
    */

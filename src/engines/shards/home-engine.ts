@@ -167,7 +167,7 @@ export class HomeEngine implements Engine, Timed {
 
   publish(channel: string, content: PublicationContent, history: HistoryOptions | null, once?: PublishOnce): Position | null {
     this.#check("publish");
-    // A history would lack this publication. So it ends when a new version of the application no longer declares one.
+    // A history that another version of the application declares would lack this publication, so it ends.
     if (!history && this.#local.endHistory(channel) && this.#own.has(channel)) {
       this.#host?.gap(channel, this.#retain(channel) ?? undefined);
     }

@@ -78,7 +78,7 @@ export class RelayStore {
     return Math.max(0, this.#row.behind - 1);
   }
 
-  /** Counts a failed attempt. Stored, so that the pauses go on growing when the relay hibernates in between. */
+  /** Counts a failed attempt. Stored, so that the pauses keep growing when the relay hibernates in between. */
   resyncFailed(): void {
     this.#write({ ...this.#row, behind: Math.max(1, this.#row.behind) + 1 });
   }
