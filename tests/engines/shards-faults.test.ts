@@ -201,7 +201,7 @@ describe("Shards", { skip: noSqlite, timeout: 600_000 }, () => {
       const numbers = range(150).map((number) => number + 1);
       for (const number of numbers) await call("first", number);
       await call("first", 150);
-      await assert.rejects(call("first", 1), /a later one has come before it/);
+      await assert.rejects(call("first", 1), /a later one has arrived before it/);
       await call("second", 1);
       await assert.rejects(call("first", 149), /a later one/);
       assert.deepEqual(host.messages, [...numbers.map((number) => `first ${number}`), "second 1"]);
