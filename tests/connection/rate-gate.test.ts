@@ -19,7 +19,7 @@ function exhausted() {
   } as Pick<Connection, "client" | "isPending" | "flood" | "close"> & { transmit(text: string): boolean };
   gate.accepts(owner as Connection, 1, 0);
   return {
-    lets: (text: string, now = 0): boolean => gate.lets(owner as Connection, text.length, now, text),
+    accepts: (text: string, now = 0): boolean => gate.accepts(owner as Connection, text.length, now, text),
     /** The answers to a message that is refused. */
     answers(text: string, now = 0): unknown[] {
       assert.equal(gate.accepts(owner as Connection, text.length, now, text), false);
@@ -48,8 +48,8 @@ describe("RateGate.accepts", () => {
 
   it("lets one stream.cancel with an id through in each wait, if it begins with its type and id", () => {
     const cancel = JSON.stringify({ type: "stream.cancel", id: "x".repeat(1_000) });
-    const { lets } = exhausted();
-    assert.deepEqual([lets(cancel), lets(cancel), lets(cancel, 999)], [true, false, false]);
+    const { accepts } = exhausted();
+    assert.deepEqual([accepts(cancel), accepts(cancel), accepts(cancel, 999)], [true, false, false]);
     for (
       const text of [
         '{"id":"x","type":"stream.cancel"}',
@@ -58,7 +58,7 @@ describe("RateGate.accepts", () => {
         '{"type":"stream.cancelled","id":"x"}',
       ]
     ) assert.deepEqual(exhausted().answers(text), [refusal], text);
-    assert.equal(exhausted().lets('{ "type": "stream.cancel", "id": "x" }'), true);
+    assert.equal(exhausted().accepts('{ "type": "stream.cancel", "id": "x" }'), true);
   });
 
   it("reads no uid where another field, or another object, ends the message, and where it belongs to a running stream", () => {
