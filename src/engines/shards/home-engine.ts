@@ -16,6 +16,7 @@ import type {
 import { SqliteEngine } from "../sqlite-engine.ts";
 import { HomeMembers } from "./home-members.ts";
 import { FanOut } from "./fan-out.ts";
+import { HomeMessages, OWN } from "./home-messages.ts";
 import { HomeStore } from "./home-store.ts";
 import { RelayNodes } from "./relay-nodes.ts";
 import {
@@ -30,15 +31,11 @@ import {
   type MembersPage,
   type Operation,
   type Outcome,
-  receiveMessage,
   type RelayAnswer,
 } from "./shards.ts";
 
 /** Interval at which items that all relays have received are deleted from the storage, in ms. */
 const CLEANUP_PERIOD = 10_000;
-
-/** The relay name under which the home object stores its own members and orders. */
-const OWN = "";
 
 /**
  * The engine of the home object. It stores histories, members and the channels that each relay is subscribed to, and sends relays what is
@@ -64,6 +61,7 @@ export class HomeEngine implements Engine, Timed {
   /** By subscribed channel with a history: the offset of its last publication. */
   readonly #latestOffsets = new Map<string, number>();
   readonly #nodes: RelayNodes;
+  readonly #messages: HomeMessages;
   /** By member of this node: the rank of its data. And the member that {@link join} is adding. */
   readonly #ranks = new WeakMap<Member, number>();
   #joining: Member | undefined;
@@ -83,6 +81,12 @@ export class HomeEngine implements Engine, Timed {
       callRelay: options.callRelay,
       now: () => this.#host!.deadlines.now(), // Called after the start.
       answered: (answer) => this.#answered(answer),
+    });
+    this.#messages = new HomeMessages({
+      store: this.#store,
+      nodes: this.#nodes,
+      host: () => this.#host!, // Called after the start.
+      push: (item, relays) => void this.#push(item, relays),
     });
     this.keeper = this.#local.keeper;
     this.answers = this.#local.answers;
@@ -139,13 +143,13 @@ export class HomeEngine implements Engine, Timed {
   async send(message: string, to?: string): Promise<void> {
     this.#check("send");
     await Promise.resolve();
-    this.#send(OWN, message, to);
+    this.#messages.send(OWN, message, to);
   }
 
   async order(message: string): Promise<void> {
     this.#check("order");
     await Promise.resolve();
-    this.#order(OWN, message);
+    this.#messages.order(OWN, message);
   }
 
   async nodes(): Promise<string[]> {
@@ -283,9 +287,9 @@ export class HomeEngine implements Engine, Timed {
         for (const { channel, history } of operation.channels) this.#retain(channel, history);
         return this.#members.replace(relay, operation.members);
       case "send":
-        return this.#send(relay, operation.text, operation.to);
+        return this.#messages.send(relay, operation.text, operation.to);
       case "order":
-        return this.#order(relay, operation.text);
+        return this.#messages.order(relay, operation.text);
       case "nodes":
         return this.#nodesOf();
       case "claim":
@@ -350,26 +354,6 @@ export class HomeEngine implements Engine, Timed {
     return true;
   }
 
-  #send(sender: string, text: string, to?: string, isOrder = false): void {
-    const host = this.#host!; // Called after the start.
-    if (to === host.node) return host.received(text);
-    const relay = to !== undefined && this.#nodes.relayOf(to);
-    if (relay) return void this.#push({ type: "message", text }, [relay]);
-    if (sender !== OWN) host.received(text);
-    this.#push({ type: "message", text, isOrder }, this.#allBut(sender));
-  }
-
-  #order(sender: string, text: string): void {
-    const host = this.#host!; // Called after the start.
-    // Without another relay there is nobody to send it to again.
-    if (this.#allBut(sender).length > 0) this.#store.storeOrder({ text, at: host.now(), sender });
-    this.#send(sender, text, undefined, true);
-  }
-
-  #allBut(sender: string): string[] {
-    return this.relays.filter((relay) => relay !== sender);
-  }
-
   /** Sends again what relays may not have received before the previous run ended. */
   #resendPending(): void {
     const host = this.#host!; // Called by the start.
@@ -379,10 +363,7 @@ export class HomeEngine implements Engine, Timed {
       const [item] = this.#members.itemsOf([`${channel}\n${user}`]);
       this.#push({ ...item!, isRepeated: true }, this.#relaysOf(channel)); // One change makes one item.
     }
-    for (const { item, sender } of this.#store.orders(host.now())) {
-      this.#push(item, this.#allBut(sender));
-      receiveMessage(host, item);
-    }
+    this.#messages.resendOrders();
   }
 
   #answered({ nodes }: RelayAnswer): void {
