@@ -144,7 +144,7 @@ export class AskedClients<Reply> {
   readonly #host: QuestionHost;
   readonly #replies: AskReply<Reply>[] = [];
   readonly #missing: AskMissing[] = [];
-  /** Validations under way. None rejects. */
+  /** Validations in progress. None rejects. */
   readonly #validations: Promise<void>[] = [];
 
   /** @throws {TypeError} for an invalid type, payload or option. */

@@ -117,7 +117,7 @@ export class Drain implements Timed {
   /** Checks whether members can still return. */
   #checkMembers: (() => void) | undefined;
   /** Called once no stream has to be continued on another node. */
-  #bytesSent: (() => void) | undefined;
+  #handedOver: (() => void) | undefined;
   #hasStopped = false;
   #closed = 0;
   #result: Promise<DrainResult> | undefined;
@@ -176,7 +176,7 @@ export class Drain implements Timed {
       if (this.#closeIfIdle(connection)) surplus--;
     }
     this.#checkMembers?.();
-    if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#bytesSent?.();
+    if (elapsed >= this.#options.window || !this.#host.streams.isShared) this.#handedOver?.();
     this.#host.deadlines.set(this, TICK);
   }
 
@@ -229,14 +229,14 @@ export class Drain implements Timed {
     const closeAll = () => this.#connections.closeAll(CloseCode.GOING_AWAY, joinReason(retryAfter) || "Going away");
     const steps = async () => {
       const live = () => this.#live().length;
-      waitsFor = () => live() > 0 ? `${live()} clients have requests under way` : "clients have not answered the close";
+      waitsFor = () => live() > 0 ? `${live()} clients have requests in progress` : "clients have not answered the close";
       this.due();
       await this.#connections.emptied();
       waitsFor = () => "members of channels are in their grace period, pass a timeout above window + grace";
       await this.#settled();
       waitsFor = () => "streams go on for clients of other nodes";
-      if (this.#host.streams.isShared) await new Promise<void>((resolve) => this.#bytesSent = resolve);
-      waitsFor = () => "requests of the server are under way";
+      if (this.#host.streams.isShared) await new Promise<void>((resolve) => this.#handedOver = resolve);
+      waitsFor = () => "requests of the server are in progress";
       await this.#stop();
       waitsFor = () => "the engine is not closed";
       await closeAll(); // Also connections that open from now on.

@@ -168,7 +168,7 @@ const COPIED_REQUEST =
 const OTHER_HANDLER =
   'Cannot serve the socket: Bun.serve has another WebSocket handler, pass websocket of "noroshi/bun", or websocketWith(otherHandler)';
 
-/** `undefined` once the socket is open; `null` if the client has gone; otherwise the reason of the failure. */
+/** `undefined` once the socket is open; `null` if the client has disconnected; otherwise the reason of the failure. */
 function upgrade(
   server: BunServer,
   request: Request,
@@ -188,7 +188,7 @@ function upgrade(
   return data.isOpened ? undefined : OTHER_HANDLER;
 }
 
-/** The client's address; `null` for a copied request, for a client that has gone, and on a Unix socket. */
+/** The client's address; `null` for a copied request, for a disconnected client, and on a Unix socket. */
 function addressOf(server: BunServer, request: Request): string | null {
   try {
     return server.requestIP(request)?.address ?? null;

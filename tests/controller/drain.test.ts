@@ -356,7 +356,7 @@ describe("WebSocketController.drain", () => {
     clock.advance(2_000);
     assert.deepEqual(await drained, { closed: 1, cut: 1, isClean: false });
     assert.deepEqual(opened[0]!.transport.closes, [{ code: 1001, reason: "retry=1500" }]);
-    assert.deepEqual(errors, ["Error: Cannot drain in 2000 ms: 1 clients have requests under way"]);
+    assert.deepEqual(errors, ["Error: Cannot drain in 2000 ms: 1 clients have requests in progress"]);
     assert.equal(controller.status, "closed");
   });
 

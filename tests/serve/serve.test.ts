@@ -194,7 +194,7 @@ describe("serve", () => {
     assert.deepEqual(result, { closed: 3, cut: 0, isClean: false });
     assert.deepEqual((await Promise.all(closes)).map(([code]) => code), [1012, 1012, 1012]);
     assert.equal(await hanging, "ended");
-    assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are under way"]);
+    assert.deepEqual(errors, ["Error: Cannot drain in 3000 ms: requests of the server are in progress"]);
   });
 
   it("drains a controller that is first reached through a wrapped route during the drain", async () => {

@@ -77,7 +77,7 @@ export const draining: Behaviour[] = [
       assert.deepEqual(await wire.closed, { code: 1001, reason: "Going away" });
       assert.deepEqual(await resultOf(server, "public"), { closed: 0, cut: 1, isClean: false });
       const [{ error }] = await server.control("public", "wait", { event: "error" });
-      assert.equal(error, "Error: Cannot drain in 1000 ms: 1 clients have requests under way");
+      assert.equal(error, "Error: Cannot drain in 1000 ms: 1 clients have requests in progress");
     },
   },
   {
