@@ -6,7 +6,7 @@ import { createClient, createCluster } from "redis";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
-import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
 import { connectToRedis } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
@@ -245,7 +245,8 @@ describe("redisEngine", { skip: lacks("redis-server") }, () => {
           /^TypeError: .*Redis Cluster/,
         ); // Whatever the types say.
       }
-      const server = await BrokerProcess.redis("--cluster-enabled", "yes");
+      // By default its other port is 10,000 higher, where the system may have given it to a connection.
+      const server = await BrokerProcess.redis("--cluster-enabled", "yes", "--cluster-port", `${await freePort()}`);
       try {
         for (
           const client of [
