@@ -18,7 +18,7 @@ import { STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
 import { type Failure, failureOf, invalid } from "./failure.ts";
 import { presentUpgrade, stayOpen } from "./plain-upgrade.ts";
-import { readBody } from "./read-body.ts";
+import { endUnread, readBody } from "./read-body.ts";
 import { type Answer, RequestTransport } from "./request-transport.ts";
 
 /** Maximum bytes of the body of a publication beside its data. */
@@ -250,7 +250,10 @@ class ChannelRoutes {
       opened = { transport: new RequestTransport(acceptance), maxPayload: acceptance.maxPayload };
       return new Response(null);
     });
-    if (!opened) return refusal;
+    if (!opened) {
+      endUnread(c, refusal);
+      return refusal;
+    }
     const { transport, maxPayload } = opened as { transport: RequestTransport; maxPayload: number }; // Set by the callback.
     // A middleware may drop the message, which is then never answered.
     const stop = whenAborted(c.req.raw.signal, () => transport.end());
@@ -283,6 +286,7 @@ function whenAborted(signal: AbortSignal, call: () => void): () => void {
 
 function refuse(c: Context, { status, code, message, retryAfter, ...details }: Failure): Response {
   allowOrigin(c.req.raw, c.res.headers);
+  endUnread(c);
   if (retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(retryAfter / 1_000))));
   return c.json({ error: { code, message, ...details } }, status);
 }

@@ -11,7 +11,7 @@ import { allowOrigin, allowPage, isPreflight, preflight } from "./cors.ts";
 import { event, type EventFormat, messageEvent, STREAM_HEADERS } from "./event-stream.ts";
 import { EventTransport } from "./event-transport.ts";
 import { hasToken, presentUpgrade, stayOpen } from "./plain-upgrade.ts";
-import { type Body, readBody } from "./read-body.ts";
+import { type Body, endUnread, readBody } from "./read-body.ts";
 
 /** Options of {@link fallback}. */
 export interface FallbackOptions {
@@ -269,6 +269,7 @@ const LOG_PERIOD = 1_000;
 /** Answers in HTTP, with a body like that of a refused upgrade. */
 function refuse(c: Context, status: 400 | 404 | 408 | 409 | 413 | 429, message: string, details: object = {}): Response {
   allowPage(c);
+  endUnread(c);
   return c.json({ error: { code: "INVALID_REQUEST", message, ...details } }, status);
 }
 

@@ -1,3 +1,4 @@
+import type { Context } from "hono";
 import type { Deadlines, Timed } from "../base/clock.ts";
 
 /** The body of a request, or as much of it as was read. */
@@ -32,26 +33,45 @@ export interface Bytes {
   readonly end: Body["end"];
 }
 
+/** Requests whose body was read to its end. Only on Bun. */
+const whole = "Bun" in globalThis ? new WeakSet<Request>() : undefined;
+
+/**
+ * Ends the connection after the answer if the body was not read to its end. Otherwise Bun would receive the rest for as long as the
+ * client sends. Hono's Node adapter, also on Deno, ends such a connection by itself, half a second later, so that no answer is lost.
+ *
+ * @param answer made already. @default the one that the context is about to make
+ */
+export function endUnread(c: Context, answer?: Response): void {
+  if (whole && c.req.raw.body && !whole.has(c.req.raw)) (answer ?? c.res).headers.set("connection", "close");
+}
+
 /** Reads the body as text. Stops at the chunk that exceeds `maxBytes`, and when its time is over. */
 export function readBody(request: Request, maxBytes: number, limit: BodyTimeout, start?: BodyStart): Promise<Body> {
   const body = start ? readStream(request, maxBytes, start) : read(request, maxBytes);
-  return inTime(body, { text: "", end: "late" }, limit);
+  return inTime(request, body, { text: "", end: "late" }, limit);
 }
 
 /** As {@link readBody}, but returns bytes: decoding to text loses a byte order mark and invalid UTF-8. */
 export function readBytes(request: Request, maxBytes: number, limit: BodyTimeout): Promise<Bytes> {
-  return inTime(gather(request, maxBytes), { bytes: NONE, end: "late" }, limit);
+  return inTime(request, gather(request, maxBytes), { bytes: NONE, end: "late" }, limit);
 }
 
 const NONE = new Uint8Array();
 
-function inTime<Result>(result: Promise<Result>, lateResult: Result, { deadlines, timeout }: BodyTimeout): Promise<Result> {
+function inTime<Result extends Pick<Body, "end">>(
+  request: Request,
+  result: Promise<Result>,
+  lateResult: Result,
+  { deadlines, timeout }: BodyTimeout,
+): Promise<Result> {
   return new Promise((resolve, reject) => {
-    // A late body is not cancelled, which would close the connection before the response. The server ends it after the response.
+    // A late body is not cancelled, which would close the connection before the response. See `endUnread`.
     const timer: Timed = { deadline: 0, heapIndex: -1, due: () => resolve(lateResult) };
     deadlines.set(timer, timeout);
     void result.then((read) => {
       deadlines.delete(timer);
+      if (read.end === "whole") whole?.add(request);
       resolve(read);
     }, reject);
   });

@@ -2,7 +2,7 @@ import type { Context, Handler } from "hono";
 import { consoleLogger, errorRecord } from "../application/log.ts";
 import { isFunction, isPositive } from "../application/option-checks.ts";
 import { checkMs, Deadlines, systemClock } from "../base/clock.ts";
-import { joined, readBytes } from "./read-body.ts";
+import { endUnread, joined, readBytes } from "./read-body.ts";
 
 /** A verified webhook. */
 export interface Webhook {
@@ -77,8 +77,10 @@ export function webhook(
   const secrets = [secret].flat().map(bytesOf);
   if (secrets.length === 0) throw new TypeError("Cannot receive webhooks: pass a secret");
   return async (c) => {
-    const refuse = (status: 400 | 401 | 408 | 413, message: string) =>
-      c.json({ error: { code: "INVALID_REQUEST", message } }, status);
+    const refuse = (status: 400 | 401 | 408 | 413, message: string) => {
+      endUnread(c);
+      return c.json({ error: { code: "INVALID_REQUEST", message } }, status);
+    };
     const id = c.req.header("webhook-id");
     const timestamp = c.req.header("webhook-timestamp") ?? "";
     const signatures = c.req.header("webhook-signature");

@@ -96,4 +96,49 @@ describe("noroshi/http, behind a server", () => {
     await server.close();
     await controller.close();
   });
+
+  it("ends the connection of a client that goes on sending its body after the answer, and of no other", async () => {
+    const { controller, app } = create({ timeout: 50, authenticate: () => null });
+    const channels = new Channels(controller, { room: { authorize: () => true } });
+    app.use("/websocket", fallback({ node: "a" }));
+    app.get("/websocket", controller.upgrade);
+    app.route("/channels", channelsHttp(channels));
+    app.post("/webhook/late", webhook(SECRET, () => {}, { timeout: 50 }));
+    app.post("/webhook", webhook(SECRET, () => {}, { timeout: 60_000, maxBody: 1_000 }));
+    const server = await start(app);
+    const signature = "webhook-id: 1\r\nwebhook-signature: v1,AAAA\r\n" +
+      `webhook-timestamp: ${Math.floor(Date.now() / 1_000)}\r\n`;
+    const size = 100;
+    const chunk = `${size.toString(16)}\r\n${"x".repeat(size)}\r\n`;
+    for (
+      const [path, headers, status, chunks] of [
+        ["webhook/late", signature, 408, 1],
+        ["webhook", signature, 413, 20],
+        ["webhook", "", 401, 1],
+        ["channels/room", "", 408, 1],
+        ["channels/room", "Authorization: Bearer wrong\r\n", 401, 1],
+        ["websocket?connection=a.unknown", "", 404, 1],
+      ] as const
+    ) {
+      const socket = connect(server.port, "127.0.0.1");
+      const closed = new Promise((resolve) => socket.once("close", resolve)); // `once` would reject: it writes to a connection that has ended.
+      socket.on("error", () => {});
+      const head = `POST /${path} HTTP/1.1\r\nHost: localhost\r\n${headers}Transfer-Encoding: chunked\r\n\r\n`;
+      socket.write(head + chunk.repeat(chunks));
+      const [answer] = await once(socket, "data");
+      assert.match(String(answer), new RegExp(`^HTTP/1\\.1 ${status} `), path);
+      const sending = setInterval(() => socket.write(chunk), 20);
+      await closed;
+      clearInterval(sending);
+    }
+    const kept = connect(server.port, "127.0.0.1");
+    let answers = "";
+    for (let n = 1; n <= 2; n++) {
+      kept.write(`POST /webhook HTTP/1.1\r\nHost: localhost\r\n${signature}Content-Length: 2\r\n\r\n{}`);
+      while (answers.split("The signature is not valid").length <= n) answers += (await once(kept, "data"))[0];
+    }
+    kept.destroy();
+    await server.close();
+    await controller.close();
+  });
 });
