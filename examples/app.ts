@@ -233,13 +233,14 @@ function addNews(controller: Controller, channels: NewsroomChannels, node: strin
 
 /** The rooms: a channel each. Clients do not publish themselves, for who says something is not for them to say. */
 function addRooms(controller: Controller, channels: NewsroomChannels): void {
-  controller.handle("say", contract.requests.say, async ({ client, message: { room, text } }) => {
+  controller.handle("say", contract.requests.say, async ({ client, message: { room, text, draft } }) => {
     const channel = channelOf(room);
     if (!mayEnter(client, channel)) throw new WebSocketError("say", "FORBIDDEN", "This room is not for you");
     const from = identify(client.accountability);
     const others = (await channels.presence(channel)).filter(({ user }) => user !== from.user);
     const said: Said = { id: crypto.randomUUID(), at: Date.now(), from, text };
-    await channels.publish(channel, "say", said);
+    // A broker that hangs may refuse it, and publish it when it goes on: who then sends it again says it once.
+    await channels.publish(channel, "say", said, draft === undefined ? {} : { id: `${from.user} ${draft}` });
     return { id: said.id, heard: others.length };
   });
 }

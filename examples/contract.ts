@@ -47,7 +47,11 @@ export type Desk = v.InferOutput<typeof DeskSchema>;
 /** Everything that the newsroom and its page send each other. */
 export const contract = defineContract({
   requests: {
-    say: { payload: v.object({ room: v.string(), text }), reply: v.object({ id: v.string(), heard: v.number() }) },
+    say: {
+      /** `draft` is the same for each attempt to say this. */
+      payload: v.object({ room: v.string(), text, draft: v.optional(v.pipe(v.string(), v.uuid())) }),
+      reply: v.object({ id: v.string(), heard: v.number() }),
+    },
     post: {
       /** Without `to`: for everybody. */
       payload: v.object({ text, to: v.optional(Recipient) }),

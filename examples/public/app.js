@@ -389,6 +389,9 @@ function showTitle() {
   document.title = `${unread ? `(${unread}) ` : ""}Newsroom · Noroshi`;
 }
 
+/** What was sent to a room last, until it was said. */
+let draft = {};
+
 async function post(event) {
   event.preventDefault();
   if (sending || ui.send.disabled) return;
@@ -399,7 +402,10 @@ async function post(event) {
   updateSend();
   try {
     if (place) {
-      const { heard } = await wire.request("say", { room: place.id, text });
+      // Sent again after an error, it is said once. The id needs HTTPS, or localhost.
+      if (draft.text !== text || draft.room !== place.id) draft = { text, room: place.id, id: crypto.randomUUID?.() };
+      const { heard } = await wire.request("say", { room: place.id, text, draft: draft.id });
+      draft = {};
       ui.note.textContent = heard === 0
         ? "Sent; nobody else is here"
         : `Sent to ${heard} ${heard === 1 ? "other" : "others"} here`;

@@ -13,7 +13,7 @@ import { launchBrowser, noBrowser } from "../support/browser.ts";
 import { lacks } from "../support/brokers.ts";
 import { PATIENT } from "../support/patient.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
-import { inTime } from "../support/waiting.ts";
+import { inTime, until } from "../support/waiting.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -206,6 +206,28 @@ describe("npm run cluster", { skip: elsewhere || lacks("nats-server") }, () => {
       present.join() === "lena,mika,noor" && desks.length === 3 && desks.every(({ isAway }) => !isAway) &&
       desks.flatMap(({ users }) => users).length === 6
     );
+  });
+
+  test("it loses nothing in silence while the broker hangs for longer than it is waited for", { timeout: 300_000 }, async (t) => {
+    const { url, pids } = cluster;
+    const tokens = await Promise.all([signIn(url, "mika", "beacon"), signIn(url, "noor", "kindling")]);
+    const listeners = tokens.map((token) => new Listener(url, token));
+    t.after(() => listeners.forEach(({ client }) => client.close()));
+    const [mika] = listeners as [Listener, Listener];
+    await Promise.all(listeners.map((each) => each.until(() => each.node !== undefined && each.present.length === 2)));
+    const broker = pids.get("nats-server")!; // As `examples/cluster/main.ts` names it.
+    process.kill(broker, "SIGSTOP");
+    const said = { room: "harbour", text: "while it hangs", draft: crypto.randomUUID() };
+    const refused = await mika.client.request("say", said).then(() => "", ({ code }) => code)
+      .finally(() => process.kill(broker, "SIGCONT"));
+    assert.equal(refused, "ENGINE_UNAVAILABLE");
+    // Whoever sends it again, as the page offers it, is answered once the nodes have the broker back.
+    const last = { ...said, text: "and then", draft: crypto.randomUUID() };
+    for (const each of [said, last]) await until(() => mika.client.request("say", each).then(() => true, () => false));
+    await Promise.all(listeners.map((each) => each.until(() => each.heard.includes(last.text))));
+    for (const { heard } of listeners) {
+      assert.deepEqual(heard.filter((text) => text === said.text || text === last.text), [said.text, last.text]);
+    }
   });
 
   describe("its page", { skip: noBrowser }, () => {
