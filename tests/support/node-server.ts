@@ -5,10 +5,17 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { after } from "node:test";
 import { until } from "./waiting.ts";
 
+/** By server: the connections that have not told of their end. */
+const connections = new WeakMap<Server, Set<Socket>>();
+
 /** Listens, ends with the test, and resolves with the port. */
 export async function listen(server: Server): Promise<number> {
   const sockets = new Set<Socket>();
-  server.on("connection", (socket: Socket) => sockets.add(socket));
+  connections.set(server, sockets);
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   after(() => {
@@ -18,11 +25,10 @@ export async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port; // It listens on TCP.
 }
 
-/** Resolves when the server has so many connections open. */
+/** Resolves when a server that {@link listen} has started has so many connections open. All listeners know of the end of the others. */
 export async function openConnections(server: Server, count: number): Promise<void> {
-  const open = () => new Promise<number>((resolve) => server.getConnections((_error, open) => resolve(open)));
-  let last = 0;
-  await until(async () => (last = await open()) === count, () => ({ open: last }));
+  const sockets = connections.get(server)!; // It listens.
+  await until(() => sockets.size === count, () => ({ open: sockets.size }));
 }
 
 /** A TCP client that keeps its side open when the server ends its own. */
