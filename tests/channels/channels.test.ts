@@ -443,7 +443,7 @@ describe("Channels: what is under way", () => {
     assert.equal(topics.publications, 1);
   });
 
-  it("a publication that waits for authorization is dropped when its client disconnects, nor when too much of it waits", async () => {
+  it("a publication is refused when 1,024 wait for authorization, and those are dropped when their client disconnects", async () => {
     const stall = new Stall<boolean>();
     const { join, channels } = createChannels({ a: { ...kept, authorize: () => stall.promise } });
     const peer = join();
