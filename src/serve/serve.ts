@@ -285,14 +285,19 @@ async function listenNode(app: ServableApp, port: number, hostname: string): Pro
 /** Packages that a server of `node:http` needs. */
 const PACKAGES = ["ws", "@hono/node-server"];
 
-/** Imports what only servers of `node:http` need. */
+/**
+ * Imports what only servers of `node:http` need. Before the server listens, because later its clients may take every file descriptor, and
+ * Node 20 and Deno cache an import that fails.
+ */
 async function load() {
   try { // As in `loadWs`.
     return await Promise.all([
       import("@hono/node-server"),
       import("../runtimes/node.ts"),
       import("node:events"),
-      loadWs("serve", PACKAGES), // For `attachWebSocket`.
+      // For `attachWebSocket`.
+      loadWs("serve", PACKAGES),
+      import("../runtimes/node-upgrade.ts"),
     ]);
   } catch (error) {
     throw missingPackage("serve", PACKAGES, error);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
 import { OPENING, requestOf, Stubborn } from "../support/node-server.ts";
 import { until } from "../support/waiting.ts";
-import { PATIENT_SERVE, startServer, type TestServer } from "./server.ts";
+import { EXHAUSTED_SERVE, PATIENT_SERVE, startServer, type TestServer } from "./server.ts";
 import { Wire } from "./wire.ts";
 
 /** Resolves when no slot is reserved. The clock of the fixture stands still, so no deadline releases one. */
@@ -29,6 +29,17 @@ for (const runtime of ["node", "deno"] as const) {
       for (const client of clients) client.reset();
       assert.equal(await server.stop(), 0);
     });
+
+    it(
+      "has loaded all that an upgrade needs when it listens, because clients may take every descriptor",
+      { timeout: 300_000 },
+      async () => {
+        const server = await startServer(runtime, EXHAUSTED_SERVE, 200);
+        await Wire.open(server.port, "/public");
+        Wire.resetAll();
+        await server.stop();
+      },
+    );
 
     it("releases every slot when clients leave during the upgrade", { timeout: 300_000 }, async () => {
       const server = await startServer(runtime, PATIENT_SERVE);

@@ -41,6 +41,9 @@ export const NATIVE_DENO: string = join(here, "fixture/serve-deno.ts");
 /** The fixture with a drain that no busy machine exceeds, for tests of how a server exits. */
 export const PATIENT_SERVE: string = join(here, "fixture/serve-patient.ts");
 
+/** The fixture without a free file descriptor while it begins to listen. */
+export const EXHAUSTED_SERVE: string = join(here, "fixture/serve-exhausted.ts");
+
 /** How a fixture is run on each runtime; the rest of the arguments is the file. */
 export const COMMANDS: Record<string, string[]> = {
   bun: [bin("bun"), "run"],
