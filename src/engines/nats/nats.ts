@@ -72,9 +72,10 @@ export function natsEngine(options: NatsEngineOptions): BrokerEngine {
   if (connection === undefined && servers === undefined) {
     throw new TypeError('Cannot create the engine: pass servers, such as "nats://localhost:4222", or a connection');
   }
-  const open = connection
-    ? () => Promise.resolve(connection)
-    : (timeout: number) => (connect ?? connectTo)({ ...connectionOptions, servers: servers!, reconnect: false, timeout }); // Checked above.
+  const connectTo = connection ? undefined : connect ?? connectWithDriver(servers);
+  const open = connectTo
+    ? (timeout: number) => connectTo({ ...connectionOptions, servers: servers!, reconnect: false, timeout }) // Checked above.
+    : () => Promise.resolve(connection!); // Given, as nothing connects.
   const bounds = { maxSize, maxTtl, maxBytes: maxBytes === undefined ? DEFAULT_BYTES : [maxBytes], storage, replicas };
   return new BrokerEngine(new NatsBroker(open, connection !== undefined, bounds), rest);
 }
@@ -88,6 +89,7 @@ class NatsBroker implements Broker {
   readonly #isShared: boolean;
   readonly #bounds: NatsBounds;
   readonly #memory: NatsMemory = { epoch: "", sequence: 0, offset: 0 };
+  readonly #module = load(() => import("./session.ts"));
 
   constructor(open: (timeout: number) => Promise<NatsConnection>, isShared: boolean, bounds: NatsBounds) {
     this.#open = open;
@@ -113,7 +115,7 @@ class NatsBroker implements Broker {
   }
 
   async connect(listener: BrokerListener, options: SessionOptions): Promise<BrokerSession> {
-    const { NatsSession } = await load(() => import("./session.ts"));
+    const { NatsSession } = await this.#module;
     const connection = await this.#open(options.timeout);
     const session = new NatsSession(connection, this.#isShared, this.#bounds, listener, options, this.#memory);
     try {
@@ -126,19 +128,23 @@ class NatsBroker implements Broker {
   }
 }
 
-async function connectTo(options: ConnectionOptions): Promise<NatsConnection> {
-  const [first = ""] = [options.servers ?? []].flat();
-  const connect = /^wss?:/.test(first)
-    ? (await load(() => import("@nats-io/nats-core"))).wsconnect
-    : (await load(() => import("@nats-io/transport-node"))).connect;
-  return await connect(options);
+/** Loads the driver for the servers. Returns a function that connects with it. */
+function connectWithDriver(servers: string | string[] | undefined): (options: ConnectionOptions) => Promise<NatsConnection> {
+  const [first = ""] = [servers ?? []].flat();
+  const connecting = /^wss?:/.test(first)
+    ? load(async () => (await import("@nats-io/nats-core")).wsconnect)
+    : load(async () => (await import("@nats-io/transport-node")).connect);
+  return async (options) => (await connecting)(options);
 }
 
-/** Imports a module that needs packages of NATS, so that the error can name the package to install. */
-async function load<Module>(module: () => Promise<Module>): Promise<Module> {
-  try {
-    return await module();
-  } catch (error) {
+/**
+ * Imports a module that needs packages of NATS, so that the error can name the package to install. Called when the engine is created:
+ * once a server listens, its clients may take every file descriptor, and Node 20 and Deno cache an import that fails.
+ */
+function load<Module>(module: () => Promise<Module>): Promise<Module> {
+  const loading = module().catch((error) => {
     throw missingPackage("connect", ["@nats-io/nats-core", "@nats-io/transport-node"], error);
-  }
+  });
+  loading.catch(() => {}); // Each attempt to connect reports it.
+  return loading;
 }
