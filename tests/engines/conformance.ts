@@ -552,8 +552,10 @@ export function conformance(name: string, options: EngineFixtureOptions): void {
             if (isOld && isSubscribed) await a.host.until(() => a.host.data(channel).includes(number));
           }
           for (const [seen, position] of positions.entries()) {
-            const { isComplete, publications } = await b.engine.read(channel, LONG, position, 100);
-            assert.equal(isComplete, seen >= 9, `${seen} seen`);
+            const { isComplete, publications, position: { epoch } } = await b.engine.read(channel, LONG, position, 100);
+            // If the node reads the next history before it receives the publication that is in none, it ends that history, too.
+            const isEndedLate = isSubscribed && epoch !== position.epoch;
+            assert.equal(isComplete, seen >= 9 && !isEndedLate, `${seen} seen`);
             assert.deepEqual(publications.map(({ data }) => JSON.parse(data)), isComplete ? range(10).slice(seen) : []);
           }
           if (!isSubscribed) continue;
