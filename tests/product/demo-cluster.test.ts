@@ -1,6 +1,7 @@
 /** `npm run cluster`: three nodes on three runtimes behind a front, of which one after the other is killed. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
@@ -146,6 +147,10 @@ class Listener {
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the cluster is tested from Node" : false;
 
+/** Whether each thread of the process is stopped: some go on for a moment after SIGSTOP was sent. */
+const isStopped = (pid: number): boolean =>
+  readdirSync(`/proc/${pid}/task`).every((id) => /\) T /.test(readFileSync(`/proc/${pid}/task/${id}/stat`, "utf8")));
+
 describe("npm run cluster", { skip: elsewhere || lacks("nats-server") }, () => {
   let cluster: Cluster;
 
@@ -217,6 +222,7 @@ describe("npm run cluster", { skip: elsewhere || lacks("nats-server") }, () => {
     await Promise.all(listeners.map((each) => each.until(() => each.node !== undefined && each.present.length === 2)));
     const broker = pids.get("nats-server")!; // As `examples/cluster/main.ts` names it.
     process.kill(broker, "SIGSTOP");
+    await until(() => isStopped(broker));
     const said = { room: "harbour", text: "while it hangs", draft: crypto.randomUUID() };
     const refused = await mika.client.request("say", said).then(() => "", ({ code }) => code)
       .finally(() => process.kill(broker, "SIGCONT"));
