@@ -14,7 +14,7 @@ const SUBSCRIBE_COST = 6;
 
 /**
  * Keeps the client within the server's announced limits (PROTOCOL.md §2.9). A sent message may occupy the server's queue until a later ping
- * is answered. That pong also reports what is left of the rate, which the client then refills by its own clock. Announced limits are not
+ * is answered. That pong also reports the remaining rate, which the client then refills by its own clock. Announced limits are not
  * validated: with a missing or invalid one, comparisons with `NaN` are false, so that nothing is limited.
  */
 export interface Pace {

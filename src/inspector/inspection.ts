@@ -150,7 +150,7 @@ export class Inspection implements Timed {
     this.#measure(isOpen);
   }
 
-  /** Whether a drain has closed all clients. It then waits for the server's connections, of which the page has one. */
+  /** Whether a drain has closed all clients. It then waits for the server's connections, and the page has one of them. */
   get #isDrained(): boolean {
     if (this.#controller.status !== "draining") return false;
     const { active, reserved } = this.#controller.stats();

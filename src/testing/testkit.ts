@@ -194,8 +194,8 @@ export class BareTestkit {
   }
 
   /**
-   * Advances the time by so many ms. Each timer of servers and clients fires at its time, in order, and what it begins is done before the
-   * next one fires. `0` only waits until nothing is under way. It does not wait for `node:crypto`, nor for anything outside the process,
+   * Advances the time by so many ms. Each timer of servers and clients fires at its time, in order, and its work is done before the next
+   * one fires. `0` only waits until nothing is under way. It does not wait for `node:crypto`, nor for anything outside the process,
    * such as a database.
    */
   advance(ms: number): Promise<void> {

@@ -54,7 +54,7 @@ export class VirtualTime {
   }
 
   /**
-   * Advances the time. Each timer fires at its time, including those that are set meanwhile, and what it begins is done before the time
+   * Advances the time. Each timer fires at its time, including those that are set meanwhile, and its work is done before the time
    * advances further. A second call waits for the first.
    */
   advance(ms: number): Promise<void> {

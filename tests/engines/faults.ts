@@ -708,8 +708,8 @@ async function publishUntilTold(from: BrokerNode, to: BrokerNode, channel: strin
 const KNOWN = "known";
 
 /**
- * Waits until a node receives another one's messages, of which some may come later. A node that is ready drops what others send that have not
- * answered its greeting within a second.
+ * Waits until a node receives another one's messages; some may arrive later. A node that is ready drops the messages of others that have
+ * not answered its greeting within a second.
  */
 async function untilKnown(from: BrokerNode, to: BrokerNode): Promise<void> {
   await until(async () => {

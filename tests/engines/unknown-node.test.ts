@@ -60,7 +60,7 @@ describe("An envelope of an unknown node", () => {
 });
 
 describe("A node that signs", () => {
-  /** Nodes whose broker takes so many ms to deliver what they send to each other. */
+  /** Nodes whose broker delivers their messages after `delay` ms. */
   function over(delay: number, timeout: number): VirtualNodes {
     const nodes = new VirtualNodes({ secret: SECRET, lease: 360_000, checkInterval: 180_000, timeout });
     const of = nodes.broker.of.bind(nodes.broker);

@@ -24,7 +24,7 @@ import { Reconnection } from "./reconnection.ts";
 import { NodeSubscription } from "./node-subscription.ts";
 import { Trust } from "./trust.ts";
 
-/** Engine whose nodes communicate over a broker. {@link Broker} hides what is specific to NATS, Redis or PostgreSQL. */
+/** Engine whose nodes communicate over a broker. {@link Broker} hides the differences between NATS, Redis and PostgreSQL. */
 export class BrokerEngine implements Engine {
   /** Stores answers to requests. */
   readonly answers: NonNullable<Engine["answers"]> = new BrokerAnswerStore({

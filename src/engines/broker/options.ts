@@ -6,8 +6,8 @@ export interface BrokerEngineOptions {
   /** Separates applications on one broker: 1 to 32 letters, digits, `_` or `-`. @default {"noroshi"} */
   namespace?: string;
   /**
-   * Secret for HMAC-SHA256 of at least 16 characters, for a broker that others can write to: nodes sign what they send to each other, and
-   * drop what is not signed. If you pass several, the first one signs and all of them verify, so that a secret can be rotated.
+   * Secret for HMAC-SHA256 of at least 16 characters, for a broker that others can write to: nodes sign their messages to each other, and
+   * drop unsigned ones. If you pass several, the first one signs and all of them verify, so that a secret can be rotated.
    * @default none: nothing is signed
    */
   secret?: string | readonly string[];

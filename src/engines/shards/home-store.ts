@@ -25,7 +25,7 @@ export class HomeStore {
   readonly #orders: string;
   /** By relay: its generation. */
   readonly #known = new Map<string, number>();
-  /** By relay: the number of calls that have changed what is stored of it. */
+  /** By relay: the number of calls that have changed its stored data. */
   readonly #revisions = new Map<string, number>();
   /** By channel: the subscribed relays, with the history that each declares. */
   readonly #subscribed = new Map<string, Map<string, HistoryOptions | null>>();
@@ -92,7 +92,7 @@ export class HomeStore {
     if (!hasPending) rowsOf(this.#sql, `DELETE FROM ${this.#orders}`);
   }
 
-  /** Adds or updates a relay. Returns its revision. @param isChanged whether the call has an operation that changes what is stored of it. */
+  /** Adds or updates a relay. Returns its revision. @param isChanged whether the call has an operation that changes its stored data. */
   add(relay: string, generation: number, isChanged: boolean): number {
     const before = this.#revisions.get(relay) ?? 0;
     const revision = before + (isChanged ? 1 : 0);
