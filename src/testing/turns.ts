@@ -4,9 +4,11 @@ const { setImmediate: immediate, setTimeout: timeout } = globalThis as {
   setTimeout(callback: () => void, delay: number): unknown;
 };
 
-/** Resolves in a later turn of the event loop, when every promise that could settle has settled. */
-export const nextTurn = (): Promise<void> =>
-  new Promise((resolve) => void (immediate ? immediate(resolve) : timeout(resolve, 0)));
+/** Calls the function in a later turn of the event loop, when every promise that could settle has settled. */
+const inNextTurn = (run: () => void): void => void (immediate ? immediate(run) : timeout(run, 0));
+
+/** Resolves in a later turn. */
+export const nextTurn = (): Promise<void> => new Promise(inNextTurn);
 
 /** Number of turns without activity after which nothing is under way. More than one without `setImmediate`, whose calls are counted. */
 const QUIET_TURNS = immediate ? 1 : 3;
@@ -37,16 +39,21 @@ export class Turns {
   /** Calls the function in the next turn, after those posted before. */
   post(run: () => void): void {
     this.#activity++;
-    if (this.#posted.push(run) === 1) void nextTurn().then(() => this.#run());
+    if (this.#posted.push(run) === 1) inNextTurn(() => this.#run());
   }
 
   /** Resolves when nothing is under way. */
-  async settle(): Promise<void> {
-    for (let quiet = 0, seen = this.#activity; quiet < QUIET_TURNS; quiet++) {
-      await nextTurn();
-      if (this.#activity !== seen || operations.size > 0) quiet = -1;
-      seen = this.#activity;
-    }
+  settle(): Promise<void> {
+    return new Promise((resolve) => {
+      let [quiet, seen] = [0, this.#activity];
+      const look = () => {
+        quiet = this.#activity === seen && operations.size === 0 ? quiet + 1 : 0;
+        seen = this.#activity;
+        if (quiet === QUIET_TURNS) resolve();
+        else inNextTurn(look);
+      };
+      inNextTurn(look);
+    });
   }
 
   /** Counts calls of `crypto.subtle` and `setImmediate` until {@link unwatch}. */
