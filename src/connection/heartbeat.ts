@@ -7,6 +7,15 @@ type Checked = Writable<Pick<Connection, "nextPingAt" | "receivedAt" | "probe" |
 /** Value of `receivedAt` from a ping until the peer sends anything: a whole number that is lower than any time. */
 const AWAITS_ANSWER = -(2 ** 31);
 
+/** The same, once a late check was repeated. */
+const CHECKED_LATE = AWAITS_ANSWER + 1;
+
+/**
+ * A check that is later than this was held up by the process, such as by a suspended machine, and an answer may have arrived that is not read
+ * yet. Such a check is repeated once, after as long. In ms.
+ */
+const LATE = 1_000;
+
 /**
  * Maximum step in ms to whose multiples checks are rounded, so that one timer serves many clients. It halves the CPU of pinging 10,000 idle
  * clients, or better.
@@ -49,7 +58,12 @@ export class Heartbeat {
   due(owner: Checked): void {
     const now = this.#now();
     if (owner.nextPingAt === undefined || owner.nextPingAt > now) return;
-    if (owner.receivedAt === AWAITS_ANSWER) return owner.timedOut();
+    if (owner.receivedAt === AWAITS_ANSWER && now - owner.nextPingAt > LATE) {
+      owner.receivedAt = CHECKED_LATE;
+      owner.nextPingAt = this.#stepBefore(now + LATE);
+      return;
+    }
+    if (owner.receivedAt <= CHECKED_LATE) return owner.timedOut();
     // A peer that has sent anything is pinged a full period after that.
     owner.nextPingAt = this.#stepBefore(owner.receivedAt + this.#period);
     if (owner.nextPingAt > now) return;

@@ -189,6 +189,19 @@ describe("Connection, with a heartbeat", () => {
     }
   });
 
+  it("leaves a process that stood still the time to read an answer that arrived meanwhile, once", () => {
+    for (const answers of [true, false]) {
+      const { clock, transport, connection } = connect(new PingTransport());
+      clock.advance(PERIOD);
+      clock.jump(60_000);
+      assert.deepEqual([transport.pings, transport.closes], [1, []]);
+      if (answers) connection.heard();
+      clock.jump(60_000);
+      assert.deepEqual(transport.closes.map(({ code }) => code), answers ? [] : [4504]);
+      assert.equal(transport.pings, answers ? 2 : 1);
+    }
+  });
+
   it("still ends an expired token, and an expiry still asks for a sign of life", () => {
     const { controller, clock } = observe({ heartbeat: { period: PERIOD }, timeout: 5 * PERIOD, authenticate: () => null });
     const accountability = { user: "ann", role: null };
