@@ -56,8 +56,11 @@ export class Backlog implements Timed {
   #period = MIN_PERIOD;
   /** Unread bytes at the last check. */
   #unread = Infinity;
-  /** When the client was last seen to read, in ms of the monotonic clock. */
-  #readAt = 0;
+  /**
+   * How long the checks have seen nothing read, in ms. It is the sum of their intervals, because what the client read while the process stood
+   * still is seen only afterwards.
+   */
+  #stalled = 0;
 
   constructor(client: WebSocketClient, host: ExtensionHost) {
     this.#client = client;
@@ -150,10 +153,12 @@ export class Backlog implements Timed {
     this.#isPolling = false;
     const connection = connectionOf(this.#client);
     const { unreadBytes } = connection;
-    const now = this.#host.monotonic();
     if (unreadBytes < this.#unread) {
-      this.#readAt = now;
+      this.#stalled = 0;
       this.#period = MIN_PERIOD;
+    } else {
+      this.#stalled += this.#period;
+      this.#period = Math.min(2 * this.#period, MAX_PERIOD);
     }
     this.#unread = unreadBytes;
     if (connection.readyState !== OPEN) return this.close();
@@ -164,14 +169,13 @@ export class Backlog implements Timed {
     }
     if (this.#paused.length === 0 && !this.#isWaiting) return;
     const { maxBufferedBytes } = this.#host;
-    if (now - this.#readAt >= STALL_TIME * Math.max(1, unreadBytes / maxBufferedBytes)) {
+    if (this.#stalled >= STALL_TIME * Math.max(1, unreadBytes / maxBufferedBytes)) {
       return connection.close(CloseCode.SLOW_CONSUMER, "Too slow", "slow");
     }
     // Reading may take longer than a heartbeat, so this deadline replaces the heartbeat's.
     connection.deferHeartbeat();
     this.#isPolling = true;
     this.#host.deadlines.set(this, this.#period);
-    this.#period = Math.min(2 * this.#period, MAX_PERIOD);
   }
 
   get #isWaiting(): boolean {

@@ -427,6 +427,18 @@ describe("Backlog: progress", () => {
     assert.equal(controller.stats().deadlines, deadlines);
   });
 
+  it("does not count time in which the process stood still, as what was read meanwhile is not seen yet", async () => {
+    const { peer, socket, clock } = await create();
+    for (let looks = 0; looks < 3; looks++) {
+      clock.advance(5_000);
+      clock.jump(60_000);
+    }
+    assert.deepEqual(peer.transport.closes, []);
+    socket.read();
+    clock.advance(1_000);
+    assert.ok((await peer.take()).length > 1);
+  });
+
   it("lets a client go on that reads a little, however long it takes", async () => {
     const { peer, clock } = await create();
     let received = (await peer.take()).length;
