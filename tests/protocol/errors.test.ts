@@ -47,6 +47,29 @@ describe("WebSocketError", () => {
     assert.deepEqual(JSON.parse(error.toMessage()), error.toJSON());
   });
 
+  it("toMessage answers with code and message when JSON cannot hold the details, and without a uid that is not valid", () => {
+    const fails = () => assert.fail("not JSON");
+    for (
+      const details of [{ n: 1n }, { toJSON: fails, at: { toJSON: fails } }, {
+        get at() {
+          return fails();
+        },
+      }]
+    ) {
+      for (const [uid, answered] of [[undefined, {}], [7, { uid: 7 }], [10n, {}]] as const) {
+        const error = new WebSocketError("a", "FORBIDDEN", "No", { details, uid: uid as number });
+        const answer = { type: "a", status: "error", error: { code: "FORBIDDEN", message: "No" }, ...answered };
+        assert.deepEqual(JSON.parse(error.toMessage()), answer);
+      }
+    }
+    const unreadable = new WebSocketError("a", 404n as never, "No", { uid: 7 }); // A caller without a compiler.
+    assert.deepEqual(JSON.parse(unreadable.toMessage()), {
+      type: "server",
+      status: "error",
+      error: { code: "INTERNAL_ERROR", message: "Something went wrong" },
+    });
+  });
+
   it("withUid is the same error for that request when it had no uid", () => {
     const cause = new Error("why");
     const error = new WebSocketError("a", "FORBIDDEN", "No", { cause, details: { id: 7 } });
@@ -62,6 +85,11 @@ describe("WebSocketError", () => {
     assert.equal(named.withUid("other"), named);
     const unnamed = new WebSocketError("a", "FORBIDDEN", "No");
     assert.equal(unnamed.withUid(undefined), unnamed);
+  });
+
+  it("withUid replaces a uid that is not valid, with which no client could match the answer", () => {
+    const answer = new WebSocketError("a", "FORBIDDEN", "No", { uid: NaN }).withUid("other");
+    assert.deepEqual([answer.uid, answer.details, answer.message], ["other", undefined, "No"]);
   });
 });
 
@@ -126,6 +154,31 @@ describe("WebSocketError.from", () => {
     for (const Each of [WebSocketError, NotFound]) {
       const error = new Each("join", "NOT_FOUND", "No such room");
       assert.equal(WebSocketError.from(error), error);
+    }
+  });
+
+  it("is undefined, and nothing is an instance, when a value cannot be read", () => {
+    const fails = () => assert.fail("hostile");
+    const brand = { [Symbol.for("noroshi.error")]: true };
+    const getter = {
+      ...brand,
+      type: "a",
+      code: "FORBIDDEN",
+      get message() {
+        return fails();
+      },
+    };
+    for (const value of [new Proxy({}, { getPrototypeOf: fails }), new Proxy({}, { has: fails }), getter] as unknown[]) {
+      assert.equal(WebSocketError.from(value), undefined);
+      assert.equal(value instanceof WebSocketError, false);
+    }
+  });
+
+  it("is undefined for an error of this copy whose fields were replaced by something unreadable", () => {
+    for (const field of ["type", "code", "message"]) {
+      const error = new WebSocketError("join", "NOT_FOUND", "No such room");
+      Object.defineProperty(error, field, { value: 7 });
+      assert.equal(WebSocketError.from(error), undefined, field);
     }
   });
 

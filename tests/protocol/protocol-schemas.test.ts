@@ -81,8 +81,13 @@ describe("AuthMessageSchema", () => {
 
 describe("PingMessageSchema", () => {
   it("accepts a ping, perhaps with a uid", () => {
-    accepts(PingMessageSchema, [{ type: "ping" }, { type: "ping", uid: 0 }]);
-    refuses(PingMessageSchema, [{ type: "pong" }, {}, ...NOT_UIDS.map((uid) => ({ type: "ping", uid }))]);
+    accepts(PingMessageSchema, [{ type: "ping" }, { type: "ping", uid: 0, limits: true }]);
+    refuses(PingMessageSchema, [
+      { type: "pong" },
+      {},
+      { type: "ping", limits: "yes" },
+      ...NOT_UIDS.map((uid) => ({ type: "ping", uid })),
+    ]);
   });
 });
 
@@ -106,10 +111,19 @@ describe("SubscribeMessageSchema", () => {
       ...["", "x".repeat(256), 1, null].map((channel) => message({ channel })),
       ...NOT_UIDS.map((uid) => message({ uid })),
       ...["x".repeat(65), 1, null].map((event) => message({ event })),
-      ...["a", 1, null].map((query) => message({ query })),
+      ...["a", 1, null, ["a"]].map((query) => message({ query })),
       ...[-1, 1.5, NaN, "1", 2 ** 53].map((offset) => message({ recover: { epoch: "e", offset } })),
       ...["x".repeat(65), 1, undefined].map((epoch) => message({ recover: { epoch, offset: 0 } })),
     ]);
+  });
+
+  it("refuses a name that a broker reads as a pattern; `__proto__` is a name that nothing declares", () => {
+    refuses(SubscribeMessageSchema, ["a*", "a>b", "a?", "a b", "é", "a\n"].map((channel) => message({ channel })));
+    accepts(SubscribeMessageSchema, ["__proto__", "a__proto__", "A-Z.0:9/_@=+~"].map((channel) => message({ channel })));
+  });
+
+  it("refuses a field that narrows a subscription elsewhere, rather than send more than was asked for", () => {
+    refuses(SubscribeMessageSchema, ["filter", "fields", "ids", "limit", "version"].map((name) => message({ [name]: 1 })));
   });
 });
 
@@ -132,7 +146,10 @@ describe("collection, which the Directus SDK sends in place of channel", () => {
       assert.equal(v.parse(SubscribeMessageSchema, { type: "subscribe", ...names }).channel, "room");
       assert.equal(v.parse(UnsubscribeMessageSchema, { type: "unsubscribe", ...names }).channel, "room");
     }
-    refuses(SubscribeMessageSchema, [{ type: "subscribe", channel: "room", collection: "other" }]);
+    const names = { channel: "room", collection: "other" };
+    refuses(SubscribeMessageSchema, [{ type: "subscribe", ...names }, { type: "subscribe", collection: "a*" }]);
+    refuses(UnsubscribeMessageSchema, [{ type: "unsubscribe", ...names }]);
+    assert.deepEqual(v.parse(UnsubscribeMessageSchema, { type: "unsubscribe" }), { type: "unsubscribe" });
   });
 });
 

@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 import * as v from "valibot";
 import { textOf } from "../../src/protocol/bytes.ts";
 import { MAX_DEPTH } from "../../src/protocol/depth.ts";
-import { decode, type Decoded, issuePath } from "../../src/protocol/protocol.ts";
+import { decode, type Decoded, issuePath, jsonOf } from "../../src/protocol/protocol.ts";
 
 /** What was wrong with a frame that could not be read. */
 function refusal(decoded: Decoded) {
@@ -39,6 +39,10 @@ describe("decode", () => {
     ) {
       assert.deepEqual(refusal(decode(text)), { message: "Not JSON", uid: undefined }, text);
     }
+  });
+
+  it("is INVALID_PAYLOAD when a binary frame was not UTF-8", () => {
+    assert.deepEqual(refusal(decode(null)), { message: "Binary that is not UTF-8 text", uid: undefined });
   });
 
   it("is INVALID_PAYLOAD when the JSON is no object", () => {
@@ -213,5 +217,21 @@ describe("issuePath", () => {
 
   it("is cut to 64 characters when keys of the input are in it", () => {
     assert.equal(pathIn(v.record(v.string(), v.number()), { ["k".repeat(1000)]: "x" }), "k".repeat(64));
+  });
+
+  it("is the path of any Standard Schema library, whose parts are keys or objects with a key", () => {
+    assert.equal(issuePath({ path: ["items", 0, { key: "text" }, { key: 1 }] }), "items.0.text.1");
+    assert.deepEqual([issuePath({}), issuePath({ path: [] })], ["", ""]);
+    for (const part of [Symbol("secret"), { key: Symbol("secret") }, { key: {} }]) {
+      assert.equal(issuePath({ path: ["items", part] }), "", "a key that JSON cannot hold is not shown");
+    }
+  });
+});
+
+describe("jsonOf", () => {
+  it("is the JSON text of the data, null when there are none, and undefined when JSON omits it", () => {
+    assert.deepEqual([undefined, null, 0, "a", { a: undefined }].map(jsonOf), ["null", "null", "0", '"a"', "{}"]);
+    assert.deepEqual([() => {}, Symbol("a")].map(jsonOf), [undefined, undefined]);
+    assert.throws(() => jsonOf(1n), TypeError);
   });
 });
