@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Deadlines, systemClock, type Timed } from "../../src/base/clock.ts";
+import { checkMs, CurrentClock, Deadlines, systemClock, type Timed, unref, within } from "../../src/base/clock.ts";
 import { Random } from "../support/random.ts";
 import { TestClock } from "../support/test-clock.ts";
-import { turn } from "../support/waiting.ts";
+import { Stall, turn } from "../support/waiting.ts";
 
 /** Something to wake, which writes down that it was. */
 class Sleeper implements Timed {
@@ -346,7 +346,142 @@ describe("Deadlines of a Worker", () => {
   });
 });
 
+describe("Deadlines with timers that may run out", () => {
+  class CheapClock extends TestClock {
+    readonly mayRunOut = true;
+  }
+
+  function create() {
+    const clock = new CheapClock();
+    const woken: string[] = [];
+    return { clock, deadlines: new Deadlines(clock, assert.ifError), woken, sleeper: (name: string) => new Sleeper(name, woken) };
+  }
+
+  it("keeps the timer of a deadline that was deleted, and uses it for a later one", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    const short = sleeper("short");
+    deadlines.set(short, 100);
+    deadlines.delete(short);
+    assert.equal(clock.timers, 1);
+    deadlines.set(sleeper("later"), 150);
+    assert.deepEqual(clock.delays, [100]);
+    clock.advance(150);
+    assert.deepEqual([woken, clock.timers], [["later"], 0]);
+  });
+
+  it("has no timer once it ends: at the end if nothing waits, else with the last deadline", () => {
+    for (const deletesFirst of [true, false]) {
+      const { clock, deadlines, sleeper } = create();
+      const item = sleeper("a");
+      deadlines.set(item, 100);
+      if (deletesFirst) deadlines.delete(item);
+      deadlines.end();
+      assert.equal(clock.timers, deletesFirst ? 0 : 1);
+      deadlines.delete(item);
+      assert.equal(clock.timers, 0);
+    }
+  });
+});
+
+describe("within", () => {
+  const create = () => {
+    const clock = new TestClock();
+    const deadlines = new Deadlines(clock, assert.ifError);
+    return { clock, within: (call: () => unknown) => within(deadlines, 100, call, () => new Error("late")) };
+  };
+
+  it("returns what the call returns, without a timer when that is no promise", async () => {
+    const { clock, within } = create();
+    assert.deepEqual([await within(() => 7), clock.delays], [7, []]);
+    const stall = new Stall<number>();
+    const result = within(() => stall.promise);
+    clock.advance(99);
+    stall.resolve(8);
+    assert.deepEqual([await result, await within(() => ({ then: (resolve: (value: number) => void) => resolve(9) }))], [8, 9]);
+    await turn();
+    assert.equal(clock.timers, 0);
+  });
+
+  it("rejects with what the call throws or rejects with", async () => {
+    const { clock, within } = create();
+    const error = new Error("broken");
+    await assert.rejects(
+      within(() => {
+        throw error;
+      }),
+      error,
+    );
+    await assert.rejects(within(() => Promise.reject(error)), error);
+    await turn();
+    assert.equal(clock.timers, 0);
+  });
+
+  it("rejects when the call takes longer", async () => {
+    const { clock, within } = create();
+    const result = within(() => new Promise(() => {}));
+    clock.advance(100);
+    await assert.rejects(result, /late/);
+  });
+});
+
+describe("CurrentClock", () => {
+  it("goes on without a step when another clock replaces its own, whose wall clock it tells", () => {
+    const [first, second] = [new TestClock(), new TestClock()];
+    second.advance(10_000);
+    const clock = new CurrentClock(first);
+    first.advance(7);
+    const before = clock.monotonic();
+    assert.deepEqual([before, clock.now()], [first.monotonic(), first.now()]);
+    clock.use(second);
+    assert.equal(clock.monotonic(), before);
+    second.advance(5);
+    second.step(60_000);
+    assert.deepEqual([clock.monotonic(), clock.now()], [before + 5, second.now()]);
+    clock.use(first);
+    assert.equal(clock.monotonic(), before + 5);
+  });
+});
+
+describe("checkMs", () => {
+  it("accepts whole numbers that a timer of the platform can wait, and names what is wrong", () => {
+    for (const ms of [1, 1000, 2 ** 31 - 1]) checkMs("timeout", ms);
+    for (const ms of [0, -1, 0.5, 2 ** 31, Infinity, NaN, "5", null, undefined]) {
+      assert.throws(() => checkMs("Cannot ask: timeout", ms), {
+        name: "TypeError",
+        message: "Cannot ask: timeout must be a whole number of ms from 1 to 2147483647",
+      });
+    }
+  });
+});
+
+describe("unref", () => {
+  it("unreferences the handle of each runtime, and ignores one that cannot be", () => {
+    const calls: unknown[] = [];
+    const before = Object.getOwnPropertyDescriptor(globalThis, "Deno");
+    const set = (value: object | undefined) => Object.defineProperty(globalThis, "Deno", { configurable: true, value });
+    try {
+      set({ unrefTimer: (handle: number) => calls.push(handle) });
+      unref({ unref: () => calls.push("object") });
+      unref({});
+      unref(7);
+      set(undefined);
+      unref(8);
+    } finally {
+      Reflect.deleteProperty(globalThis, "Deno");
+      if (before) Object.defineProperty(globalThis, "Deno", before);
+    }
+    assert.deepEqual(calls, ["object", 7]);
+  });
+});
+
 describe("systemClock", () => {
+  it("lets the process end while a timer is set", () => {
+    const handle = systemClock.setTimeout(() => {}, 60_000);
+    // The handle of Deno is a number, which does not tell.
+    if (typeof handle === "object") assert.equal((handle as { hasRef(): boolean }).hasRef(), false);
+    systemClock.clearTimeout(handle);
+  });
+
   it("calls back, unless it was cleared", async () => {
     // Its timers keep no process going, so something else has to.
     const held = setInterval(() => {}, 1_000);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { ask, guard } from "../../src/base/guard.ts";
+import { ask, guard, isThenable } from "../../src/base/guard.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 /** Runs it guarded; what was reported so far is in the list. */
@@ -124,5 +124,12 @@ describe("ask", () => {
 
   it("reports what a promise that it cannot wait for rejects with", async () => {
     assert.deepEqual(await asked(() => Promise.reject(new Error("later"))), [undefined, [wrong, "Error: later"]]);
+  });
+});
+
+describe("isThenable", () => {
+  it("is true of a promise and of an object with a then that can be called", () => {
+    for (const value of [Promise.resolve(), { then: () => {} }]) assert.equal(isThenable(value), true);
+    for (const value of [undefined, null, 0, "then", {}, { then: true }, [], () => {}]) assert.equal(isThenable(value), false);
   });
 });

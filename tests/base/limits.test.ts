@@ -75,6 +75,16 @@ describe("Admission.reserve", () => {
     assert.deepEqual([admission.reserve("a"), ...counts(admission)], ["connections", 2, 1, 1]);
   });
 
+  it("tells how many are admitted, and counts addresses where only users are not limited, and the other way round", () => {
+    for (const limits of [{ maxConnectionsPerIp: Infinity }, { maxConnectionsPerUser: Infinity }]) {
+      const admission = new Admission({ ...UNLIMITED, ...limits });
+      const [slot] = [place(admission.reserve("a")), place(admission.reserve("b"))];
+      assert.ok(slot.claim("ann"));
+      slot.admit();
+      assert.deepEqual([admission.total, admission.admitted, admission.keys], [2, 1, "maxConnectionsPerIp" in limits ? 1 : 2]);
+    }
+  });
+
   it("restore takes a place whatever the limits, for the connection is there", () => {
     const admission = new Admission({ ...UNLIMITED, maxConnections: 1, maxPending: 1, maxConnectionsPerIp: 1 });
     place(admission.reserve("a"));
@@ -84,6 +94,21 @@ describe("Admission.reserve", () => {
 });
 
 describe("Slot", () => {
+  it("is taken from when a connection takes it, also when that is admitted or gone", () => {
+    const admission = new Admission(UNLIMITED);
+    const [slot, released] = [admission.restore("a"), admission.restore("b")];
+    assert.equal(slot.taken, false);
+    slot.take();
+    assert.equal(slot.taken, true);
+    slot.admit();
+    slot.take();
+    slot.admit();
+    assert.deepEqual([slot.taken, admission.pending], [true, 1], "it is admitted once");
+    released.release();
+    released.take();
+    assert.deepEqual([released.released, released.taken], [true, true]);
+  });
+
   it("claim counts a user's connections, and refuses one more without changing anything", () => {
     const admission = new Admission({ ...UNLIMITED, maxConnectionsPerUser: 1 });
     const [ann, bob] = [admission.restore(null), admission.restore(null)];
@@ -268,6 +293,20 @@ describe("RateLimiter", () => {
     for (let n = 0; n < 3; n++) limiter.take("busy", 1, 0);
     for (let n = 0; n < 5000; n++) limiter.take(`key-${n}`, 1, n);
     assert.ok(limiter.take("busy", 1, 5000) > 0);
+  });
+
+  it("left tells what there is now, whole, and what there may be", () => {
+    const limiter = new RateLimiter(LIMIT);
+    const left = (now: number) => {
+      const { messages, bytes } = limiter.left("a", now);
+      assert.deepEqual([messages.rate, messages.burst, bytes.rate, bytes.burst], [10, 3, 100, 50]);
+      return [messages.left, bytes.left];
+    };
+    assert.deepEqual([left(0), limiter.size], [[3, 50], 0]);
+    for (let n = 0; n < 3; n++) limiter.take("a", 10, 0);
+    assert.deepEqual([left(0), left(50), left(100), left(1e6)], [[0, 20], [0, 25], [1, 30], [3, 50]]);
+    limiter.charge("a", 1e6, 5);
+    assert.deepEqual(left(1e6), [-2, 50]);
   });
 
   it("charge takes what is not there, up to a debt, and has it waited for", () => {
