@@ -2,6 +2,7 @@ import type { Context, MiddlewareHandler } from "hono";
 import * as v from "valibot";
 import type { Connection } from "../connection/connection.ts";
 import { isCloseCode, NO_STATUS } from "../protocol/close.ts";
+import { FIRST_ISSUE } from "../protocol/protocol.ts";
 import { WriteQueue } from "../delivery/write-queue.ts";
 import { consoleLogger } from "../application/log.ts";
 import type { DescribedRefusal, Refusals } from "../application/refusals.ts";
@@ -186,7 +187,7 @@ class FallbackRoute {
       if (text.startsWith(start)) transport.refuseBody();
       return refuse(c, 413, `The body has more than ${maxBody} bytes`);
     }
-    const parsed = v.safeParse(Envelope, parse(text), { abortEarly: true, abortPipeEarly: true });
+    const parsed = v.safeParse(Envelope, parse(text), FIRST_ISSUE);
     if (!parsed.success) return refuse(c, 400, "The body is not of the form that PROTOCOL.md §8 describes");
     const { frames } = parsed.output;
     if (parsed.output.secret !== secret) return this.#unknown(c, id);

@@ -297,7 +297,7 @@ export const UnsubscribeMessageSchema: Schema<unknown, UnsubscribeMessage> = wit
 })) as Schema<unknown, UnsubscribeMessage>; // As for WebSocketMessageSchema.
 
 /** Stops validation at the first issue: valibot's issues quote the input and can be 3,000 times as large. */
-export const FIRST_ISSUE = { abortEarly: true, abortPipeEarly: true } as const;
+export const FIRST_ISSUE = { abortEarly: true } as const;
 
 /** A decoded message, or the error to answer with. */
 export type Decoded = { ok: true; message: WebSocketMessage } | { ok: false; error: WebSocketError };

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import * as v from "valibot";
 import {
   AuthMessageSchema,
+  FIRST_ISSUE,
   MessageUidSchema,
   PingMessageSchema,
   PublishMessageSchema,
@@ -166,5 +167,16 @@ describe("UnsubscribeMessageSchema", () => {
       channel: "x".repeat(256),
     }]);
     refuses(UnsubscribeMessageSchema, NOT_UIDS.map((uid) => ({ type: "unsubscribe", uid })));
+  });
+});
+
+describe("FIRST_ISSUE", () => {
+  it("stops validation at the first issue, of the fields and of a pipe: issues can be much larger than the input", () => {
+    const text = v.pipe(v.string(), v.minLength(5), v.maxLength(0));
+    for (const schema of [v.object({ a: text }), v.array(v.number()), v.looseObject({ a: v.number(), b: v.number() })]) {
+      for (const input of [{ a: "x", b: "x" }, ["x", "y"]]) {
+        assert.equal(v.safeParse(schema, input, FIRST_ISSUE).issues?.length ?? 0, v.is(schema, input) ? 0 : 1);
+      }
+    }
   });
 });
