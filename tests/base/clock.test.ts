@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { checkMs, CurrentClock, Deadlines, systemClock, type Timed, unref, within } from "../../src/base/clock.ts";
+import { withGlobals } from "../support/globals.ts";
 import { Random } from "../support/random.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -457,19 +458,10 @@ describe("checkMs", () => {
 describe("unref", () => {
   it("unreferences the handle of each runtime, and ignores one that cannot be", () => {
     const calls: unknown[] = [];
-    const before = Object.getOwnPropertyDescriptor(globalThis, "Deno");
-    const set = (value: object | undefined) => Object.defineProperty(globalThis, "Deno", { configurable: true, value });
-    try {
-      set({ unrefTimer: (handle: number) => calls.push(handle) });
-      unref({ unref: () => calls.push("object") });
-      unref({});
-      unref(7);
-      set(undefined);
-      unref(8);
-    } finally {
-      Reflect.deleteProperty(globalThis, "Deno");
-      if (before) Object.defineProperty(globalThis, "Deno", before);
-    }
+    withGlobals({ Deno: { unrefTimer: (handle: number) => calls.push(handle) } }, () => {
+      for (const handle of [{ unref: () => calls.push("object") }, {}, 7]) unref(handle);
+    });
+    withGlobals({ Deno: undefined }, () => unref(8));
     assert.deepEqual(calls, ["object", 7]);
   });
 });

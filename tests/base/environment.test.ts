@@ -1,21 +1,12 @@
 import assert from "node:assert/strict";
-import process from "node:process";
 import { describe, it } from "node:test";
 import { isDevelopment } from "../../src/base/environment.ts";
+import { withGlobals } from "../support/globals.ts";
 
-/** The answer where `globalThis` has this value by the name. */
-function where(name: "Deno" | "process", value: unknown): boolean {
-  const before = Object.getOwnPropertyDescriptor(globalThis, name);
-  Object.defineProperty(globalThis, name, { configurable: true, value });
-  try {
-    return isDevelopment();
-  } finally {
-    Reflect.deleteProperty(globalThis, name);
-    if (before) Object.defineProperty(globalThis, name, before);
-  }
-}
+/** What the process has in its environment, or nothing where there is no process. */
+const environment = (env: object | undefined, Deno?: object) => withGlobals({ Deno, process: env && { env } }, isDevelopment);
 
-/** A Deno whose answer to the question for this permission is given. */
+/** A Deno that answers so when it is asked for the permission. */
 const deno = (state: string) => ({
   permissions: {
     querySync: (query: object) => {
@@ -27,24 +18,14 @@ const deno = (state: string) => ({
 
 describe("isDevelopment", () => {
   it("is whether NODE_ENV is anything but production", () => {
-    const before = process.env["NODE_ENV"];
-    try {
-      for (const [value, answer] of [["production", false], ["development", true], ["", true]] as const) {
-        process.env["NODE_ENV"] = value;
-        assert.equal(isDevelopment(), answer, value);
-        // Deno's own process.env is not to be read through another Deno.
-        if (!("Deno" in globalThis)) assert.equal(where("Deno", deno("granted")), answer, value);
-      }
-      delete process.env["NODE_ENV"];
-      assert.equal(isDevelopment(), true);
-    } finally {
-      if (before === undefined) delete process.env["NODE_ENV"];
-      else process.env["NODE_ENV"] = before;
+    for (const Deno of [undefined, deno("granted")]) {
+      assert.equal(environment({ NODE_ENV: "production" }, Deno), false);
+      for (const env of [{ NODE_ENV: "development" }, { NODE_ENV: "" }, {}]) assert.equal(environment(env, Deno), true);
     }
   });
 
   it("is false where NODE_ENV cannot be read: Deno would ask the user, and a Worker may have no process", () => {
-    for (const state of ["prompt", "denied"]) assert.equal(where("Deno", deno(state)), false, state);
-    assert.equal(where("process", undefined), false);
+    for (const state of ["prompt", "denied"]) assert.equal(environment({}, deno(state)), false, state);
+    assert.equal(environment(undefined), false);
   });
 });
