@@ -116,6 +116,11 @@ describe("TopicGroup", () => {
     assert.equal(looks, 1, "When it joined");
     assert.ok(group.publish(frame("0123456789"), 100));
     assert.equal(looks, 2);
+    // As many again, counted from there.
+    for (let n = 0; n < 10; n++) assert.ok(group.publish(frame("0123456789"), 100));
+    assert.equal(looks, 2);
+    assert.ok(group.publish(frame("0123456789"), 100));
+    assert.equal(looks, 3);
   });
 
   it("publish counts what anybody was handed by another way", () => {
@@ -128,6 +133,37 @@ describe("TopicGroup", () => {
     assert.ok(!group.publish(frame("x"), 100), "It holds 101 bytes");
     socket.held = 0;
     assert.ok(group.publish(frame("x"), 100));
+  });
+
+  it("publish reaches a member that holds as much as may be, and no group with one that holds more", () => {
+    const topics = new Topics();
+    const group = new TopicGroup<Socket>(topics);
+    const [full, other, late] = [new Socket(topics, 100), new Socket(topics, 100), new Socket(topics, 100)];
+    full.held = 100;
+    for (const socket of [other, full]) group.add(socket);
+    assert.ok(group.publish(frame("x"), 100));
+    assert.ok(!group.publish(frame("x"), 100), "one holds 101");
+    full.held = 0;
+    assert.ok(group.publish(frame("x"), 100));
+    late.held = 101;
+    group.add(late);
+    assert.ok(!group.publish(frame("x"), 100), "one that has joined since holds 101");
+    group.delete(late);
+    assert.ok(group.publish(frame("x"), 100));
+    assert.deepEqual([full, other, late].map(({ received }) => received.length), [3, 3, 0]);
+  });
+
+  it("publish uses a topic of its own, whose name no other copy of the package on the same server can have", () => {
+    const names = new Set<string>();
+    for (const topics of [new Topics(), new Topics()]) {
+      const publish = topics.publish.bind(topics);
+      topics.publish = (topic, frame) => names.add(topic) && publish(topic, frame);
+      const group = new TopicGroup<Socket>(topics);
+      group.add(new Socket(topics));
+      for (let n = 0; n < 2; n++) assert.ok(group.publish(frame("x"), Infinity));
+    }
+    assert.equal(names.size, 2);
+    for (const name of names) assert.match(name, /^noroshi:[\da-f]{8}-[\da-f-]{27}:/, "with a random part");
   });
 
   it("publish does nothing while a member must be sent something first, or held too much when it joined", () => {
@@ -171,7 +207,7 @@ describe("Delivery, where one publication reaches many", () => {
     assert.equal(topics.publications, 2);
     delivery.sendToMatching(frame("ann"), { user: "ann" });
     delivery.sendToMatching(frame("bob, who edits"), { user: "bob", role: "editor" });
-    assert.equal(topics.publications, 2);
+    assert.deepEqual([topics.publications, delivery.published], [2, 5]);
     assert.deepEqual(ann.received, ["all", "editors", "ann"]);
     assert.deepEqual(bob.received, ["all", "editors", "bob, who edits"]);
     assert.deepEqual(cid.received, ["all"]);
@@ -196,6 +232,19 @@ describe("Delivery, where one publication reaches many", () => {
     for (const [n, { received }] of sockets.entries()) if (n < 4_999 && n !== 2_000) assert.deepEqual(received, ["x"], `${n}`);
     assert.equal((await result).matched, 5_000);
     assert.ok(topics.publications < 3, "The group that somebody has joined is not published to");
+  });
+
+  it("sends to a few after what is under way to a large audience, although they could be published to at once", () => {
+    const turns: (() => void)[] = [];
+    const topics = new Topics();
+    const delivery = new Delivery(Infinity, (callback) => turns.push(callback));
+    const sockets = Array.from({ length: 3_000 }, (_, n) => new Socket(topics, Infinity, null, n < 2_990 ? null : "few"));
+    for (const socket of sockets) delivery.add(socket);
+    delivery.sendToMatching(frame("all"), {});
+    delivery.sendToMatching(frame("few"), { role: "few" });
+    while (turns.length > 0) turns.shift()!();
+    assert.deepEqual([sockets[0]!.received, sockets[2_999]!.received], [["all"], ["all", "few"]]);
+    assert.deepEqual([topics.publications, delivery.published], [3, 3_010]);
   });
 
   it("reaches all, once, in order, and hands nobody more than the limit and one message, for any changes and filters", () => {

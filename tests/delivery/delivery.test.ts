@@ -3,8 +3,10 @@ import { describe, it } from "node:test";
 import { type BroadcastFilter, type BroadcastResult, checkFilter } from "../../src/delivery/broadcast.ts";
 import { checkDisconnectFilter, type DisconnectFilter } from "../../src/connection/revocations.ts";
 import { Delivery, type IndexedRecipient, type IndexKeys } from "../../src/delivery/delivery.ts";
+import { SLICE_MS } from "../../src/base/turn.ts";
 import { Frame } from "../../src/protocol/frame.ts";
 import type { Accountability } from "../../src/application/websocket-client.ts";
+import { withGlobals } from "../support/globals.ts";
 import { Random } from "../support/random.ts";
 
 class Reader implements IndexedRecipient {
@@ -69,6 +71,15 @@ describe("Delivery", () => {
     delivery.sendToMatching(frame("to nobody"), { user: "constructor" });
     delivery.sendToMatching(frame("to odd"), { user: "__proto__" });
     assert.deepEqual(received(user, role, odd), [["to user"], ["to role"], ["to odd"]]);
+  });
+
+  it("add leaves a recipient that is indexed already in its place", () => {
+    const delivery = new Delivery(Infinity);
+    const order: string[] = [];
+    const readers = ["ann", "bob"].map((user) => new Reader(user, null, () => order.push(user)));
+    for (const reader of [...readers, ...readers.slice(0, 1)]) delivery.add(reader);
+    delivery.sendToMatching(frame("x"), {});
+    assert.deepEqual([order, delivery.size], [["ann", "bob"], 2]);
   });
 
   it("add indexes a recipient anew when its accountability was replaced", () => {
@@ -234,6 +245,25 @@ describe("Delivery, to a large audience", () => {
     for (const { received } of readers) assert.deepEqual(received, Array.from({ length: 30 }, (_, number) => `${number}`));
   });
 
+  it("sends to several audiences in one turn, and lets inbound messages have theirs once that takes longer than a slice", () => {
+    const { delivery, turns } = create(0);
+    let now = 0;
+    let sent = 0;
+    const list = (size: number, ms: number) =>
+      Array.from({ length: size }, () => ({ send: () => (now += ms) >= 0 && ++sent > 0 }));
+    withGlobals({ performance: { now: () => now } }, () => {
+      // The rest of the first waits for the next turn, and the others for it.
+      delivery.deliver(frame("x"), list(2_001, 0), () => {});
+      for (let number = 0; number < 4; number++) delivery.deliver(frame("x"), list(1, SLICE_MS * 0.6), () => {});
+      const counts = [sent];
+      while (turns.length > 0) {
+        turns.shift()!();
+        counts.push(sent);
+      }
+      assert.deepEqual([counts, delivery.isBusy], [[2_000, 2_003, 2_005], false]);
+    });
+  });
+
   it("keeps broadcasts apart if clients joined or left between them, and counts each by itself", async () => {
     const { delivery, readers, turns } = create(3_000);
     const late = new Reader("ann", null);
@@ -283,10 +313,11 @@ describe("Delivery, to a large audience", () => {
   }
 
   it("counts the clients that were sent the message and those that were not", async () => {
-    const { delivery, readers } = create(10);
+    const { delivery, readers, turns } = create(10);
     for (const reader of readers.slice(0, 3)) reader.takes = false;
     assert.deepEqual(await delivery.sendToMatching(frame("x"), {}), { matched: 10, sent: 7, dropped: 3 });
     assert.deepEqual(await delivery.sendToMatching(frame("x"), { user: "bob" }), { matched: 0, sent: 0, dropped: 0 });
+    assert.equal(turns.length, 0, "a few are sent to at once");
   });
 });
 

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import { Frame, SuffixedFrame } from "../../src/protocol/frame.ts";
 import { type Batch, SharedBatch, WriteQueue, type Writer } from "../../src/delivery/write-queue.ts";
+import { withGlobals } from "../support/globals.ts";
 import { assertProperty } from "../support/property.ts";
 
 class Socket implements Writer {
@@ -34,9 +35,11 @@ describe("WriteQueue", () => {
   it("writes what a client is sent in one turn at once and in order, when the turn ends", () => {
     const { queue, endTurn, turns } = create();
     const socket = new Socket();
+    assert.equal(queue.isEmpty, true);
     for (const text of ["1", "2", "3"]) queue.push(socket, frame(text));
-    assert.deepEqual([socket.writes, turns.length], [[], 1]);
+    assert.deepEqual([socket.writes, turns.length, queue.isEmpty], [[], 1, false]);
     endTurn();
+    assert.equal(queue.isEmpty, true);
     queue.push(socket, frame("4"));
     endTurn();
     assert.deepEqual([socket.writes, turns.length], [[["1", "2", "3"], ["4"]], 0]);
@@ -95,9 +98,7 @@ describe("WriteQueue", () => {
   it("lets inbound messages have their turn when there is more to write than a slice of time takes", () => {
     const { queue, turns } = create();
     let now = 0;
-    const { performance } = globalThis;
-    Object.defineProperty(globalThis, "performance", { configurable: true, value: { now: () => now } });
-    try {
+    withGlobals({ performance: { now: () => now } }, () => {
       class Slow extends Socket {
         override write(): void {
           now += 0.1;
@@ -115,9 +116,7 @@ describe("WriteQueue", () => {
       queue.push(sockets[0]!, frame("2"));
       while (turns.length > 0) turns.shift()!();
       assert.deepEqual([sockets[299]!.writes, sockets[0]!.writes, written()], [[["1", "2"]], [["1"], ["2"]], 300]);
-    } finally {
-      Object.defineProperty(globalThis, "performance", { configurable: true, value: performance });
-    }
+    });
   });
 
   it("writes to the others, and in the next turn, when a socket throws", () => {
@@ -155,6 +154,7 @@ describe("A batch", () => {
     const of = (bytes: number) => frame(`"${"ü".repeat((bytes - 2) / 2)}"`);
     const texts = batchOf(of(40_000), of(20_000), of(20_000), of(100_000), of(1_000)).texts();
     assert.deepEqual(texts.map((text) => [JSON.parse(text)].flat().length), [2, 1, 1, 1]);
+    assert.deepEqual([batchOf(of(40_000), of(25_536)).texts().length, batchOf(of(40_000), of(25_538)).texts().length], [1, 2]);
   });
 });
 
