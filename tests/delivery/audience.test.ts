@@ -143,8 +143,9 @@ describe("TopicGroup", () => {
     for (const socket of [other, full]) group.add(socket);
     assert.ok(group.publish(frame("x"), 100));
     assert.ok(!group.publish(frame("x"), 100), "one holds 101");
-    full.held = 0;
+    full.held = 100;
     assert.ok(group.publish(frame("x"), 100));
+    full.held = 0;
     late.held = 101;
     group.add(late);
     assert.ok(!group.publish(frame("x"), 100), "one that has joined since holds 101");
@@ -232,6 +233,22 @@ describe("Delivery, where one publication reaches many", () => {
     for (const [n, { received }] of sockets.entries()) if (n < 4_999 && n !== 2_000) assert.deepEqual(received, ["x"], `${n}`);
     assert.equal((await result).matched, 5_000);
     assert.ok(topics.publications < 3, "The group that somebody has joined is not published to");
+  });
+
+  it("publishes to one group a turn, each time to all that waits, and counts the clients", async () => {
+    const turns: (() => void)[] = [];
+    const topics = new Topics();
+    const delivery = new Delivery(Infinity, (callback) => turns.push(callback));
+    for (let n = 0; n < 6_000; n++) delivery.add(new Socket(topics));
+    const results = ["a", "b"].map((text) => delivery.sendToMatching(frame(text), {}));
+    const counts = [topics.publications];
+    while (turns.length > 0) {
+      turns.shift()!();
+      counts.push(topics.publications);
+    }
+    // The first is about to be published to the second group when the second is called, which begins at the third.
+    assert.deepEqual([counts, delivery.published], [[1, 2, 4, 5, 6], 12_000]);
+    for (const result of await Promise.all(results)) assert.deepEqual(result, { matched: 6_000, sent: 6_000, dropped: 0 });
   });
 
   it("sends to a few after what is under way to a large audience, although they could be published to at once", () => {

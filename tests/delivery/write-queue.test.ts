@@ -120,7 +120,7 @@ describe("WriteQueue", () => {
   });
 
   it("writes to the others, and in the next turn, when a socket throws", () => {
-    const { queue, endTurn } = create();
+    const { queue, endTurn, turns } = create();
     const [before, after] = [new Socket(), new Socket()];
     const broken = new Socket();
     broken.write = () => {
@@ -132,6 +132,7 @@ describe("WriteQueue", () => {
     endTurn();
     for (const socket of [before, broken]) queue.push(socket, frame("2"));
     assert.throws(endTurn, /gone/);
+    assert.deepEqual([turns.length, queue.isEmpty], [0, true]);
     queue.push(after, frame("3"));
     endTurn();
     assert.deepEqual([before.writes, after.writes], [[["1"], ["2"]], [["1"], ["3"]]]);
@@ -152,8 +153,8 @@ describe("A batch", () => {
 
   it("makes no array of more than 65,536 bytes, and sends a larger message alone", () => {
     const of = (bytes: number) => frame(`"${"ü".repeat((bytes - 2) / 2)}"`);
-    const texts = batchOf(of(40_000), of(20_000), of(20_000), of(100_000), of(1_000)).texts();
-    assert.deepEqual(texts.map((text) => [JSON.parse(text)].flat().length), [2, 1, 1, 1]);
+    const texts = batchOf(of(40_000), of(20_000), of(40_000), of(20_000), of(100_000), of(1_000)).texts();
+    assert.deepEqual(texts.map((text) => [JSON.parse(text)].flat().length), [2, 2, 1, 1]);
     assert.deepEqual([batchOf(of(40_000), of(25_536)).texts().length, batchOf(of(40_000), of(25_538)).texts().length], [1, 2]);
   });
 });
