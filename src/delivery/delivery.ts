@@ -126,10 +126,10 @@ export class Delivery {
   };
 
   #match({ user, role }: BroadcastFilter): Audience<IndexedRecipient> | Iterable<IndexedRecipient> {
-    if (user === undefined && role === undefined) return this.#all;
-    const ofUser = user === undefined ? undefined : membersOf(this.#index("user"), user);
-    const ofRole = role === undefined ? undefined : membersOf(this.#index("role"), role);
-    if (!ofUser || !ofRole) return ofUser ?? ofRole ?? NOBODY;
+    if (user === undefined) return role === undefined ? this.#all : membersOf(this.#index("role"), role);
+    const ofUser = membersOf(this.#index("user"), user);
+    if (role === undefined) return ofUser;
+    const ofRole = membersOf(this.#index("role"), role);
     const [few, many] = ofUser.size <= ofRole.size ? [ofUser, ofRole] : [ofRole, ofUser];
     return [...few].filter((recipient) => many.has(recipient));
   }
@@ -261,14 +261,14 @@ class Lap {
 
   /** Publishes messages to the whole slice at once, if the group can. Returns the number of clients that were sent something. */
   #publish(maxHeldBytes: number): number {
-    const { group, joined, start, end } = this.#slices[this.#slice]!;
+    const { group, joined } = this.#slices[this.#slice]!;
     if (!group || group.joined !== joined) return 0;
     const messages = this.#messages;
     while (this.#published < messages.length && group.publish(messages[this.#published]!.frame, maxHeldBytes)) {
       messages[this.#published++]!.sent += group.members.size;
       this.#counter.published += group.members.size;
     }
-    return this.#published > 0 ? end - start : 0;
+    return this.#published > 0 ? group.members.size : 0;
   }
 
   /** Moves to the next slice, without the messages that are complete. */
