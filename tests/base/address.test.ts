@@ -66,6 +66,8 @@ describe("normalizeAddress", () => {
       "2001:db8::1::2",
       ":",
       "1:2",
+      "::1]/[",
+      "::1]@[::2",
     ];
     for (const text of [...wrong, ...odd, "%eth0", "[]", "[]:80", "1".repeat(100_000), ":".repeat(46)]) {
       assert.equal(normalizeAddress(text), null, text.slice(0, 40));

@@ -22,13 +22,13 @@ describe("Bus", () => {
     bus.on("greet", listener("first"));
     bus.on("leave", listener("other"));
     bus.on("greet", listener("second"));
-    bus.emit("greet", ann);
-    assert.deepEqual(calls, ["first ann", "second ann"]);
+    assert.deepEqual([bus.emit("greet", ann), bus.emit("leave", ann)], [true, true], "somebody listens");
+    assert.deepEqual(calls, ["first ann", "second ann", "other ann"]);
   });
 
   it("emit does nothing when nobody listens", () => {
     const { bus, reports } = create();
-    bus.emit("greet", ann);
+    assert.equal(bus.emit("greet", ann), false);
     assert.deepEqual(reports, []);
   });
 

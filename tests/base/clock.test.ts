@@ -310,6 +310,7 @@ describe("Deadlines of a Worker", () => {
     const [moved, deleted] = [sleeper("moved"), sleeper("deleted")];
     deadlines.set(moved, 100);
     deadlines.set(moved, 300);
+    assert.equal(clock.timers, 1);
     deadlines.set(deleted, 50);
     deadlines.delete(deleted);
     clock.advance(299);
@@ -330,20 +331,41 @@ describe("Deadlines of a Worker", () => {
     assert.deepEqual(woken, ["a", "b"]);
     clock.advance(1_000);
     assert.deepEqual(woken, ["a", "b", "later"]);
+    // And once more.
+    deadlines.set(sleeper("c"), 100);
+    clock.endRequest();
+    clock.advance(10_100);
+    deadlines.set(sleeper("last"), 1_000);
+    await turn();
+    assert.deepEqual(woken, ["a", "b", "later", "c"]);
+  });
+
+  it("waits again when the timer of an item fires early", () => {
+    const { clock, deadlines, woken, sleeper } = create();
+    deadlines.set(sleeper("a"), 100);
+    clock.advance(40);
+    clock.fireEarly();
+    assert.deepEqual(woken, []);
+    clock.advance(60);
+    assert.deepEqual([woken, clock.timers], [["a"], 0]);
   });
 
   it("gives each item a timer of its own when it changes to such a clock, and one to all when it changes back", () => {
     const { clock, deadlines, woken, sleeper } = create();
     const shared = new TestClock();
     deadlines.use(shared);
-    for (const name of ["a", "b"]) deadlines.set(sleeper(name), 100);
+    const [a, b, c] = [sleeper("a"), sleeper("b"), sleeper("c")];
+    for (const item of [a, b, c]) deadlines.set(item, 100);
     assert.equal(shared.timers, 1);
     deadlines.use(clock);
-    assert.deepEqual([shared.timers, clock.timers], [0, 2]);
+    assert.deepEqual([shared.timers, clock.timers], [0, 3]);
     deadlines.use(shared);
     assert.deepEqual([shared.timers, clock.timers], [1, 0]);
+    // Its own timer is gone with the other clock: that of the others stays.
+    deadlines.delete(b);
+    assert.equal(shared.timers, 1);
     shared.advance(100);
-    assert.deepEqual(woken, ["a", "b"]);
+    assert.deepEqual(woken, ["a", "c"]);
   });
 });
 
