@@ -201,7 +201,6 @@ export class Deadlines {
     const last = this.#heap.pop();
     if (last && last !== item) {
       this.#heap[index] = last;
-      last.heapIndex = index;
       this.#up(index);
       this.#down(last.heapIndex);
     }
@@ -275,7 +274,6 @@ export class Deadlines {
   #disarm(): void {
     if (this.#armed === Infinity) return;
     this.#clock.clearTimeout(this.#timer);
-    this.#timer = undefined;
     this.#armed = Infinity;
   }
 
