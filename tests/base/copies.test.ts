@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, afterEach, describe, it } from "node:test";
 import * as v from "valibot";
+import { describeCopies } from "../../src/base/copies.ts";
 import { Channels } from "../../src/channels/channels.ts";
 import { ClientError } from "../../src/client/error.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
@@ -21,6 +22,8 @@ const other = await copy.load<typeof import("../../mod.ts")>("mod.ts");
 after(() => copy.remove());
 
 const any = v.looseObject({});
+
+const copies = (globalThis as unknown as Record<symbol, Map<string, number>>)[Symbol.for("noroshi.copies")]!; // By src/base/copies.ts.
 
 /** An error of the other copy, and the frame that the client must receive. */
 const full = () => new other.WebSocketError("join", "FULL", "The room is full", { details: { seats: 0 } });
@@ -125,6 +128,7 @@ describe("The default controller of another copy", () => {
         for (const path of [new URL("../../src/", import.meta.url).href, copy.folder]) {
           assert.ok(error.message.includes(path), path);
         }
+        assert.doesNotMatch(error.message, /times\)/, "each was loaded once");
         return true;
       });
     }
@@ -132,13 +136,26 @@ describe("The default controller of another copy", () => {
   });
 
   it("is listed with a count when one URL was loaded several times, as by a hot reload or a bundle with two copies", () => {
-    const copies = (globalThis as unknown as Record<symbol, Map<string, number>>)[Symbol.for("noroshi.copies")]!; // By src/base/copies.ts.
     const place = [...copies.keys()].find((url) => url.includes(copy.folder))!;
     copies.set(place, 2);
     try {
       assert.throws(() => getWebSocketController(), (error) => String(error).includes(`${place} (2 times)`));
     } finally {
       copies.set(place, 1);
+    }
+  });
+
+  it("is not mentioned when there is no other copy, unless this one was loaded several times", () => {
+    const theirs = [...copies].filter(([url]) => url.includes(copy.folder));
+    const [ours] = [...copies.keys()].filter((url) => !url.includes(copy.folder));
+    for (const [url] of theirs) copies.delete(url);
+    try {
+      assert.equal(describeCopies(), "");
+      copies.set(ours!, 2);
+      assert.match(describeCopies(), /more than once.* \(2 times\)$/);
+    } finally {
+      copies.set(ours!, 1);
+      for (const [url, times] of theirs) copies.set(url, times);
     }
   });
 
