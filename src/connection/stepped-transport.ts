@@ -1,3 +1,4 @@
+import type { Clock } from "../base/clock.ts";
 import type { MessageUid } from "../protocol/errors.ts";
 import { Frame } from "../protocol/frame.ts";
 import type { ResolvedOptions } from "../application/options.ts";
@@ -27,6 +28,13 @@ const MAX_MISSES = 3;
 /** Time in ms after which a protocol ping counts as lost. RFC 6455 §5.5.3 requires a pong, but a proxy may drop either. */
 const ANSWER_TIME = 10_000;
 
+/** The clock of the platform. Its timers keep the process alive, as the socket does. */
+const CLOCK: Pick<Clock, "monotonic" | "setTimeout" | "clearTimeout"> = {
+  monotonic: () => performance.now(),
+  setTimeout: (callback, delay) => setTimeout(callback, delay),
+  clearTimeout: (handle) => clearTimeout(handle as number), // What `setTimeout` returned.
+};
+
 /**
  * Sends one frame at a time, followed by a ping. The pong shows that the client has read the frame, and the next one is sent. For the
  * Directus SDK, which listens for one message at a time and loses others that arrive together with it.
@@ -40,6 +48,7 @@ export class SteppedTransport implements Transport {
   readonly pause?: () => void;
   readonly #inner: Transport;
   readonly #failed: (error: unknown) => void;
+  readonly #clock: typeof CLOCK;
   #waiting: Frame[] = [];
   /** Index of the first waiting frame, because `shift` would copy the rest. */
   #next = 0;
@@ -47,7 +56,7 @@ export class SteppedTransport implements Transport {
   /** Whether the last frame may still be unread. */
   #isHeld = false;
   #heldAt = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timer: unknown;
   /** Protocol pings sent so far. */
   #pingsSent = 0;
   /** Payload of the last protocol ping; -1 if it was answered. */
@@ -62,9 +71,11 @@ export class SteppedTransport implements Transport {
   /**
    * @param asks whether `ping` messages may be sent if the runtime sends no protocol pings.
    * @param failed called with the error of a send that runs later, without a caller.
+   * @param clock times the waits, for tests. @default the platform's
    */
-  constructor(inner: Transport, asks: boolean, failed: (error: unknown) => void) {
+  constructor(inner: Transport, asks: boolean, failed: (error: unknown) => void, clock: typeof CLOCK = CLOCK) {
     this.#inner = inner;
+    this.#clock = clock;
     this.isOverHttp = inner.isOverHttp ?? false;
     this.#failed = failed;
     this.#answersPings = inner.ping !== undefined;
@@ -75,8 +86,8 @@ export class SteppedTransport implements Transport {
     inner.ponged = (number) => {
       if (!this.#isHeld || !this.#answersPings || number !== this.#pingNumber) return;
       this.#pingNumber = -1; // Ignores a second pong for the same ping.
-      const took = performance.now() - this.#heldAt;
-      this.#timer = setTimeout(this.#advance, Math.min(Math.max(SETTLE_TIME, 3 * took), MAX_SETTLE_TIME));
+      const took = this.#clock.monotonic() - this.#heldAt;
+      this.#timer = this.#clock.setTimeout(this.#advance, Math.min(Math.max(SETTLE_TIME, 3 * took), MAX_SETTLE_TIME));
     };
   }
 
@@ -122,17 +133,17 @@ export class SteppedTransport implements Transport {
     this.#isHeld = true;
     inner.write?.(); // Frames of this turn must precede the ping.
     if (this.#answersPings) {
-      this.#heldAt = performance.now();
+      this.#heldAt = this.#clock.monotonic();
       inner.ping!(this.#pingNumber = this.#pingsSent++ % 256);
-    } else if (this.#answersMessages) this.#timer = setTimeout(this.#ask, SETTLE_TIME);
-    else this.#timer = setTimeout(this.#advance, PAUSE);
+    } else if (this.#answersMessages) this.#timer = this.#clock.setTimeout(this.#ask, SETTLE_TIME);
+    else this.#timer = this.#clock.setTimeout(this.#advance, PAUSE);
   }
 
   readonly #ask = (): void => {
     this.#isAsked = true;
     if (!this.#handOver(new Frame('{"type":"ping"}', true))) return;
     this.#inner.write?.();
-    this.#timer = setTimeout(() => {
+    this.#timer = this.#clock.setTimeout(() => {
       if (++this.#misses === MAX_MISSES) this.#answersMessages = false;
       this.#advance();
     }, MESSAGE_TIME);
@@ -141,7 +152,7 @@ export class SteppedTransport implements Transport {
   answered(uid: MessageUid | undefined): void {
     this.#inner.answered?.(uid);
     if (!this.#isAsked || uid !== undefined) return; // The ping in `#ask` has no `uid`.
-    clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#timer);
     this.#misses = 0;
     this.#advance();
   }
@@ -184,9 +195,9 @@ export class SteppedTransport implements Transport {
 
   /** Stops waiting for pongs if none arrives. The heartbeat handles a client that does not answer at all. */
   #giveUp(): void {
-    if (!this.#isHeld || !this.#answersPings || performance.now() - this.#heldAt < ANSWER_TIME) return;
+    if (!this.#isHeld || !this.#answersPings || this.#clock.monotonic() - this.#heldAt < ANSWER_TIME) return;
     this.#answersPings = false;
-    clearTimeout(this.#timer); // A pong may have just set it.
+    this.#clock.clearTimeout(this.#timer); // A pong may have just set it.
     this.#advance();
   }
 
@@ -219,7 +230,7 @@ export class SteppedTransport implements Transport {
 
   #clear(): readonly Frame[] {
     const left = this.#waiting.slice(this.#next);
-    clearTimeout(this.#timer);
+    this.#clock.clearTimeout(this.#timer);
     this.#waiting = [];
     this.#next = 0;
     this.#bytes = 0;
@@ -243,7 +254,8 @@ export function steppedFor(owner: SteppedOwner, start: "collection" | "all"): St
   if (stopAndWait !== start || handshake.protocol === BATCHING || transport instanceof SteppedTransport) return undefined;
   // A browser loses no message, because each has its own task (HTML, "When a WebSocket message has been received").
   if (start === "collection" && handshake.origin !== null) return undefined;
-  const stepped = new SteppedTransport(transport, heartbeat && heartbeat.message, (error) => owner.error(error));
+  const asks = heartbeat && heartbeat.message;
+  const stepped = new SteppedTransport(transport, asks, (error) => owner.error(error));
   if (start === "collection") stepped.begin();
   return stepped;
 }

@@ -6,7 +6,9 @@ import { Frame } from "../../src/protocol/frame.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { SteppedTransport } from "../../src/connection/stepped-transport.ts";
 import { Topics as TestTopics } from "../support/channels-fixture.ts";
-import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
+import { FakeTransport, HANDSHAKE, openOn } from "../support/fake-transport.ts";
+import { observe } from "../support/observed.ts";
+import { TestClock } from "../support/test-clock.ts";
 
 class WatchedTransport extends FakeTransport {
   #sent = () => {};
@@ -76,80 +78,250 @@ const failed = (error: unknown): never => {
   throw error;
 };
 
-function step() {
-  const inner = new PingingTransport();
-  return { inner, transport: new SteppedTransport(inner, false, failed) };
+/** A stepped transport in virtual time. */
+function step(inner: PingingTransport | RecordingTransport = new PingingTransport(), asks = false) {
+  const clock = new TestClock();
+  const transport = new SteppedTransport(inner, asks, failed, clock);
+  return {
+    clock,
+    inner,
+    transport,
+    send: (...numbers: number[]) => numbers.map((n) => transport.send(frame(n))),
+    /** The pong of the last ping. */
+    pong: () => inner.ponged?.(inner.pings.at(-1)),
+    /** What was sent since it was last asked: numbers, and `ping` messages. */
+    sent: () => inner.take().map(({ type, n }) => n ?? type),
+  };
+}
+
+/** A socket without protocol pings, and the calls to it. */
+class RecordingTransport extends FakeTransport {
+  readonly calls: unknown[] = [];
+  readonly pings: (number | undefined)[] = [];
+  ponged?: (number: number | undefined) => void;
+
+  override send(frame: Frame): boolean {
+    this.calls.push(frame.isJson ? JSON.parse(frame.text).type : "text");
+    return super.send(frame);
+  }
+
+  write(): void {
+    this.calls.push("write");
+  }
 }
 
 describe("SteppedTransport", () => {
-  it("sends the next frame when the ping behind the last is answered, in the order of the calls", async () => {
-    const { inner, transport } = step();
-    for (const n of [1, 2, 3]) assert.equal(transport.send(frame(n)), true);
-    const read: unknown[] = [];
+  it("sends the next frame when the ping behind the last is answered, in the order of the calls", () => {
+    const { inner, send, sent, pong, clock } = step();
+    assert.deepEqual(send(1, 2, 3), [true, true, true]);
     for (let n = 1; n <= 3; n++) {
-      read.push(...inner.take().map((message) => message.n));
-      assert.deepEqual(read, [1, 2, 3].slice(0, n));
-      assert.equal(inner.pings.length, n);
-      if (n < 3) await inner.answer();
+      assert.deepEqual([sent(), inner.pings.length], [[n], n]);
+      pong();
+      clock.advance(8);
+    }
+    // Whatever it was sent was read.
+    send(4);
+    assert.deepEqual(sent(), [4]);
+  });
+
+  it("waits three times as long as the answer took, from 8 to 60 ms", () => {
+    for (const [took, wait] of [[0, 8], [2, 8], [10, 30], [100, 60]] as const) {
+      const { send, sent, pong, clock } = step();
+      clock.advance(1_000);
+      send(1, 2);
+      clock.advance(took);
+      pong();
+      clock.advance(wait - 1);
+      assert.deepEqual(sent(), [1]);
+      clock.advance(1);
+      assert.deepEqual(sent(), [2]);
     }
   });
 
-  it("accepts only the pong of its last ping as an answer", async () => {
-    const [{ inner, transport }, answered] = [step(), step()];
-    for (const each of [transport, answered.transport]) for (const n of [1, 2]) each.send(frame(n));
+  it("accepts only the first pong of its last ping as an answer", () => {
+    const { inner, transport, send, sent, clock } = step();
+    send(1, 2, 3, 4);
     for (const number of [undefined, 255, inner.pings[0]! + 1]) inner.ponged!(number);
     transport.ping!();
     inner.ponged!(undefined);
-    // Another one, answered later, sends its next frame after the same pause.
-    await answered.inner.answer();
-    assert.deepEqual([inner.take().length, answered.inner.take().length], [1, 2]);
+    clock.advance(1_000);
+    assert.deepEqual(sent(), [1]);
+    for (let n = 0; n < 2; n++) inner.ponged!(inner.pings[0]);
+    clock.advance(1_000);
+    assert.deepEqual(sent(), [2]);
   });
 
-  it("counts what waits as buffered, until it is sent", async () => {
-    const { inner, transport } = step();
-    for (const n of [1, 2, 3]) transport.send(frame(n));
+  it("holds the first frame, too, when a client that answers pings may not have read what came before", () => {
+    const { inner, transport, send, sent, pong, clock } = step();
+    transport.begin();
+    send(1);
+    assert.deepEqual([sent(), inner.pings.length], [[], 1]);
+    pong();
+    clock.advance(60);
+    assert.deepEqual(sent(), [1]);
+    const other = step(new RecordingTransport());
+    other.transport.begin();
+    other.send(1);
+    assert.deepEqual(other.sent(), [1]);
+  });
+
+  it("counts what waits as buffered and unread, until it is sent", () => {
+    const { inner, transport, send, pong, clock } = step();
+    send(1, 2, 3);
     const { bytes } = frame(2);
-    assert.equal(transport.bufferedAmount, 2 * bytes);
-    await inner.answer();
-    assert.equal(transport.bufferedAmount, bytes);
-    await inner.answer();
-    assert.equal(transport.bufferedAmount, 0);
+    for (const waiting of [2, 1, 0]) {
+      assert.deepEqual([transport.bufferedAmount, transport.unreadBytes], [waiting * bytes, waiting * bytes]);
+      pong();
+      clock.advance(60);
+    }
+    Object.assign(inner, { bufferedAmount: 10, unreadBytes: 100 });
+    send(4, 5);
+    assert.deepEqual([transport.bufferedAmount, transport.unreadBytes], [10 + bytes, 100 + bytes]);
   });
 
-  it("sends all that is left before a close", () => {
-    const { inner, transport } = step();
-    for (const n of [1, 2, 3]) transport.send(frame(n));
-    transport.close(1000, "");
-    assert.deepEqual(inner.take().map(({ n }) => n), [1, 2, 3]);
-    assert.equal(inner.closes.length, 1);
+  it("sends all that is left before a close, and leaves no timer, whatever arrives then", () => {
+    for (const [asks, isAnswered] of [[true, false], [false, false], [false, true]]) {
+      const { inner, transport, send, sent, pong, clock } = step(asks ? new RecordingTransport() : new PingingTransport(), asks);
+      send(1, 2, 3);
+      if (isAnswered) pong();
+      transport.close(1000, "bye");
+      assert.deepEqual([sent(), inner.closes], [[1, 2, 3], [{ code: 1000, reason: "bye" }]]);
+      assert.deepEqual([transport.bufferedAmount, clock.timers], [0, 0]);
+      for (const answer of [pong, () => transport.answered(undefined)]) {
+        answer();
+        assert.deepEqual([sent(), clock.timers], [[], 0]);
+      }
+    }
   });
 
-  it("sends nothing more to a socket that is gone, and reports what it throws", async () => {
-    const inner = new PingingTransport();
-    const reported: unknown[] = [];
-    const error = new Error("gone");
-    const told = new Promise<void>((resolve) => {
-      const transport = new SteppedTransport(inner, false, (thrown) => (reported.push(thrown), resolve()));
-      for (const n of [1, 2, 3]) transport.send(frame(n));
-      inner.sends = error;
-      void inner.answer();
-    });
-    await told;
-    assert.deepEqual(reported, [error]);
-    assert.equal(inner.take().length, 1);
+  it("discards waiting frames when it is terminated", () => {
+    const { inner, transport, send, sent, pong, clock } = step();
+    send(1, 2, 3);
+    pong();
+    transport.terminate();
+    assert.deepEqual([sent(), inner.terminations, transport.bufferedAmount, clock.timers], [[1], 1, 0, 0]);
   });
 
-  it("waits for pong messages where the runtime sends no pings and may ask, and goes on by itself where none comes", async () => {
-    const inner = new WatchedTransport();
-    const transport = new SteppedTransport(inner, true, failed);
-    const sent = () => inner.sent.map((text) => JSON.parse(text).n ?? "ping");
-    for (const n of [1, 2, 3]) transport.send(frame(n));
-    await inner.until(2);
-    transport.answered(undefined);
-    assert.deepEqual(sent(), [1, "ping", 2]);
+  it("sends nothing more to a socket that is gone, and reports what it throws", () => {
+    for (const error of [undefined, new Error("gone")]) {
+      for (const inner of [new PingingTransport(), new RecordingTransport()]) {
+        const reported: unknown[] = [];
+        const clock = new TestClock();
+        const transport = new SteppedTransport(inner, true, (thrown) => reported.push(thrown), clock);
+        for (const n of [1, 2, 3]) transport.send(frame(n));
+        if (error) inner.sends = error;
+        else inner.readyState = 2;
+        inner.ponged!(inner.pings.at(-1));
+        clock.advance(60);
+        assert.deepEqual([reported, inner.take().length, transport.bufferedAmount], [error ? [error] : [], 1, 0]);
+        assert.deepEqual([clock.timers, inner.pings.length], [0, inner instanceof PingingTransport ? 1 : 0]);
+      }
+    }
+  });
+
+  it("writes what was sent before each ping, and the ping", () => {
+    const pinging = Object.assign(new RecordingTransport(), { ping: () => void pinging.calls.push("protocol ping") });
+    step(pinging).send(1);
+    assert.deepEqual(pinging.calls, ["n", "write", "protocol ping"]);
+    const asking = new RecordingTransport();
+    const { send, clock } = step(asking, true);
+    send(1);
+    clock.advance(8);
+    assert.deepEqual(asking.calls, ["n", "write", "ping", "write"]);
+  });
+
+  it("asks by a message 8 ms after each frame where the runtime sends no pings, and goes on by itself after 500 ms", () => {
+    const { transport, send, sent, clock } = step(new RecordingTransport(), true);
+    send(1, 2, 3, 4);
     transport.answered(undefined); // Nothing was asked.
-    await inner.until(5); // It lasts half a second.
-    assert.deepEqual(sent(), [1, "ping", 2, "ping", 3]);
+    clock.advance(7);
+    assert.deepEqual(sent(), [1]);
+    clock.advance(1);
+    transport.answered("a"); // That of a heartbeat.
+    assert.deepEqual(sent(), ["ping"]);
+    transport.answered(undefined);
+    assert.deepEqual(sent(), [2]);
+    clock.advance(8 + 499);
+    assert.deepEqual(sent(), ["ping"]);
+    clock.advance(1);
+    assert.deepEqual(sent(), [3]);
+    clock.advance(8);
+    transport.answered(undefined);
+    assert.deepEqual(sent(), ["ping", 4]);
+    clock.advance(8);
+    transport.answered(undefined);
+    // The time of an answered ping is over.
+    clock.advance(480);
+    send(5, 6);
+    clock.advance(30);
+    assert.deepEqual(sent(), ["ping", 5, "ping"]);
+  });
+
+  it("asks no more after three messages in a row without an answer, and sends a frame each 50 ms", () => {
+    const { transport, send, sent, clock } = step(new RecordingTransport(), true);
+    send(1, 2, 3, 4, 5, 6, 7, 8);
+    clock.advance(2 * 508 + 8);
+    transport.answered(undefined);
+    assert.deepEqual(sent(), [1, "ping", 2, "ping", 3, "ping", 4]);
+    clock.advance(3 * 508);
+    assert.deepEqual(sent(), ["ping", 5, "ping", 6, "ping", 7]);
+    clock.advance(49);
+    assert.deepEqual(sent(), []);
+    clock.advance(1);
+    assert.deepEqual(sent(), [8]);
+  });
+
+  it("sends a frame each 50 ms once a ping has no pong within 10 s", () => {
+    for (const [act, isLate] of [["heard", true], ["heard", false], ["send", true]] as const) {
+      const { inner, transport, send, sent, pong, clock } = step();
+      const goOn = () => act === "heard" ? transport.heard() : send(9);
+      // Nothing is awaited: it is asked again, however long that was.
+      send(0);
+      pong();
+      clock.advance(20_000);
+      transport.heard();
+      assert.deepEqual(sent(), [0]);
+      send(1, 2, 3, 4);
+      clock.advance(9_999);
+      goOn();
+      assert.deepEqual([sent(), inner.pings.length], [[1], 2]);
+      clock.advance(1);
+      if (isLate) pong(); // Its time is over, too.
+      goOn();
+      assert.deepEqual(sent(), [2]);
+      pong();
+      clock.advance(49);
+      assert.deepEqual(sent(), []);
+      clock.advance(1);
+      assert.deepEqual(sent(), [3]);
+      clock.advance(49);
+      assert.deepEqual([sent(), inner.pings.length], [[], 2]);
+    }
+  });
+
+  it("passes other calls to the transport behind it, and lacks the methods that that lacks", () => {
+    const calls: unknown[] = [];
+    const bare = new SteppedTransport(new FakeTransport(), false, failed);
+    assert.deepEqual([bare.save, bare.ping, bare.pause, bare.isOverHttp, bare.isPaused], [
+      undefined,
+      undefined,
+      undefined,
+      false,
+      false,
+    ]);
+    const names = ["save", "ping", "pause", "resume", "ask", "leave", "heard", "limit", "answered", "write"] as const;
+    const inner = Object.assign(new FakeTransport(), { isOverHttp: true, isPaused: true });
+    for (const name of names) Object.assign(inner, { [name]: (...args: unknown[]) => void calls.push([name, ...args]) });
+    const full = new SteppedTransport(inner, false, failed) as unknown as Record<string, (...args: unknown[]) => void>;
+    const given: Record<string, unknown[]> = {
+      save: [{ uid: "a" }],
+      leave: ["topic"],
+      limit: [1_000, Date.now, true],
+      answered: ["a"],
+    };
+    for (const name of names) full[name]!(...given[name] ?? []);
+    assert.deepEqual(calls, names.map((name) => [name, ...given[name] ?? []]));
+    assert.deepEqual([full["isOverHttp"], full["isPaused"], full["socket"]], [true, true, inner.socket]);
   });
 
   it("takes 100,000 frames and sends them without copying the rest for each", () => {
@@ -225,6 +397,36 @@ describe("The option stopAndWait", () => {
     const publication = (n: number) => [`subscription ${n} undefined`, `subscription ${n} a`];
     assert.deepEqual(told.slice(0, 4), ["init", "subscription 0 undefined", 1, "init"]);
     assert.deepEqual(told.slice(4), [2, 4, 6, 8].flatMap((n) => [...publication(n), n + 1]));
+  });
+
+  it("asks by messages only if the option heartbeat allows them", () => {
+    for (const [heartbeat, asked] of [[false, []], [{}, []], [{ message: true }, ["ping"]]] as const) {
+      const { controller, clock } = observe({ stopAndWait: "all", heartbeat });
+      const { client, transport } = openOn(new FakeTransport(), controller);
+      client.send({ type: "news" });
+      clock.advance(8);
+      assert.deepEqual(transport.take().map(({ type }) => type), ["news", ...asked]);
+    }
+  });
+
+  it("first waits for what was sent before if it starts on an open connection", () => {
+    for (const [stopAndWait, isHeld] of [["collection", true], ["all", false]] as const) {
+      const { controller } = observe({ stopAndWait, heartbeat: false });
+      const { client, connection, transport } = openOn(new PingingTransport(), controller);
+      connection.step();
+      client.send({ type: "news" });
+      assert.deepEqual([transport.sent.length, transport.pings.length], [isHeld ? 0 : 1, 1]);
+    }
+  });
+
+  it("steps a connection once, and leaves one whose credentials have expired out of broadcasts", async () => {
+    const { controller, clock } = observe({ authenticate: () => null, heartbeat: false });
+    const identity = { accountability: { user: "ann", role: null }, expires_at: clock.now() / 1000 + 60 };
+    const [ann, other] = [identity, null].map((identity) => openOn(new PingingTransport(), controller, { identity }).connection);
+    assert.deepEqual([other!.step(), other!.step()], [true, false]);
+    clock.advance(60_000);
+    assert.equal(ann!.step(), true);
+    assert.equal((await controller.broadcast("x")).matched, 1);
   });
 
   it("lets a client hold no more than maxBufferedBytes", async () => {
