@@ -170,7 +170,6 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
 
   /** A deadline has passed: that of the close handshake, `maxAge`, the heartbeat, the identity or the sender. */
   due(): void {
-    if (this.#state === "closed") return;
     if (this.#state === "closing") {
       try {
         this.transport.terminate();
@@ -262,7 +261,7 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
 
   /** Answers a message that may no longer be handled, if the socket is open. */
   refuseMessage(uid: MessageUid | undefined): void {
-    if (this.readyState === OPEN) this.identity.refuseMessage(uid);
+    this.identity.refuseMessage(uid);
   }
 
   /** Sends an encoded message, whether or not the client is admitted. Returns whether the socket accepted it. */
@@ -325,16 +324,11 @@ export class Connection implements ClientConnection, IndexedRecipient, Timed {
     if (isNew) this.#slot.admit();
     this.host.admit(this);
     if (isNew) this.host.bus.emit("connect", { client: this.client });
-    this.#renewed();
+    this.changed();
   }
 
-  /** The accountability or a deadline has changed. */
+  /** The state, the accountability or a deadline has changed. */
   changed(): void {
-    if (this.#state === "admitted") this.host.admit(this);
-    this.#renewed();
-  }
-
-  #renewed(): void {
     if (!this.#isLive) return;
     this.#schedule();
     this.save();
