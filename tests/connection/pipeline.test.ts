@@ -3,17 +3,21 @@ import { describe, it } from "node:test";
 import fc from "fast-check";
 import * as v from "valibot";
 import { Pipeline } from "../../src/connection/pipeline.ts";
-import { open } from "../support/fake-transport.ts";
+import { FakeTransport, open, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { assertProperty } from "../support/property.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
-function create(maxPipelined = 64, maxPayload = 100) {
+function create(maxPipelined = 64, maxPayload = 100, source?: ConstructorParameters<typeof Pipeline>[2]) {
   const received: (string | null)[] = [];
-  const pipeline: Pipeline = new Pipeline({ maxPipelined, maxPayload }, (frame) => {
-    received.push(frame);
-    then(frame);
-  });
+  const pipeline: Pipeline = new Pipeline(
+    { maxPipelined, maxPayload },
+    (frame) => {
+      received.push(frame);
+      then(frame);
+    },
+    source,
+  );
   let then: (frame: string | null) => void = () => {};
   return { pipeline, received, onReceive: (callback: typeof then) => void (then = callback) };
 }
@@ -90,6 +94,85 @@ describe("Pipeline", () => {
     await turn();
     await turn();
     assert.deepEqual(received, ["c".repeat(10)]);
+  });
+});
+
+describe("Pipeline, of a source that can be paused", () => {
+  /** One that was paused because two messages wait where one may. */
+  function paused() {
+    const calls: string[] = [];
+    const created = create(1, 100, { pause: () => calls.push("pause"), resume: () => calls.push("resume") });
+    const first = new Stall();
+    created.pipeline.hold(first.promise);
+    assert.deepEqual([created.pipeline.push("a"), calls.length, created.pipeline.push("b")], [true, 0, true]);
+    assert.deepEqual(calls.splice(0), ["pause"]);
+    return { ...created, first, calls };
+  }
+
+  it("takes frames that were read already, and reads again only when nothing waits", async () => {
+    const { pipeline, received, onReceive, first, calls } = paused();
+    const second = new Stall();
+    onReceive((frame) => frame === "a" && pipeline.hold(second.promise));
+    first.resolve();
+    await turn();
+    assert.deepEqual([received, calls], [["a"], []]);
+    second.resolve();
+    await turn();
+    assert.deepEqual([received, calls], [["a", "b"], ["resume"]]);
+  });
+
+  it("resumes when it is cleared", () => {
+    const { pipeline, calls } = paused();
+    pipeline.clear();
+    assert.deepEqual(calls, ["resume"]);
+  });
+});
+
+describe("Connection, whose socket is paused", () => {
+  it("resumes when it closes, because the close frame of the peer must be read", () => {
+    const calls: string[] = [];
+    const transport = Object.assign(new FakeTransport(), {
+      pause: () => calls.push("pause"),
+      resume: () => calls.push("resume"),
+    });
+    const { controller } = observe({ maxPipelined: 0 });
+    controller.use(() => new Promise(() => {}));
+    const { connection, client } = openOn(transport, controller);
+    for (let n = 0; n < 2; n++) connection.message('{"type":"x"}');
+    assert.deepEqual(calls, ["pause"]);
+    client.close();
+    assert.deepEqual(calls, ["pause", "resume"]);
+  });
+});
+
+describe("Pipeline, with a ping that asks for the limits", () => {
+  const PING = '{"type":"ping","uid":1,"limits":true}';
+  const padded = (length: number) => `${PING.slice(0, -1)},"pad":"${"x".repeat(length - PING.length - 9)}"}`;
+
+  it("accepts one while it is full, which takes no room", async () => {
+    const { pipeline, received, onReceive } = create(1, 10);
+    const [first, second, third] = [new Stall(), new Stall(), new Stall()];
+    onReceive((frame) => frame === "a" && pipeline.hold(second.promise));
+    pipeline.hold(first.promise);
+    assert.deepEqual([PING, "a".repeat(10), "b", PING].map((frame) => pipeline.push(frame)), [true, true, false, false]);
+    pipeline.clear();
+    assert.deepEqual(["a", "b", PING, PING].map((frame) => pipeline.push(frame)), [true, false, true, false]);
+    first.resolve();
+    await turn();
+    // The ping still waits; once it is handled, another may.
+    assert.deepEqual([received.splice(0), pipeline.push("b"), pipeline.push(PING)], [["a"], true, false]);
+    second.resolve();
+    await turn();
+    pipeline.hold(third.promise);
+    assert.deepEqual(received, [PING, "b"]);
+    assert.deepEqual(["c", "d", PING].map((frame) => pipeline.push(frame)), [true, false, true]);
+  });
+
+  it("accepts none longer than 128 characters, and nothing else", () => {
+    const frames = [padded(129), '{"type":"pong","limits":true}', '{"type":"ping","limits":false}', padded(128)];
+    const { pipeline } = create(0);
+    pipeline.hold(turn());
+    assert.deepEqual(frames.map((frame) => pipeline.push(frame)), [false, false, false, true]);
   });
 });
 

@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import * as v from "valibot";
 import type { WebSocketClient } from "../../src/application/websocket-client.ts";
 import type { Connection } from "../../src/connection/connection.ts";
 import { RateGate } from "../../src/connection/rate-gate.ts";
+import { WebSocketController } from "../../src/controller/controller.ts";
 import { anybody, createChannels, TestPeer } from "../support/channels-fixture.ts";
-import { FakeTransport, HANDSHAKE } from "../support/fake-transport.ts";
+import { FakeTransport, HANDSHAKE, open } from "../support/fake-transport.ts";
+import { TestClock } from "../support/test-clock.ts";
 
 /** A connection that has used up its limit of one message a second. */
 function exhausted() {
@@ -28,10 +31,54 @@ function exhausted() {
   };
 }
 
+/** A client with one message a second. */
+function limited(mode: "public" | "handshake" = "public") {
+  const clock = new TestClock();
+  const controller = new WebSocketController({
+    clock,
+    logger: false,
+    mode,
+    authenticate: () => null,
+    rateLimit: { messages: 1, burst: 1 },
+  });
+  let handled = 0;
+  controller.handle("x", v.object({}), () => void handled++);
+  const { connection, transport } = open(controller, { mode });
+  return { clock, controller, transport, send: (text = '{"type":"x"}') => connection.message(text), handled: () => handled };
+}
+
 const error = { code: "REQUESTS_EXCEEDED", message: "Too many messages", retry_after: 1_000 };
 const refusal = { type: "server", status: "error", error };
 
 describe("RateGate.accepts", () => {
+  it("closes a client with 4529 at 101 refused messages that no accepted one has made up for, and handles none", () => {
+    const { controller, clock, transport, send, handled } = limited();
+    send();
+    for (let n = 0; n < 150; n++) {
+      send();
+      clock.advance(1_000);
+      send();
+    }
+    // Further accepted messages give no credit.
+    for (let n = 0; n < 20; n++) {
+      clock.advance(1_000);
+      send();
+    }
+    for (let n = 0; n < 100; n++) send();
+    assert.deepEqual([transport.closes, controller.stats().limited, handled()], [[], 250, 171]);
+    send();
+    assert.deepEqual(transport.closes, [{ code: 4529, reason: "Too many messages" }]);
+    assert.deepEqual([controller.stats().limited, handled()], [251, 171]);
+  });
+
+  it("closes a client that is not admitted at the first refused message", () => {
+    const { transport, send } = limited("handshake");
+    send('{"type":"auth","access_token":"token-1"}');
+    assert.deepEqual(transport.closes, []);
+    send('{"type":"stream.cancel","uid":1}');
+    assert.deepEqual([transport.sent, transport.closes], [[], [{ code: 4529, reason: "Too many messages" }]]);
+  });
+
   it("answers each refused message by the uid that it ends with", () => {
     const { answers } = exhausted();
     for (const uid of [0, 7, -7, 999_999_999_999_999, "a", " !#[]~", "k3f9.once", "x".repeat(64)]) {
@@ -39,6 +86,7 @@ describe("RateGate.accepts", () => {
         const text of [
           JSON.stringify({ type: "say", text: "x".repeat(500), uid }),
           `{"type": "say", "uid": ${JSON.stringify(uid)}}`,
+          JSON.stringify({ uid }),
         ]
       ) {
         assert.deepEqual(answers(text), [{ ...refusal, uid }], text);
@@ -129,6 +177,25 @@ describe("An admitted client beyond its rate", () => {
       assert.deepEqual(transport.closes, []);
     });
   }
+});
+
+describe("RateGate.ask", () => {
+  it("costs two messages a request, or nothing with a wait; bytes sent in answers delay it, but no other message", () => {
+    let now = 0;
+    const gate = new RateGate({ messages: 1, burst: 10, bytes: 1e9, burstBytes: 1e9 }, () => now, () => "key");
+    const client = {} as WebSocketClient; // The key of all clients is the same.
+    const left = () => gate.left(client).messages.left;
+    assert.deepEqual([gate.ask(client, 3), left()], [0, 4]);
+    assert.deepEqual([gate.limited, gate.ask(client, 3), gate.limited, left()], [0, 2_000, 1, 4]);
+    now = 2_000;
+    assert.deepEqual([gate.ask(client, 3), left()], [0, 0]);
+    now = 10_000;
+    gate.spend(client, 12 * 16_384);
+    assert.deepEqual([gate.ask(client, 1), gate.limited, left()], [3_000, 2, 8]);
+    assert.equal(gate.ask(client, 0), 0);
+    now = 13_000;
+    assert.deepEqual([gate.ask(client, 1), left()], [0, 8]);
+  });
 });
 
 describe("RateGate.renew", () => {
