@@ -31,6 +31,17 @@ describe("Connections", () => {
     assert.equal(connections.size, 0);
   });
 
+  it("reports each controller once, with its first request or connection", () => {
+    const { connections, controller } = create(1);
+    const reached: object[] = [];
+    connections.onReached = (controller) => void reached.push(controller);
+    const other = {};
+    connections.reached(other);
+    for (let n = 0; n < 2; n++) connections.add(open(controller).connection, controller);
+    connections.reached(other);
+    assert.deepEqual([reached, [...connections.controllers]], [[other, controller], [other, controller]]);
+  });
+
   it("closeAll closes each connection and resolves when the last one has closed", async () => {
     const { connections, opened } = create(3);
     const done: string[] = [];

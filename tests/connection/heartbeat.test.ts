@@ -202,6 +202,41 @@ describe("Connection, with a heartbeat", () => {
     }
   });
 
+  it("gives a silent peer the whole closeTimeout, and reports no failed authentication", () => {
+    const identity = { accountability: { user: "ann", role: null } };
+    const { controller, clock, takeNames } = observe({
+      mode: "handshake",
+      authenticate: () => null,
+      heartbeat: { period: PERIOD },
+      closeTimeout: 3_000,
+    });
+    const { transport } = openOn(new PingTransport(), controller, { mode: "handshake", identity });
+    while (transport.closes.length === 0) clock.advance(10);
+    clock.advance(2_989);
+    assert.deepEqual([transport.terminations, takeNames()], [0, ["connect"]]);
+    clock.advance(11);
+    assert.deepEqual([transport.terminations, takeNames()], [1, ["close"]]);
+  });
+
+  it("closes with 4529 a peer whose socket is paused", () => {
+    const { clock, transport } = connect(Object.assign(new PingTransport(), { isPaused: true }));
+    clock.advance(2 * PERIOD);
+    assert.deepEqual(transport.closes, [{ code: 4529, reason: "Too many messages waiting" }]);
+  });
+
+  it("pings a period after it was deferred, and asks the transport to confirm what the peer has read", () => {
+    let asked = 0;
+    const { clock, transport, connection } = connect(Object.assign(new PingTransport(), { ask: () => void asked++ }));
+    for (let n = 1; n <= 10; n++) {
+      connection.deferHeartbeat();
+      assert.equal(asked, n);
+      clock.advance(PERIOD * 0.9);
+    }
+    assert.equal(transport.pings, 0);
+    clock.advance(PERIOD * 0.1);
+    assert.equal(transport.pings, 1);
+  });
+
   it("still ends an expired token, and an expiry still asks for a sign of life", () => {
     const { controller, clock } = observe({ heartbeat: { period: PERIOD }, timeout: 5 * PERIOD, authenticate: () => null });
     const accountability = { user: "ann", role: null };

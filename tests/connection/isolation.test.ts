@@ -346,11 +346,16 @@ describe("Authenticator, with hostile values", () => {
 });
 
 describe("Connection.due", () => {
-  it("expires on time though the transport's ping throws", () => {
-    const { controller, clock } = observe({ heartbeat: { period: 1_000 }, authenticate: () => null, timeout: 1_000 });
+  it("reports that the transport's ping throws, and expires on time", () => {
+    const { controller, clock, takeNames } = observe({
+      heartbeat: { period: 1_000 },
+      authenticate: () => null,
+      timeout: 1_000,
+    });
     const transport = Object.assign(new FakeTransport(), { ping: boom });
     openOn(transport, controller, { mode: "handshake", identity: { ...ANN, expires_at: clock.now() / 1000 + 5 } });
     clock.advance(20_000);
     assert.equal(transport.closes.length, 1);
+    assert.deepEqual(takeNames().slice(0, 2), ["connect", "error"]);
   });
 });
