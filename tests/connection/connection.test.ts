@@ -3,7 +3,9 @@ import { describe, it } from "node:test";
 import * as v from "valibot";
 import { byteLength } from "../../src/protocol/bytes.ts";
 import type { WebSocketControllerOptions } from "../../src/application/options.ts";
-import { FakeTransport, HibernatingTransport, open, openOn } from "../support/fake-transport.ts";
+import type { Extension } from "../../src/application/extension.ts";
+import { sendAnswer } from "../../src/application/websocket-client.ts";
+import { FakeTransport, HibernatingTransport, open, type Opened, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { turn } from "../support/waiting.ts";
 
@@ -33,6 +35,23 @@ describe("Connection.opened", () => {
     const { client, transport } = open(controller);
     transport.bufferedAmount = 7;
     assert.deepEqual([client.socket, client.bufferedAmount], [transport.socket, 7]);
+  });
+
+  it("knows whether its frames are carried by HTTP", () => {
+    const { controller } = observe();
+    for (const [given, isOverHttp] of [[{}, false], [{ isOverHttp: false }, false], [{ isOverHttp: true }, true]] as const) {
+      assert.equal(openOn(Object.assign(new FakeTransport(), given), controller).connection.isOverHttp, isOverHttp);
+    }
+  });
+
+  it("gives the transport the limit of buffered bytes, the clock, and whether it may ask every client", () => {
+    for (const [heartbeat, asksAll] of [[false, false], [{}, false], [{ message: true }, true]] as const) {
+      const given: unknown[] = [];
+      const { controller, clock } = observe({ maxBufferedBytes: 1234, heartbeat });
+      const limit = (bytes: number, now: () => number, all: boolean) => void given.push(bytes, now(), all);
+      openOn(Object.assign(new FakeTransport(), { limit }), controller);
+      assert.deepEqual(given, [1234, clock.monotonic(), asksAll]);
+    }
   });
 
   it("gives each connection a uid of its own", () => {
@@ -94,6 +113,18 @@ describe("Connection.message", () => {
       "",
     ], ["pong", undefined]]);
     assert.deepEqual(takeNames(), []);
+  });
+
+  it("notifies the transport of each sign of life, and of each pong with its uid", () => {
+    const calls: unknown[] = [];
+    const transport = Object.assign(new FakeTransport(), {
+      heard: () => calls.push("heard"),
+      answered: (uid: unknown) => calls.push(uid),
+    });
+    const { connection } = openOn(transport, observe().controller);
+    for (const text of ['{"type":"x"}', '{"type":"pong","uid":"a"}', '{"type":"pong"}']) connection.message(text);
+    connection.heard();
+    assert.deepEqual(calls, ["heard", "heard", "a", "heard", undefined, "heard"]);
   });
 
   it("does nothing once a close has begun, by whichever side", () => {
@@ -238,29 +269,105 @@ describe("Connection.send", () => {
     assert.deepEqual([slow.transport.closes.length, slow.transport.sent, other.transport.sent], [1, [], ["x"]]);
   });
 
-  it("does nothing when the socket is closing, though the runtime has not said so yet", () => {
+  it("does nothing when the socket is closing, though the runtime has not said so yet", async () => {
     const { controller, takeNames } = observe();
     const { client, transport } = open(controller);
     for (const readyState of [2, 3]) {
       transport.readyState = readyState;
       client.send("x");
-      controller.broadcast("x");
+      assert.deepEqual(await controller.broadcast("x"), { matched: 1, sent: 0, dropped: 1 });
       assert.equal(client.readyState, readyState);
     }
     assert.deepEqual([transport.sent, transport.closes, takeNames()], [[], [], ["connect"]]);
   });
 
-  it("reports and does not throw when the socket is gone before the runtime said so", () => {
+  it("reports and does not throw when the socket is gone before the runtime said so", async () => {
     const { controller, events } = observe();
     const { client, transport, connection } = open(controller);
     const error = new Error("The socket is gone");
     transport.sends = error;
     client.send("x");
+    assert.deepEqual(await controller.broadcast("x"), { matched: 1, sent: 0, dropped: 1 });
     connection.closed(1006, "", false);
     assert.deepEqual(events.slice(1), [
       ["error", { client, error }],
+      ["error", { client, error }],
       ["close", { client, code: 1006, reason: "", wasClean: false, cause: "error" }],
     ]);
+  });
+});
+
+describe("Connection.hasDropped", () => {
+  // A drain must know whether the client may have missed an answer.
+  it("is true once a message to the client was dropped, and after hibernation, before which one may have been", () => {
+    const drops: ((opened: Opened) => void)[] = [
+      ({ client, transport }) => (transport.bufferedAmount = 1001, client.send("x")),
+      ({ client, transport }) => (transport.bufferedAmount = 1001, sendAnswer(client, "x")),
+      ({ connection }) => connection.dropped(),
+    ];
+    for (const drop of drops) {
+      const { controller } = observe({ maxBufferedBytes: 1000, slowConsumer: "drop" });
+      const opened = open(controller);
+      opened.client.send("x");
+      sendAnswer(opened.client, "x");
+      assert.equal(opened.connection.hasDropped, false);
+      drop(opened);
+      assert.equal(opened.connection.hasDropped, true);
+    }
+    const { controller } = observe();
+    const { transport } = openOn(new HibernatingTransport(), controller);
+    assert.equal(controller.restore(transport, transport.saved.at(-1)!).hasDropped, true);
+  });
+});
+
+describe("Connection, with an extension", () => {
+  it("reports each change of what the client may receive, and at the end whether the client may return", async () => {
+    const calls: unknown[] = [];
+    const names = ["admitted", "suspended", "restored", "readable", "closed"];
+    const methods = Object.fromEntries(
+      names.map((name) => [name, (_client: unknown, ...more: unknown[]) => void calls.push(name, ...more)]),
+    );
+    const extension = { ...methods, types: [], histories: [], maxSubscriptions: () => 1, subscriptionsOf: () => 0 };
+    const create = () => {
+      const observed = observe({
+        mode: "handshake",
+        authenticate: () => ({ accountability: { user: "ann", role: null } }),
+        slowConsumer: "drop",
+        maxBufferedBytes: 1000,
+      });
+      observed.controller.extend(extension as unknown as Extension); // What a connection calls.
+      return observed;
+    };
+    const { controller, clock } = create();
+    const { transport, connection, client } = openOn(new HibernatingTransport(), controller, { mode: "handshake" });
+    assert.deepEqual(calls, []);
+    connection.message('{"type":"auth","access_token":"token-1"}');
+    await turn();
+    assert.deepEqual(calls.splice(0), ["admitted"]);
+    transport.bufferedAmount = 1001;
+    client.send("x");
+    transport.bufferedAmount = 0;
+    clock.advance(250);
+    assert.deepEqual(calls.splice(0), ["readable"]);
+    client.close(4000);
+    assert.deepEqual(calls.splice(0), ["suspended"]);
+    connection.closed(4000, "", true);
+    assert.deepEqual(calls.splice(0), ["closed", true]);
+    // One that has come back from hibernation, and one whose credentials had expired by then.
+    const saved = transport.saved.at(-1)!;
+    for (const phase of ["admitted", "expired"] as const) {
+      const { controller, clock } = create();
+      const again = new HibernatingTransport();
+      const connection = controller.restore(again, { ...saved, phase, until: clock.now() + 1_000 });
+      const isExpired = phase === "expired";
+      assert.deepEqual(calls.splice(0), isExpired ? ["admitted", "suspended", "restored"] : ["admitted", "restored"]);
+      const matched = isExpired ? 0 : 1;
+      assert.deepEqual(await controller.broadcast("x"), { matched, sent: matched, dropped: 0 });
+      const { clients, pending } = controller.stats();
+      assert.deepEqual([clients, pending], [1, 0]);
+      connection.closed(4403, "", true);
+      assert.deepEqual(calls.splice(0), ["closed", false]);
+    }
   });
 });
 
@@ -302,13 +409,13 @@ describe("Connection.close", () => {
     assert.deepEqual(events.slice(1), [["close", { client, code: 4321, reason: "mine", wasClean: true, cause: "client" }]]);
   });
 
-  it("takes the client off the list before close is told, and out of broadcasts as soon as it begins", () => {
+  it("takes the client off the list before close is told, and out of broadcasts as soon as it begins", async () => {
     const { controller } = observe();
     const { client, transport, connection } = open(controller);
     let listed: boolean | undefined;
     controller.on("close", () => listed = controller.clients().has(client));
     client.close();
-    controller.broadcast("x");
+    assert.equal((await controller.broadcast("x")).matched, 0);
     connection.closed(1000, "", true);
     controller.broadcast("x");
     assert.deepEqual([listed, transport.sent], [false, []]);
@@ -333,6 +440,25 @@ describe("Connection.close", () => {
     // The close we began is what is told; that it was not answered is in wasClean.
     assert.deepEqual(events.slice(1), [["close", { client, code: 4000, reason: "bye", wasClean: false, cause: "server" }]]);
     assert.deepEqual([client.readyState, clock.timers, controller.clients().size], [3, 0, 0]);
+  });
+
+  it("waits no longer than half a second for a slow client, or one that sends too much", () => {
+    const ends: ((opened: Opened) => void)[] = [
+      ({ client, transport }) => (transport.bufferedAmount = 1001, client.send("x")),
+      ({ connection }) => [1, 2].forEach(() => connection.message('{"type":"x"}')),
+    ];
+    for (const end of ends) {
+      for (const [closeTimeout, wait] of [[5_000, 500], [300, 300]] as const) {
+        const { controller, clock } = observe({ maxBufferedBytes: 1000, maxPipelined: 0, closeTimeout });
+        controller.use(() => new Promise(() => {}));
+        const opened = open(controller);
+        end(opened);
+        clock.advance(wait - 1);
+        assert.deepEqual([opened.transport.closes.length, opened.transport.terminations], [1, 0]);
+        clock.advance(1);
+        assert.equal(opened.transport.terminations, 1);
+      }
+    }
   });
 
   it("leaves no timer when the peer has answered", () => {

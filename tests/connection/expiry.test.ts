@@ -45,15 +45,16 @@ function connect(options: WebSocketControllerOptions = {}, mode: Handshake["mode
 }
 
 describe("a client whose token expires", () => {
-  it("is told so at that time, and receives nothing from then on", () => {
+  it("is told so at that time, and receives nothing from then on", async () => {
     const { clock, controller, client, transport, takeNames } = connect();
     clock.advance(59_999);
     controller.broadcast('"before"');
     assert.deepEqual(transport.take(), ["before"]);
     clock.advance(1);
     assert.deepEqual(transport.take(), [expired()]);
-    controller.broadcast("x");
-    controller.broadcast("x", { user: "ann" });
+    for (const filter of [{}, { user: "ann" }]) {
+      assert.deepEqual(await controller.broadcast("x", filter), { matched: 0, sent: 0, dropped: 0 });
+    }
     client.send("x");
     assert.deepEqual([transport.sent, transport.closes, takeNames()], [[], [], []]);
     assert.deepEqual([client.accountability.user, controller.clients().has(client)], ["ann", true]);
@@ -107,6 +108,27 @@ describe("a client whose token expires", () => {
       clock.advance(250);
       assert.deepEqual(transport.take().map(({ error }) => error.code), ["MESSAGES_DROPPED"]);
       assert.equal(client.readyState, 1);
+    }
+  });
+
+  it("receives no TOKEN_EXPIRED when it reads again if revalidate has renewed its credentials meanwhile", async () => {
+    const answers: (AuthenticationState | null)[] = [null];
+    const options = { slowConsumer: "drop", maxBufferedBytes: 1_000, revalidate: () => answers.shift()! } as const;
+    const { clock, client, controller, transport } = connect(options, "public");
+    transport.bufferedAmount = 5_000;
+    clock.advance(60_000);
+    await turn();
+    clock.advance(TIMEOUT);
+    assert.equal(client.accountability.user, null);
+    answers.push(annFor(clock, 60_000));
+    await controller.refresh({});
+    assert.equal(client.accountability.user, "ann");
+    for (let n = 0; n < 2; n++) {
+      transport.bufferedAmount = 0;
+      clock.advance(250);
+      assert.deepEqual(transport.take().map(({ error }) => error.code), ["MESSAGES_DROPPED"]);
+      transport.bufferedAmount = 5_000;
+      client.send("x");
     }
   });
 

@@ -34,11 +34,14 @@ describe("Connection, pending", () => {
     receive(AUTH);
     controller.broadcast("x");
     assert.deepEqual([transport.sent, events, controller.clients().size], [[], [], 0]);
+    const counts = () => [controller.stats().pending, controller.stats().clients];
+    assert.deepEqual(counts(), [1, 0]);
     stall.resolve(ANN);
     await turn();
+    assert.deepEqual(counts(), [0, 1]);
     assert.deepEqual(transport.take(), [{ type: "auth", status: "ok", uid: 1 }]);
     assert.deepEqual(events, [["connect", { client }], ["auth.success", { client }]]);
-    assert.deepEqual(client.accountability, ANN.accountability);
+    assert.deepEqual([client.accountability, client.expires_at], [ANN.accountability, null]);
     controller.broadcast("x", { user: "ann", role: "editor" });
     assert.deepEqual(transport.sent, ["x"]);
   });

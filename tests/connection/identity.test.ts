@@ -33,6 +33,17 @@ describe("Connection, admitted, on auth", () => {
     assert.equal(controller.clients().size, 1);
   });
 
+  it("pays one message for an auth as the same user, without subscriptions", async () => {
+    const { controller } = observe({ mode: "public", authenticate, rateLimit: { messages: 0.001, burst: 2 } });
+    const { connection, transport } = open(controller);
+    for (const text of [auth("ann"), auth("ann"), '{"type":"ping"}']) {
+      connection.message(text);
+      await turn();
+    }
+    // The first counts for the anonymous client, the others for ann.
+    assert.deepEqual(transport.take().map(({ type }) => type), ["auth", "auth", "pong"]);
+  });
+
   it("is nobody from then on in public mode, and closed in the others, when it is refused", async () => {
     for (const mode of ["public", "handshake", "strict"] as const) {
       const { controller, events } = observe({ mode, authenticate });
@@ -103,7 +114,7 @@ describe("Connection.save", () => {
       accountability: { user: null, role: null },
       expires_at: null,
     };
-    assert.deepEqual(transport.saved.splice(0).at(-1), saved);
+    assert.deepEqual(transport.saved.splice(0), [saved]);
     client.state = { seen: 1 };
     assert.deepEqual(transport.saved.splice(0), [{ ...saved, state: { seen: 1 } }]);
     connection.message(auth("ann"));
@@ -156,6 +167,8 @@ describe("Connection.restored", () => {
     assert.deepEqual([...controller.clients()], [client]);
     controller.broadcast("x", { role: "editor" });
     assert.deepEqual([transport.sent, events], [["x"], []]);
+    client.state = { seen: 2 };
+    assert.deepEqual(transport.saved, [{ ...saved, state: { seen: 2 } }]);
     assert.throws(() => (client.state as { seen: number }).seen = 2, TypeError);
   });
 
@@ -170,6 +183,14 @@ describe("Connection.restored", () => {
     for (const fact of ["uid", "handshake", "state", "accountability", "expires_at"] as const) {
       assert.deepEqual(restored[fact], client[fact]);
     }
+  });
+
+  it("counts among the connections of its user, beyond which there may be others already", () => {
+    const { controller } = observe({ authenticate, maxConnectionsPerUser: 2 });
+    for (let n = 0; n < 2; n++) controller.restore(new HibernatingTransport(), saved);
+    assert.equal(controller.clients().size, 2);
+    const { transport } = open(controller, { identity: authenticate({ access_token: "ann" }) });
+    assert.deepEqual(transport.closes.map(({ code }) => code), [4529]);
   });
 
   it("tells its close once", () => {
@@ -192,7 +213,7 @@ describe("Connection.restored", () => {
       const { controller, clock, takeNames } = observe({ authenticate, timeout: 2000 });
       const transport = new HibernatingTransport();
       const connection = controller.restore(transport, { ...saved, ...nobody, phase: "pending", until: clock.now() + left });
-      assert.equal(controller.clients().size, 0);
+      assert.deepEqual([controller.clients().size, (await controller.broadcast("x")).matched], [0, 0]);
       clock.advance(Math.max(0, left - 1));
       if (left > 0) assert.deepEqual(transport.closes, []);
       if (admits) connection.message(auth("ann"));

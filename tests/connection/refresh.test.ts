@@ -8,9 +8,10 @@ import type { Acceptance } from "../../src/runtimes/runtime.ts";
 import { OPEN } from "../../src/delivery/transport.ts";
 import type { WebSocketClient } from "../../src/application/websocket-client.ts";
 import { createRoute } from "../support/fake-runtime.ts";
-import { FakeTransport, open } from "../support/fake-transport.ts";
+import { FakeTransport, HibernatingTransport, open, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { assertProperty } from "../support/property.ts";
+import { TestClock } from "../support/test-clock.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 type Answer = AuthenticationState | null;
@@ -188,6 +189,51 @@ describe("WebSocketController.refresh, while credentials are being verified", ()
     assert.deepEqual([asked, client.accountability], [[[null, "service"]], { user: null, role: "reader" }]);
   });
 
+  it("asks for no client that has left, and shows revalidate no expiry that a client does not have", async () => {
+    const expiries: unknown[] = [];
+    const options: WebSocketControllerOptions = {
+      revalidate: ({ expires_at }) => {
+        expiries.push(expires_at);
+        return state("ann", "guest");
+      },
+    };
+    const left = await authenticating(options);
+    await left.controller.refresh({ user: "ann" });
+    left.transport.readyState = 2;
+    left.verified[0]!.resolve(state("ann", "editor"));
+    await turn();
+    assert.deepEqual(expiries, []);
+    const { controller, client, verified } = await authenticating(options);
+    await controller.refresh({ user: "ann" });
+    verified[0]!.resolve(state("ann", "editor"));
+    await turn();
+    assert.deepEqual([expiries, client.expires_at], [[null], null]);
+    await controller.refresh({ user: "ann" });
+    assert.deepEqual([expiries, client.expires_at], [[null, null], null]);
+  });
+
+  it("saves the new accountability before revalidate has confirmed it, in case the object hibernates", async () => {
+    const { all, verified, revalidated } = stalled({ mode: "handshake" });
+    const { controller, clock } = observe(all);
+    const { connection, transport } = openOn(new HibernatingTransport(), controller, {
+      mode: "handshake",
+      identity: state("ann", "editor"),
+    });
+    connection.message(auth("token-1"));
+    await turn();
+    await controller.refresh({ user: "bob" });
+    verified[0]!.resolve(state("bob", "editor"));
+    await turn();
+    const { phase, until, accountability } = transport.saved.at(-1)!;
+    // As long as revalidate may take, and the grace after it.
+    assert.deepEqual([phase, until, accountability], ["expired", clock.now() + 4_000, { user: "bob", role: "editor" }]);
+    clock.advance(1_999);
+    assert.deepEqual([transport.sent, transport.closes], [[], []]);
+    revalidated[0]!.resolve(state("bob", "guest"));
+    await turn();
+    assert.deepEqual(transport.saved.at(-1)!.accountability, { user: "bob", role: "guest" });
+  });
+
   it("forgets a client that left meanwhile", async () => {
     const { controller, connection, clock, verified, revalidated, takeNames } = await authenticating();
     await controller.refresh({ user: "ann" });
@@ -203,9 +249,12 @@ describe("WebSocketController.refresh, while credentials are being verified", ()
     for (const refreshed of ["while it is verified", "before it opens"]) {
       for (const mode of ["public", "strict"] as const) {
         for (const answer of [state("ann", "guest"), null]) {
-          const { all, verified, revalidated, asked } = stalled({ mode });
+          const clock = new TestClock();
+          const { all, verified, revalidated, asked } = stalled({ mode, clock });
           const { controller, request, host } = createRoute(all);
           const roles: unknown[] = [];
+          const causes: unknown[] = [];
+          controller.on("auth.failure", ({ cause }) => causes.push((cause as Error).message));
           controller.on("connect", ({ client }) => roles.push(client.accountability.role));
           let accepted: Acceptance | undefined;
           host.runtime.accept = (_request, acceptance) => {
@@ -222,9 +271,12 @@ describe("WebSocketController.refresh, while credentials are being verified", ()
           const connection = accepted!.open(transport);
           connection.message('{"type":"ping"}');
           await turn();
+          clock.advance(1_999);
           assert.deepEqual([asked, roles, transport.sent], [[["ann", "editor"]], [], []]);
           revalidated[0]!.resolve(answer);
           await turn();
+          const cause = "The client's rights were refreshed while it connected, and revalidate refused it";
+          assert.deepEqual(causes, answer ? [] : [cause]);
           assert.deepEqual(roles, answer ? ["guest"] : []);
           assert.deepEqual(transport.closes.map(({ code }) => code), answer ? [] : [4401]);
           assert.deepEqual(transport.take()[0].type, answer ? "pong" : "auth");

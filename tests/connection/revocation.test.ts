@@ -132,6 +132,17 @@ describe("WebSocketController.disconnect", () => {
     }
   });
 
+  it("by uid, refuses no other client that authenticates", async () => {
+    const { controller, connection, client, stall } = pend();
+    const other = open(controller, { identity: state("ann", "editor") });
+    connection.message(auth("token-1"));
+    await turn();
+    controller.disconnect({ uid: other.client.uid });
+    stall.resolve(state("ann", "editor"));
+    await turn();
+    assert.deepEqual([other.transport.closes.length, client.accountability.user], [1, "ann"]);
+  });
+
   it("answers 403 to an upgrade whose token was being verified", async () => {
     const stall = new Stall<AuthenticationState>();
     const { controller, request, accepted } = createRoute({ authenticate: () => stall.promise });
@@ -185,6 +196,19 @@ describe("WebSocketController.disconnect", () => {
 });
 
 describe("maxConnectionsPerUser", () => {
+  it("has a client renew its credentials whose revalidation names a user without a place", async () => {
+    const { controller } = observe({
+      mode: "public",
+      authenticate: () => null,
+      revalidate: () => state("bob"),
+      maxConnectionsPerUser: 1,
+    });
+    const [ann] = ["ann", "bob"].map((user) => open(controller, { identity: state(user) }));
+    await controller.refresh({ user: "ann" });
+    assert.deepEqual([ann!.transport.take()[0].error.code, ann!.client.accountability.user], ["TOKEN_EXPIRED", "ann"]);
+    assert.equal((await controller.broadcast("x")).matched, 1);
+  });
+
   it("answers LIMIT_EXCEEDED and closes with 4529 at one more auth, until one is gone", async () => {
     const { controller } = observe({ authenticate: () => state("ann"), maxConnectionsPerUser: 2 });
     const join = async () => {
@@ -247,6 +271,28 @@ describe("failed attempts from one address", () => {
     const response = await request("/websocket?access_token=token-1");
     assert.deepEqual([response.status, response.headers.get("retry-after"), asked], [429, "1", 30]);
     assert.equal((await response.json()).error.code, "REQUESTS_EXCEEDED");
+  });
+
+  it("are thirty at once, then an auth message is answered: a pending client is closed with 4529, an admitted one goes on", async () => {
+    for (const mode of ["handshake", "public"] as const) {
+      for (const uid of [undefined, 7]) {
+        const { controller, takeNames } = observe({ mode, authenticate: () => null });
+        for (let n = 0; n < 30; n++) {
+          open(controller, { mode: "handshake" }).connection.message(auth("token-1"));
+          await turn();
+        }
+        const { connection, transport, client } = open(controller, { mode });
+        takeNames();
+        connection.message(JSON.stringify({ type: "auth", access_token: "token-1", uid }));
+        await turn();
+        const error = { code: "REQUESTS_EXCEEDED", message: "Too many failed attempts", retry_after: 1_000 };
+        const answer = { type: "auth", status: "error", error, ...(uid !== undefined && { uid }) };
+        assert.deepEqual(transport.take(), [answer]);
+        const isPending = mode === "handshake";
+        assert.deepEqual(transport.closes, isPending ? [{ code: 4529, reason: error.message }] : []);
+        assert.deepEqual([takeNames(), client.readyState], isPending ? [["auth.failure"], 2] : [[], 1]);
+      }
+    }
   });
 
   it("do not keep out those that come at once and succeed, and count those that fail though they were under way together", async () => {
