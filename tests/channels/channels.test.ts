@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import * as v from "valibot";
 import { type AuthorizeContext, Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import type { WebSocketMessage } from "../../src/protocol/protocol.ts";
 import { anybody, createChannels, kept, say, type TestPeer } from "../support/channels-fixture.ts";
 import { Random } from "../support/random.ts";
@@ -133,6 +135,8 @@ describe("Channels: subscribe", () => {
     const { join, events } = createChannels({
       closed: { authorize: () => false },
       odd: { authorize: () => "yes" as never },
+      none: { authorize: () => null as never },
+      timeless: { authorize: () => ({ ttl: "5000" }) as never },
       own: {
         authorize: () => {
           throw new WebSocketError("subscribe", "NOT_TODAY", "Not today");
@@ -143,7 +147,7 @@ describe("Channels: subscribe", () => {
     });
     const peer = join();
     const codes = [];
-    for (const channel of ["other", "closed", "odd", "own", "broken", "silly"]) {
+    for (const channel of ["other", "closed", "odd", "none", "timeless", "own", "broken", "silly"]) {
       const [answer, ...rest] = await peer.ask(subscribe(channel, { uid: channel }));
       assert.deepEqual(rest, []);
       assert.equal(answer.type, "subscribe");
@@ -155,6 +159,8 @@ describe("Channels: subscribe", () => {
       refused("FORBIDDEN", "other"),
       refused("FORBIDDEN", "closed"),
       refused("FORBIDDEN", "odd"),
+      refused("FORBIDDEN", "none"),
+      refused("FORBIDDEN", "timeless"),
       refused("NOT_TODAY", "own"),
       refused("INTERNAL_ERROR", "broken"),
       refused("INTERNAL_ERROR", "silly"),
@@ -162,9 +168,10 @@ describe("Channels: subscribe", () => {
     assert.equal(events.filter(([name]) => name === "error").length, 2);
   });
 
-  it("is refused as INVALID_PAYLOAD for what is no subscribe message", async () => {
-    const { join } = createChannels({ "*": anybody });
+  it("is refused as INVALID_PAYLOAD for what is no subscribe message, and changes nothing", async () => {
+    const { join, channels } = createChannels({ "*": anybody });
     const peer = join();
+    await peer.ask(subscribe("a", { uid: "u", data: "x".repeat(1_022) }));
     const bad: Record<string, unknown>[] = [
       {},
       { channel: 1 },
@@ -187,6 +194,11 @@ describe("Channels: subscribe", () => {
       const answers = await peer.ask({ type: "subscribe", uid: "u", ...message });
       assert.deepEqual(answers.map(faultOf), [refused("INVALID_PAYLOAD", "u")], JSON.stringify(message).slice(0, 80));
     }
+    for (const message of [{ channel: 1 }, { uid: {} }]) {
+      assert.deepEqual((await peer.ask(unsubscribe(message))).map(({ error }) => error?.code), ["INVALID_PAYLOAD"]);
+    }
+    await channels.publish("a", "e", 1);
+    assert.deepEqual(await peer.take(), [event("a", "e", 1, { uid: "u" })]);
   });
 
   it("is limited in number and in the size of its query", async () => {
@@ -195,8 +207,10 @@ describe("Channels: subscribe", () => {
     await peer.ask(subscribe("a", { uid: 1 }), subscribe("b", { uid: 2 }));
     assert.deepEqual((await peer.ask(subscribe("c", { uid: 3 }))).map(faultOf), [refused("LIMIT_EXCEEDED", 3)]);
     assert.deepEqual(await peer.ask(subscribe("c", { uid: 2 })), [init("c", { uid: 2 })]);
-    const query = { x: "x".repeat(8_200) };
-    assert.deepEqual((await peer.ask(subscribe("c", { uid: 2, query }))).map(faultOf), [refused("LIMIT_EXCEEDED", 2)]);
+    const query = (bytes: number) => ({ x: "x".repeat(bytes - '{"x":""}'.length) });
+    assert.deepEqual(await peer.ask(subscribe("c", { uid: 2, query: query(8_192) })), [init("c", { uid: 2 })]);
+    const large = subscribe("c", { uid: 2, query: query(8_193) });
+    assert.deepEqual((await peer.ask(large)).map(faultOf), [refused("LIMIT_EXCEEDED", 2)]);
   });
 
   it("takes the longest declaration that fits", async () => {
@@ -310,6 +324,7 @@ describe("Channels: replacement and unsubscribe", () => {
           { type: "subscription", event: "unsubscribe", channel: "a", uid: 1, reason: "FORBIDDEN" },
         ]);
       }
+      assert.equal(channels.stats().subscriptions, isValid ? 1 : 0);
       await peer.ask(unsubscribe());
     }
   });
@@ -317,7 +332,12 @@ describe("Channels: replacement and unsubscribe", () => {
   it("keeps several subscriptions of one client to one channel apart", async () => {
     const { join, channels } = createChannels({ a: anybody });
     const peer = join();
-    await peer.ask(subscribe("a"), subscribe("a", { event: "x" }), subscribe("a", { uid: 7 }));
+    await peer.ask(
+      subscribe("a"),
+      subscribe("a", { event: "x" }),
+      subscribe("a", { uid: 7 }),
+      subscribe("a", { event: "undefined" }),
+    );
     await channels.publish("a", "x", 1);
     await channels.publish("a", "y", 2);
     assert.deepEqual(await peer.take(), [
@@ -375,6 +395,8 @@ describe("Channels: what is under way", () => {
     const peer = join();
     await peer.ask(subscribe("a", { uid: 1 }));
     peer.send(subscribe("a", { uid: 1 }), subscribe("a", { uid: 1 }));
+    await channels.publish("a", "e", 0);
+    assert.deepEqual(await peer.take(), [event("a", "e", 0, { uid: 1 })]);
     for (const stall of stalls) stall.resolve(true);
     assert.deepEqual(await peer.take(), [init("a", { uid: 1 })]);
     await channels.publish("a", "e", 1);
@@ -406,8 +428,8 @@ describe("Channels: what is under way", () => {
     await peer.ask(subscribe("a"));
     await other.ask(subscribe("a"));
     await peer.ask(unsubscribe());
-    assert.equal(channels.stats("a").subscriptions, 1);
-    assert.equal(channels.stats("a").subscribers, 1);
+    assert.deepEqual(channels.stats("a"), { channels: 1, subscriptions: 1, subscribers: 1 });
+    assert.deepEqual(channels.stats("b"), { channels: 0, subscriptions: 0, subscribers: 0 });
     other.leave();
     assert.equal(channels.stats("a").channels, 0);
     assert.equal(engine.channels, 0);
@@ -443,16 +465,48 @@ describe("Channels: what is under way", () => {
     assert.equal(topics.publications, 1);
   });
 
+  it("sends nothing by topic either to a client whose credentials are expired, while its subscription is replaced", async () => {
+    let answer: Promise<boolean> | boolean = true;
+    const { join, channels, clock, topics } = createChannels({ a: { authorize: () => answer } }, {
+      mode: "public",
+      authenticate: ({ access_token }: { access_token?: string }) => ({
+        accountability: { user: access_token!, role: null },
+        expires_at: access_token === "ann" ? clock.now() / 1_000 + 5 : null,
+      }),
+    } as WebSocketControllerOptions);
+    const [peer, other] = [join(), join()];
+    await peer.ask({ type: "auth", access_token: "ann" }, subscribe("a"));
+    await other.ask({ type: "auth", access_token: "bob" }, subscribe("a"));
+    answer = new Promise(() => {});
+    await peer.ask(subscribe("a"));
+    for (const n of [1, 2]) await channels.publish("a", "e", n);
+    assert.deepEqual([(await peer.take()).length, (await other.take()).length], [2, 2]);
+    clock.advance(5_000);
+    await peer.take();
+    for (const n of [3, 4]) await channels.publish("a", "e", n);
+    assert.deepEqual([(await peer.take()).length, (await other.take()).length], [0, 2]);
+    assert.equal(topics.publications, 2);
+  });
+
   it("a publication is refused when 1,024 wait for authorization, and those are dropped when their client disconnects", async () => {
-    const stall = new Stall<boolean>();
+    let stall = new Stall<boolean>();
     const { join, channels } = createChannels({ a: { ...kept, authorize: () => stall.promise } });
     const peer = join();
-    for (let uid = 0; uid <= 1_024; uid++) peer.send({ type: "publish", channel: "a", event: "e", uid });
-    assert.deepEqual((await peer.take()).map(faultOf), [refused("LIMIT_EXCEEDED", 1_024)]);
+    const ask = () => {
+      for (let uid = 0; uid <= 1_024; uid++) peer.send({ type: "publish", channel: "a", event: "e", uid });
+      return peer.take();
+    };
+    assert.deepEqual((await ask()).map(faultOf), [refused("LIMIT_EXCEEDED", 1_024)]);
+    stall.resolve(true);
+    assert.equal((await peer.take()).length, 1_024);
+    // Those that are answered wait no more.
+    stall = new Stall<boolean>();
+    assert.deepEqual((await ask()).map(faultOf), [refused("LIMIT_EXCEEDED", 1_024)]);
     peer.leave();
+    const { offset } = await channels.history("a");
     stall.resolve(true);
     await peer.take();
-    assert.deepEqual((await channels.history("a")).publications, []);
+    assert.deepEqual([offset, (await channels.history("a")).offset], [1_024, 1_024]);
   });
 });
 
@@ -528,6 +582,22 @@ describe("Channels: races", () => {
     const received = await reader.take();
     assert.deepEqual(received.map(({ data }) => data), stalls.map((_, index) => index));
     assert.deepEqual((await writer.take()).map(({ uid, offset }) => [uid, offset]), stalls.map((_, index) => [index, index + 1]));
+  });
+
+  it("a publication is not overtaken though one before it is done, or was refused meanwhile", async () => {
+    const stalls = [new Stall<boolean>(), new Stall<boolean>()];
+    const { join, channels } = createChannels({
+      a: { ...kept, authorize: ({ data }) => stalls[data as number]?.promise ?? data === 4 },
+    });
+    const peer = join();
+    const publish = (data: number) => ({ type: "publish", channel: "a", event: "e", data, uid: data });
+    assert.deepEqual(await peer.ask(publish(0), publish(1), publish(3)), []);
+    stalls[0]!.resolve(true);
+    assert.deepEqual((await peer.take()).map(({ uid }) => uid), [0]);
+    assert.deepEqual(await peer.ask(publish(4)), []);
+    stalls[1]!.resolve(true);
+    assert.deepEqual((await peer.take()).map(({ uid, status }) => [uid, status]), [[1, "ok"], [3, "error"], [4, "ok"]]);
+    assert.deepEqual((await channels.history("a")).publications.map(({ data }) => data), [0, 1, 4]);
   });
 
   it("10,000 publications keep the order of each client, through an authorize of random delay", async () => {
@@ -606,6 +676,18 @@ describe("Channels: publish", () => {
     }
     for (const name of ["", "init", "x".repeat(65), 1]) assert.throws(() => channels.publish("a", name as string, 1), TypeError);
     for (const data of [10n, () => {}, Symbol("x")]) assert.throws(() => channels.publish("a", "e", data), TypeError);
+    assert.equal((await channels.publish("a", "x".repeat(64), 1, { id: "x".repeat(64) }))?.offset, 3);
+  });
+
+  it("by a client is answered with an error, and reported, when the output of the schema is not JSON", async () => {
+    const said = v.pipe(v.string(), v.transform(() => () => {}));
+    const { join, channels, events } = createChannels({ a: { ...kept, schema: { said } } });
+    assert.deepEqual((await join().ask({ type: "publish", channel: "a", event: "said", data: "x", uid: 1 })).map(faultOf), [
+      refused("INTERNAL_ERROR", 1),
+    ]);
+    const errors = events.flatMap(([name, payload]) => name === "error" && "error" in payload ? [String(payload.error)] : []);
+    assert.deepEqual(errors, ['TypeError: Cannot publish to "a": the output of the schema is not JSON']);
+    assert.deepEqual((await channels.history("a")).publications, []);
   });
 
   it("that the engine refuses and no code awaits becomes an error event, and the process continues", async () => {
@@ -690,6 +772,51 @@ describe("Channels: construction", () => {
       assert.throws(() => new Channels(controller(), declarations as never), expected, JSON.stringify(declarations));
     }
     assert.throws(() => new Channels(controller(), {}, { maxSubscriptions: 0 }), TypeError);
+    const good = { ...anybody, schema: { ["x".repeat(64)]: say.schema.say } };
+    assert.equal(new Channels(controller(), { a: good }).declared("a").name, "a");
+  });
+
+  it("throws for what is no controller, or one of another copy of the package", () => {
+    for (const controller of [undefined, null, "abc", {}, () => {}]) {
+      assert.throws(
+        () => new Channels(controller as never, {}),
+        /^TypeError: Cannot create the channels: pass a WebSocketController/,
+      );
+    }
+    assert.throws(() => new Channels({ extend: () => {} } as never, {}), /the controller is of another copy of the package/);
+  });
+
+  it("adds channels to that controller, and permits a client that reads without a subscription as one with it", async () => {
+    const { join, channels, controller } = createChannels({
+      "room:*": {
+        authorize: ({ action, channel, client }) =>
+          client.accountability.user === "ann" && channel === "room:1" && action === "subscribe",
+      },
+    }, { rateLimit: { burst: 3 } });
+    assert.equal(channels.controller, controller);
+    const ann = join("ann");
+    assert.equal((await channels.permit(ann.client, "room:1")).name, "room:*");
+    for (const [peer, name] of [[join("bob"), "room:1"], [join("dan"), "other"]] as const) {
+      await assert.rejects(channels.permit(peer.client, name), { code: "FORBIDDEN" });
+    }
+    // Costs two messages.
+    await assert.rejects(channels.permit(ann.client, "room:1"), { code: "REQUESTS_EXCEEDED" });
+  });
+
+  it("passes authorize what the client has sent, and nothing that it has not", async () => {
+    const seen: object[] = [];
+    const { join } = createChannels({ a: { ...kept, authorize: ({ client: _client, ...context }) => seen.push(context) > 0 } });
+    const recover = { epoch: "e", offset: 1 };
+    await join().ask(
+      subscribe("a"),
+      subscribe("a", { event: "e", query: { from: 3 }, recover, presence: true, data: 1, uid: 1 }),
+      { type: "publish", channel: "a", event: "e" },
+    );
+    assert.deepEqual(seen, [
+      { channel: "a", params: {}, action: "subscribe" },
+      { channel: "a", params: {}, action: "subscribe", event: "e", query: { from: 3 }, recover },
+      { channel: "a", params: {}, action: "publish", event: "e", data: null },
+    ]);
   });
 
   it("throws for a history that the engine cannot keep, before the engine is started", () => {
@@ -766,6 +893,18 @@ describe("Channels: history", () => {
     assert.deepEqual(await read(channels, { after: { epoch, offset: offset + 1 }, limit }), [[3, 4, 5], false, "ahead"]);
     assert.deepEqual(await read(channels, { after: { epoch: "old", offset: 5 } }), [range(10, 3), false, "epoch"]);
     assert.deepEqual(await read(channels, { after: positions[2]!, limit: 20 }), [range(10, 3), true, undefined]);
+  });
+
+  it("reports publications that the node cannot open, and leaves out those before the position", async () => {
+    class LockedEngine extends MemoryEngine {
+      override read(...args: Parameters<MemoryEngine["read"]>) {
+        return { ...super.read(...args), isComplete: false, hasUnreadable: true };
+      }
+    }
+    const { channels } = createChannels({ a: kept }, { engine: new LockedEngine() });
+    const positions = await Promise.all(range(5).map((n) => channels.publish("a", "e", n)));
+    assert.deepEqual(await read(channels, { after: positions[1]! }), [[2, 3, 4], false, "unreadable"]);
+    assert.deepEqual(await read(channels, { limit: 2 }), [[3, 4], false, "unreadable"]);
   });
 
   it("throws for a limit and a position that are none", async () => {

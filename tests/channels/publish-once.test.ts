@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Channels } from "../../src/channels/channels.ts";
+import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { anybody, createChannels, kept } from "../support/channels-fixture.ts";
 import { observe } from "../support/observed.ts";
 
@@ -41,6 +42,35 @@ describe("Channels.publish with an id", () => {
   it("throws for a transaction that is undefined", () => {
     const { channels } = createChannels({ a: kept });
     assert.throws(() => channels.publish("a", "e", 1, { transaction: undefined }), /^TypeError: .* transaction is undefined/);
+  });
+
+  it("passes a transaction to an engine that has them, and throws with another", async () => {
+    const passed: unknown[] = [];
+    class Transactions extends MemoryEngine {
+      readonly hasTransactions: boolean;
+
+      constructor(hasTransactions: boolean) {
+        super();
+        this.hasTransactions = hasTransactions;
+      }
+
+      override publish(...args: unknown[]) {
+        passed.push(args[4]);
+        return super.publish(...args as Parameters<MemoryEngine["publish"]>);
+      }
+    }
+    const transaction = { query: () => {} };
+    const { channels } = createChannels({ a: kept }, { engine: new Transactions(true) });
+    await channels.publish("a", "e", 1, { transaction });
+    await channels.publish("a", "e", 2);
+    assert.deepEqual(passed, [transaction, undefined]);
+    for (const engine of [new Transactions(false), new MemoryEngine()]) {
+      const { channels } = createChannels({ a: kept }, { engine });
+      assert.throws(
+        () => channels.publish("a", "e", 1, { transaction }),
+        /^TypeError: .* pass the controller an engine of noroshi\/postgres/,
+      );
+    }
   });
 
   it("refuses a window and a limit that are out of range", () => {

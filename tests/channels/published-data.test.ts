@@ -113,6 +113,26 @@ describe("The option contract", () => {
     assert.deepEqual((await peer.take()).map(({ event, uid }) => [event, uid]), [["said", 7]]);
   });
 
+  it("validates a query without a schema of members, and members without one of queries, if it is the client that sends them", async () => {
+    const even = v.objectAsync({ n: v.pipeAsync(v.number(), v.checkAsync((n) => Promise.resolve(n % 2 === 0))) });
+    const { join, channels } = createChannels({
+      asked: { authorize: () => true, presence: { data: "client" } },
+      joined: { authorize: () => true, presence: { data: "client" } },
+      made: { authorize: () => true, presence: { data: () => ({ n: 2 }) } },
+    }, { contract: defineContract({ channels: { asked: { query: even }, joined: { member: even }, made: { member: even } } }) });
+    const peer = join("mika");
+    const ask = (channel: string, uid: number, rest: object) => peer.ask({ type: "subscribe", channel, uid, ...rest });
+    const odd = { n: 1 };
+    assert.deepEqual(faults(await ask("asked", 1, { query: odd, data: odd })), [["INVALID_PAYLOAD", "query.n"]]);
+    assert.deepEqual(faults(await ask("joined", 2, { query: odd, data: odd })), [["INVALID_PAYLOAD", "data.n"]]);
+    for (const [uid, name] of ["asked", "joined"].entries()) {
+      const [init] = await ask(name, uid, name === "asked" ? { query: { n: 2 }, data: odd } : { query: odd, data: { n: 2 } });
+      assert.equal(init.event, "init", name);
+    }
+    assert.equal((await ask("made", 3, { data: odd }))[0].event, "init");
+    assert.deepEqual(await channels.presence("made"), [{ user: "mika", data: { n: 2 } }]);
+  });
+
   it("refuses a schema of an event that the contract does not have", () => {
     const { controller } = observe({ contract });
     const schema = { said: Name, evil: Name };
