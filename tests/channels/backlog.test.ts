@@ -129,6 +129,45 @@ describe("Backlog: recovery", () => {
     assert.deepEqual((await peer.take()).map(({ data }) => data), ["live"]);
   });
 
+  it("lets the others begin when one that waits for the client to read is unsubscribed", async () => {
+    const names = range(4).map((number) => `room:${number}`);
+    const { join, channels, clock } = createChannels({ "room:*": kept });
+    const reader = join();
+    const epochs = new Map<string, string>();
+    for (const name of names) epochs.set(name, (await reader.ask({ type: "subscribe", channel: name }))[0].epoch);
+    await fill(names, (name, number) => channels.publish(name, "e", `${number} ${text(20_000)}`));
+    const peer = join();
+    slow(peer);
+    for (const channel of names) peer.send({ type: "subscribe", channel, recover: { epoch: epochs.get(channel), offset: 0 } });
+    await turns(20);
+    // The first is being sent; the second waits for its turn.
+    peer.send({ type: "unsubscribe", channel: names[0] }, { type: "unsubscribe", channel: names[1] });
+    const received = await readAll(peer, clock, (all) => all.filter(({ channel }) => channel === names[3]).length === 101);
+    assert.equal(received.filter(({ channel }) => channel === names[2]).length, 101);
+    assert.equal(received.filter(({ channel }) => channel === names[1]).length, 1);
+    assert.equal(peer.client.readyState, 1);
+  });
+
+  it("sends what fits of a page, and the rest when the client has read", async () => {
+    for (const unread of [320, 490]) {
+      const { join, channels, clock } = createChannels({ a: kept }, { maxBufferedBytes: 1_000 });
+      const [{ epoch }] = await join().ask({ type: "subscribe", channel: "a" });
+      await fill(["a"], (_, number) => channels.publish("a", "e", number), 3);
+      const peer = join();
+      const socket = slow(peer);
+      peer.transport.bufferedAmount = unread;
+      peer.send({ type: "subscribe", channel: "a", recover: { epoch, offset: 0 } });
+      await turns();
+      const first = await peer.take();
+      assert.ok(unread === 320 ? first.length > 1 && first.length < 4 : first.length === 1, `${first.length} were sent`);
+      socket.read();
+      clock.advance(20);
+      assert.deepEqual([...first, ...await peer.take()].slice(1).map(({ data }) => data), range(3));
+      await channels.publish("a", "e", "live");
+      assert.deepEqual((await peer.take()).map(({ data }) => data), ["live"]);
+    }
+  });
+
   it("begins anew when the next page is gone by the time that the client has read", async () => {
     const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => "all" } });
     const [{ epoch }] = await join().ask({ type: "subscribe", channel: "a" });
@@ -208,6 +247,47 @@ describe("Backlog: snapshots and members", () => {
     assert.equal(most, 1);
   });
 
+  it("makes one at a time, too, after others that waited were unsubscribed", async () => {
+    let atOnce = 0;
+    let most = 0;
+    const { join, clock } = createChannels({
+      "room:*": {
+        ...anybody,
+        snapshot: async () => {
+          most = Math.max(most, ++atOnce);
+          await turn();
+          atOnce--;
+          return text(1_000_000);
+        },
+      },
+    });
+    await join().ask({ type: "subscribe", channel: "room:0" });
+    const peer = join();
+    slow(peer);
+    for (const number of range(10)) peer.send({ type: "subscribe", channel: `room:${number}` });
+    await turns();
+    for (const number of range(8)) peer.send({ type: "unsubscribe", channel: `room:${number + 2}` });
+    await turns();
+    for (const number of range(10)) {
+      peer.send({ type: "subscribe", channel: `other:${number}` }, { type: "subscribe", channel: `room:${number + 10}` });
+    }
+    const isInit = ({ event }: { event: string }) => event === "init";
+    await readAll(peer, clock, (all) => all.filter(isInit).length === 12);
+    assert.equal(most, 1);
+  });
+
+  it("begins when the client has no more than half of what may wait to read, and not before", async () => {
+    const { join, clock } = createChannels({ "room:*": { ...anybody, snapshot: () => "all" } });
+    const peer = join();
+    peer.transport.bufferedAmount = LIMIT / 2;
+    assert.deepEqual((await peer.ask({ type: "subscribe", channel: "room:1" })).map(({ event }) => event), ["init"]);
+    peer.transport.bufferedAmount = LIMIT / 2 + 1;
+    assert.deepEqual(await peer.ask({ type: "subscribe", channel: "room:2" }), []);
+    peer.transport.bufferedAmount = LIMIT / 2;
+    clock.advance(20);
+    assert.deepEqual((await peer.take()).map(({ event }) => event), ["init"]);
+  });
+
   it("makes a few at a time before it knows how large they are, and sends them as the client reads", async () => {
     let made = 0;
     const { join, clock } = createChannels({
@@ -245,6 +325,35 @@ describe("Backlog: snapshots and members", () => {
     assert.deepEqual(told, ["presence 2", "subscription 1", "subscription 2"]);
     stall.resolve("late");
     assert.deepEqual((await peer.take()).map(({ channel, data }) => [channel, data]), [["slow", "late"]]);
+  });
+
+  it("sends those made at the same time as the client reads, and none that was unsubscribed meanwhile", async () => {
+    const stall = new Stall();
+    const { join, clock } = createChannels({ "room:*": { ...anybody, snapshot: () => stall.promise.then(() => text(400_000)) } });
+    const peer = join();
+    const socket = slow(peer);
+    for (const number of range(4)) peer.send({ type: "subscribe", channel: `room:${number}` });
+    await turns();
+    stall.resolve();
+    const sent = async () => (await peer.take()).map(({ event, channel }) => `${event} ${channel}`);
+    assert.deepEqual(await sent(), ["init room:0", "init room:1"]);
+    peer.send({ type: "unsubscribe", channel: "room:2" });
+    await sent();
+    socket.read();
+    clock.advance(20);
+    assert.deepEqual(await sent(), ["init room:3"]);
+  });
+
+  it("lets snapshots that take long hold up no subscription without one", async () => {
+    const { join } = createChannels({
+      slow: { ...anybody, snapshot: () => new Promise(() => {}) },
+      plain: anybody,
+    });
+    const peer = join();
+    for (const uid of range(10)) peer.send({ type: "subscribe", channel: "slow", uid });
+    await turns();
+    const answers = await peer.ask({ type: "subscribe", channel: "plain" }, { type: "subscribe", channel: "slow", event: "e" });
+    assert.deepEqual(answers.map(({ event, channel }) => [event, channel]), [["init", "plain"], ["init", "slow"]]);
   });
 
   it("makes a few at a time where they are small", async () => {
@@ -300,6 +409,25 @@ describe("Backlog: kept publications", () => {
     // A character may take two bytes. Of 48 MB that were published.
     assert.ok(growth < 4 * LIMIT, `the heap has grown by ${growth} bytes`);
     stall.resolve("all");
+  });
+
+  it("gives the room back when a snapshot is made anew", async () => {
+    let snapshots = 0;
+    const publish = () => channels.publish("a", "e", text(6_000));
+    const snapshot = async () => {
+      if (++snapshots === 1) await publish();
+      await publish();
+      return snapshots;
+    };
+    const { join, channels } = createChannels({ a: { ...anybody, snapshot } } as never, { maxBufferedBytes: 10_000 });
+    const peer = join();
+    assert.deepEqual(
+      (await peer.ask({ type: "subscribe", channel: "a" })).map(({ event, data }) => [event, data.length ?? data]),
+      [
+        ["init", 2],
+        ["e", 6_000],
+      ],
+    );
   });
 
   it("gives the room back when a subscription ends", async () => {
@@ -437,6 +565,54 @@ describe("Backlog: progress", () => {
     socket.read();
     clock.advance(1_000);
     assert.ok((await peer.take()).length > 1);
+  });
+
+  it("closes it, too, if it asks for more meanwhile, and not if nothing waits any more", async () => {
+    const { peer, clock } = await create();
+    for (const uid of range(9)) {
+      clock.advance(4_000);
+      peer.send({ type: "subscribe", channel: "a", uid, recover: { epoch: "other", offset: 0 } });
+      await turns();
+    }
+    assert.deepEqual(peer.transport.closes, [{ code: 4508, reason: "Too slow" }]);
+    const idle = await create();
+    idle.peer.send({ type: "unsubscribe" });
+    await turns();
+    for (const _ of range(10)) idle.clock.advance(10_000);
+    assert.deepEqual(idle.peer.transport.closes, []);
+  });
+
+  it("gives a client 30 s for what waits for it, though it has read something else long before", async () => {
+    const { peer, clock, channels, socket } = await create(20_000);
+    await readAll(peer, clock, (all) => all.length >= 100);
+    socket.read();
+    clock.advance(60_000);
+    const { offset, epoch } = await channels.history("a");
+    peer.transport.bufferedAmount = 900_000;
+    peer.send({ type: "subscribe", channel: "a", recover: { epoch, offset } });
+    await turns();
+    clock.advance(29_000);
+    await turns();
+    assert.deepEqual(peer.transport.closes, []);
+    clock.advance(2_000);
+    assert.equal(peer.transport.closes.length, 1);
+  });
+
+  it("looks every 20 ms what a client has read that reads, and ever more seldom if it does not", async () => {
+    const { peer, clock } = await create();
+    clock.delays.length = 0;
+    clock.advance(25_000);
+    assert.ok(clock.delays.length < 100, `it has looked ${clock.delays.length} times`);
+    await peer.take();
+    peer.transport.bufferedAmount -= 1;
+    clock.advance(500);
+    for (const _ of range(100)) {
+      peer.transport.bufferedAmount -= 1;
+      clock.advance(20);
+    }
+    peer.transport.bufferedAmount = 0;
+    clock.advance(40);
+    assert.ok((await peer.take()).length > 0);
   });
 
   it("lets a client go on that reads a little, however long it takes", async () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Authenticate } from "../../src/application/authentication.ts";
+import type { WebSocketControllerOptions } from "../../src/application/options.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { createChannels, type TestPeer } from "../support/channels-fixture.ts";
 import { Stall, turn } from "../support/waiting.ts";
@@ -194,14 +195,68 @@ describe("Channels: presence", () => {
           },
         },
       },
+      none: { ...room, presence: { data: () => undefined } },
     });
     const ann = join("ann");
-    for (const channel of ["room", "made", "sent", "broken"]) await ann.ask(subscribe({ channel, data: { x: 1 } }));
+    for (const channel of ["room", "made", "sent", "broken", "none"]) await ann.ask(subscribe({ channel, data: { x: 1 } }));
+    assert.deepEqual(await channels.presence("none"), [{ user: "ann" }]);
     assert.deepEqual(await channels.presence("room"), [{ user: "ann" }]);
     assert.deepEqual(await channels.presence("made"), [{ user: "ann", data: { name: "ann", channel: "made", data: { x: 1 } } }]);
     assert.deepEqual(await channels.presence("sent"), [{ user: "ann", data: { x: 1 } }]);
     assert.deepEqual(await channels.presence("broken"), [{ user: "ann" }]);
     assert.equal(events.filter(([name]) => name === "error").length, 1);
+  });
+
+  it("has no data, and reports it, where presence.data is a promise or not JSON", async () => {
+    for (const data of [() => Promise.resolve({ x: 1 }), () => () => {}]) {
+      const { join, channels, events } = createChannels({ room: { ...room, presence: { data: data as () => never } } });
+      await join("ann").ask(subscribe());
+      assert.deepEqual(await channels.presence("room"), [{ user: "ann" }]);
+      const errors = events.flatMap(([name, payload]) => name === "error" && "error" in payload ? [String(payload.error)] : []);
+      assert.deepEqual(errors, ["TypeError: Cannot use what presence.data returned: it is a promise, or not JSON"]);
+    }
+  });
+
+  it("makes nobody a member whose subscription ends while presence.data runs, or while the members are listed", async () => {
+    const engine = new LateEngine();
+    const leaving: { peer?: TestPeer } = {};
+    const { join, channels } = createChannels({
+      room: { ...room, presence: { data: ({ client }) => client === leaving.peer?.client && (leaving.peer.leave(true), 1) } },
+    }, { engine });
+    leaving.peer = join("ann");
+    await leaving.peer.ask(subscribe());
+    const bob = join("bob");
+    await bob.ask(subscribe({ presence: true }));
+    await bob.ask({ type: "unsubscribe" });
+    engine.answer.resolve();
+    await bob.take();
+    assert.deepEqual(await channels.presence("room"), []);
+    assert.deepEqual(channels.stats(), { channels: 0, subscriptions: 0, subscribers: 0 });
+  });
+
+  it("makes a client whose credentials expire while the members are listed a member once it has renewed them", async () => {
+    const engine = new LateEngine();
+    const { join, channels, clock } = createChannels({ room: { ...room, presence: { data: () => ++made } } }, {
+      engine,
+      mode: "public",
+      authenticate: () => ({ accountability: { user: "ann", role: null }, expires_at: clock.now() / 1_000 + 5 }),
+      timeout: 60_000,
+    } as WebSocketControllerOptions);
+    let made = 0;
+    const ann = join();
+    await ann.ask({ type: "auth", access_token: "x" }, subscribe({ presence: true }));
+    clock.advance(5_000);
+    engine.answer.resolve();
+    await ann.take();
+    assert.deepEqual(await channels.presence("room"), []);
+    await ann.ask({ type: "auth", access_token: "x" });
+    assert.deepEqual(await channels.presence("room"), [{ user: "ann", data: 1 }]);
+    // It has joined, and has the list.
+    assert.deepEqual(
+      await ann.ask({ type: "auth", access_token: "x" }).then((all) => all.filter(({ type }) => type === "presence")),
+      [],
+    );
+    assert.equal(made, 1);
   });
 
   it("puts a user in at its joining and out at its leaving, in the order they happen", async () => {
@@ -281,6 +336,9 @@ describe("Channels: presence", () => {
       assert.deepEqual((await told(ann))[0], isListed ? "=ann,bob" : "=bob,ann");
       await join("cat").ask(subscribe());
       assert.deepEqual(await told(ann), ["+cat"]);
+      // Nor is a list sent if there was no change meanwhile.
+      await controller.refresh({ user: "ann" });
+      assert.deepEqual(await told(ann), []);
       // A refusal sends none.
       answer = new Stall();
       await controller.refresh({ user: "ann" });
@@ -297,13 +355,60 @@ describe("Channels: presence", () => {
     ann.send(subscribe({ presence: true }));
     engine.answer.reject(new Error("away"));
     await join("bob").ask(subscribe());
-    clock.advance(1_000);
-    assert.deepEqual(await told(ann), []);
+    for (const _ of [1, 2]) {
+      clock.advance(1_000);
+      assert.deepEqual(await told(ann), []);
+    }
     engine.answer = new Stall();
     engine.answer.resolve();
     clock.advance(1_000);
     assert.deepEqual(await told(ann), ["=bob", "+ann"]);
     assert.equal(takeNames().filter((name) => name === "error").length, 1);
+  });
+
+  it("lists the members when the client has read, and sends no change again that is in the list", async () => {
+    const { join, clock } = createChannels({ room }, { maxBufferedBytes: 10_000 });
+    const ann = join("ann");
+    const { send } = ann.transport;
+    ann.transport.send = (frame) => {
+      ann.transport.bufferedAmount = 6_000;
+      return send.call(ann.transport, frame);
+    };
+    await ann.ask(subscribe({ presence: true }));
+    ann.transport.send = send;
+    await join("bob").ask(subscribe());
+    ann.transport.bufferedAmount = 0;
+    clock.advance(500);
+    assert.deepEqual(await told(ann), ["=bob", "+ann"]);
+  });
+
+  it("lists the members again if more change meanwhile than can be kept, and gives the room back", async () => {
+    const engine = new LateEngine();
+    const { join } = createChannels({ room: { ...room, presence: { data: "client" } } }, { engine, maxBufferedBytes: 10_000 });
+    const ann = join("ann");
+    const change = (data: string) => join("bob").ask(subscribe({ data }));
+    for (let times = 0; times < 10; times++) {
+      engine.answer = new Stall();
+      ann.send(subscribe({ presence: true, uid: 1 }));
+      await ann.take();
+      for (let n = 0; n < 15; n++) await change(`${times} ${n} ${"x".repeat(800)}`);
+      engine.answer.resolve();
+      const lists = (await ann.take()).filter(({ type, event }) => type === "presence" && event === "init");
+      // The list that was read first lacks changes.
+      assert.deepEqual(
+        lists.map(({ members }) => members.find(({ user }: { user: string }) => user === "bob").data.slice(0, 5).trim()),
+        [`${times} 14`],
+      );
+      // Changes that fit are kept, each time.
+      engine.answer = new Stall();
+      ann.send(subscribe({ presence: true, uid: 2 }));
+      await ann.take();
+      for (let n = 0; n < 8; n++) await change(`again ${times} ${n} ${"x".repeat(800)}`);
+      if (times % 2) ann.send({ type: "unsubscribe", uid: 2 });
+      engine.answer.resolve();
+      const sent = (await ann.take()).filter(({ type, uid }) => type === "presence" && uid === 2);
+      if (times % 2 === 0) assert.deepEqual(sent.map(({ event }) => event), ["init", ...Array(8).fill("join")]);
+    }
   });
 
   it("does not list the members again when no subscription waits for them", async () => {
@@ -401,6 +506,29 @@ describe("Channels: the data of a user with several connections", () => {
     await two.ask(say(1));
     two.leave(true);
     assert.deepEqual(await seen(watcher), [1]);
+  });
+
+  it("is sent to the engine only when it changes", async () => {
+    const sent: string[] = [];
+    class RecordingEngine extends MemoryEngine {
+      override join(...args: Parameters<MemoryEngine["join"]>) {
+        sent.push(`${args[1].user} ${args[1].data}`);
+        return super.join(...args);
+      }
+    }
+    const { join } = await watched({ engine: new RecordingEngine() });
+    const [one, two, three] = [join("ann"), join("ann"), join("ann")];
+    await one.ask(say(undefined));
+    await two.ask(say(1));
+    await three.ask(say(undefined));
+    await one.ask({ type: "unsubscribe" });
+    await three.ask({ type: "unsubscribe" });
+    assert.deepEqual(sent, ["watcher undefined", "ann undefined", 'ann {"typing":1}']);
+    await one.ask(say(undefined));
+    await three.ask(say(undefined));
+    await two.ask({ type: "unsubscribe" });
+    await one.ask({ type: "unsubscribe" });
+    assert.deepEqual(sent.slice(3), ["ann undefined"]);
   });
 
   it("stays during the grace period, and changes when the user returns with other data", async () => {

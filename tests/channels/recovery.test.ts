@@ -89,6 +89,38 @@ describe("Channels: recovery", () => {
     assert.deepEqual(events.map(({ data }) => data), [4, 6]);
   });
 
+  it("sends only the event that was subscribed to, from a history of many pages without it", async () => {
+    const { join, channels } = createChannels({ a: { ...kept, history: { size: 100, ttl: 60_000 } } }, {
+      maxBufferedBytes: 1_000,
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 50)) await channels.publish("a", n === 50 ? "last" : "e", n);
+    const answers = await join().ask(subscribe({ event: "last", recover: { epoch, offset: 0 } }));
+    assert.deepEqual(answers.slice(1).map(({ data }) => data), [50]);
+  });
+
+  it("is bounded by maxRecover when it begins, and not by what is published while the client reads", async () => {
+    const history = { size: 100, ttl: 60_000, maxRecover: 20 };
+    const { join, channels, clock } = createChannels({ a: { ...kept, history } }, {
+      maxBufferedBytes: 1_000,
+      slowConsumer: "drop",
+    });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 20)) await channels.publish("a", "e", n);
+    const peer = join();
+    peer.transport.send = counting(peer, 1_000);
+    peer.send(subscribe({ recover: { epoch, offset: 0 }, uid: 1 }));
+    await turn();
+    for (const n of numbers(21, 60)) await channels.publish("a", "e", n);
+    assert.deepEqual(await readSlowly(peer, clock, 61), ["init true", ...numbers(1, 60)]);
+    // One that falls behind further than that later is told so.
+    peer.transport.sends = false;
+    for (const n of numbers(61, 81)) await channels.publish("a", "e", n);
+    peer.transport.sends = true;
+    clock.advance(250);
+    assert.deepEqual(await read(peer), ["init false"]);
+  });
+
   it("joins what is published meanwhile, with an engine that answers late and hands over early or late", async () => {
     for (const isHandedEarly of [true, false]) {
       const engine = new SlowEngine();
@@ -123,6 +155,8 @@ describe("Channels: recovery", () => {
     await channels.publish("a", "e", 2);
     engine.answer.resolve();
     assert.deepEqual(await read(peer), ["init true", 1, 2]);
+    await channels.publish("a", "e", 3);
+    assert.deepEqual(await read(peer), [3]);
   });
 
   it("reads again when a gap shows meanwhile, and answers what else the client asks for", async () => {
@@ -226,6 +260,30 @@ describe("Channels: recovery", () => {
     assert.deepEqual(rest, []);
   });
 
+  it("is refused when more is published during each of three snapshots than is kept", async () => {
+    let snapshots = 0;
+    const snapshot = async () => {
+      snapshots++;
+      for (const n of numbers(1, 1_001)) await channels.publish("a", "e", n);
+    };
+    const { join, channels } = createChannels({ a: { ...kept, snapshot } } as never);
+    const [{ error }, ...rest] = await join().ask(subscribe());
+    assert.deepEqual([error.code, rest, snapshots], ["SERVICE_UNAVAILABLE", [], 3]);
+    assert.equal(channels.stats().channels, 0);
+  });
+
+  it("takes no other snapshot for a subscription that has ended meanwhile", async () => {
+    const stall = new Stall<unknown>();
+    let snapshots = 0;
+    const { join, channels } = createChannels({ a: { ...kept, snapshot: () => (snapshots++, stall.promise) } });
+    const peer = join();
+    await peer.ask(subscribe());
+    for (const n of numbers(1, 1_001)) await channels.publish("a", "e", n);
+    await peer.ask({ type: "unsubscribe" });
+    stall.resolve("all");
+    assert.deepEqual([await peer.take(), snapshots], [[], 1]);
+  });
+
   it("sends positions in a pong, except of subscriptions with an event and channels without a history", async () => {
     const { join, channels } = createChannels({ a: kept, b: kept, c: { authorize: () => true } });
     const peer = join();
@@ -288,6 +346,83 @@ class SlowEngine extends MemoryEngine {
     return this.isLate ? super.read(...args) : page;
   }
 }
+
+describe("Channels: a history that is read slowly", () => {
+  it("sends nothing of it after the unsubscribe", async () => {
+    const engine = new SlowEngine();
+    engine.answer.resolve();
+    const { join, channels, clock } = createChannels({ a: kept }, { engine, maxBufferedBytes: 300, slowConsumer: "drop" });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 5)) await channels.publish("a", "e", n);
+    const [beginning, reading, behind] = [join(), join(), join()];
+    // Its second page is read when it has read the first.
+    reading.transport.send = counting(reading, 300);
+    await reading.ask(subscribe({ recover: { epoch, offset: 0 } }));
+    await behind.ask(subscribe());
+    behind.transport.bufferedAmount = 301;
+    await channels.publish("a", "e", 6);
+    engine.answer = new Stall();
+    await beginning.ask(subscribe({ recover: { epoch, offset: 0 } }));
+    for (const { transport } of [reading, behind]) transport.bufferedAmount = 0;
+    clock.advance(250);
+    for (const peer of [beginning, reading, behind]) await peer.ask({ type: "unsubscribe" });
+    engine.answer.resolve();
+    for (const peer of [beginning, reading, behind]) assert.deepEqual(await read(peer), []);
+    assert.equal(channels.stats("a").subscriptions, 1);
+  });
+
+  it("keeps what is published meanwhile for one that has fallen behind", async () => {
+    const engine = new SlowEngine();
+    const { join, channels, clock } = createChannels({ a: kept }, { engine, slowConsumer: "drop" });
+    const peer = join();
+    await peer.ask(subscribe({ uid: 1 }));
+    peer.transport.sends = false;
+    await channels.publish("a", "e", 1);
+    peer.transport.sends = true;
+    clock.advance(250);
+    await turn();
+    await channels.publish("a", "e", 2);
+    engine.answer.resolve();
+    assert.deepEqual(await read(peer), [1, 2]);
+    await channels.publish("a", "e", 3);
+    assert.deepEqual(await read(peer), [3]);
+  });
+
+  it("goes on from where a client is that can be sent nothing for a moment", async () => {
+    const { join, channels, clock } = createChannels({ a: kept }, { slowConsumer: "drop" });
+    const [{ epoch }] = await join().ask(subscribe());
+    for (const n of numbers(1, 5)) await channels.publish("a", "e", n);
+    const peer = join();
+    const { send } = peer.transport;
+    let left = 3;
+    peer.transport.send = (frame) => left-- > 0 && send.call(peer.transport, frame);
+    await peer.ask(subscribe({ recover: { epoch, offset: 0 } }));
+    peer.transport.send = send;
+    clock.advance(250);
+    await channels.publish("a", "e", 6);
+    assert.deepEqual((await read(peer)).filter((data) => typeof data === "number"), numbers(3, 6));
+  });
+
+  it("tells a client that it has missed some, also when that cannot be sent at first, and starts nothing else anew", async () => {
+    const { join, channels, clock } = createChannels({ a: { ...kept, snapshot: () => "all", presence: true } }, {
+      slowConsumer: "drop",
+    });
+    const peer = join("ann");
+    await peer.ask(subscribe({ presence: true, uid: 1 }));
+    peer.transport.sends = false;
+    for (const n of numbers(1, 20)) await channels.publish("a", "e", n);
+    clock.advance(250);
+    await peer.take();
+    peer.transport.sends = true;
+    clock.advance(250);
+    const sent = (await peer.take()).filter(({ type }) => type !== "server");
+    assert.deepEqual(sent.map(({ type, event, recovered, offset }) => [type, event, recovered, offset]), [
+      ["subscription", "init", false, 20],
+    ]);
+    await channels.publish("a", "e", 21);
+    assert.deepEqual(await read(peer), [21]);
+  });
+});
 
 describe("Channels: gaps between nodes", () => {
   it("shares no read with who comes after a publication that is not in it", async () => {
@@ -416,7 +551,8 @@ describe("Channels: slow consumers", () => {
     // The frames that could not be handed over: the first publication, and the one without a history.
     assert.deepEqual(rest, [2, 2, 3, 4]);
     await channels.publish("a", "e", 5);
-    assert.deepEqual(await read(peer), [5]);
+    await channels.publish("b", "e", "live");
+    assert.deepEqual(await read(peer), [5, "live"]);
   });
 });
 
@@ -438,6 +574,16 @@ describe("Channels: identity", () => {
     await channels.publish("a", "e", 1);
     assert.deepEqual(await read(peer), []);
     assert.equal(channels.stats().subscriptions, 0);
+  });
+
+  it("another user keeps its own when it authenticates again", async () => {
+    const { join, channels } = createChannels({ a: kept }, { mode: "public", authenticate });
+    const peer = join();
+    await peer.ask(auth("ann"), subscribe({ uid: 1 }));
+    await peer.ask(auth("bob"), subscribe({ uid: 2 }));
+    await peer.ask(auth("bob"));
+    await channels.publish("a", "e", 1);
+    assert.deepEqual((await peer.take()).map(({ data, uid }) => [data, uid]), [[1, 2]]);
   });
 
   it("the same user's are authorised again, and those refused end with a reason", async () => {
@@ -664,6 +810,75 @@ describe("Channels: identity", () => {
     stall.resolve(true);
     assert.equal((await peer.take())[0].error.code, "FORBIDDEN");
     assert.deepEqual((await channels.history("a")).publications, []);
+  });
+
+  it("a publication is asked about once more, and published, when rights have changed meanwhile that still allow it", async () => {
+    const stall = new Stall<boolean>();
+    const asked: unknown[] = [];
+    let role = "editor";
+    const state = (): AuthenticationState => ({ accountability: { user: "ann", role } });
+    const { join, controller } = createChannels({
+      a: { ...kept, authorize: ({ client }) => asked.push(client.accountability.role) > 1 || stall.promise },
+    }, { mode: "public", authenticate: state, revalidate: state });
+    const peer = join();
+    await peer.ask(auth("x"), { type: "publish", channel: "a", event: "e", data: 1, uid: 1 });
+    role = "owner";
+    await controller.refresh({ user: "ann" });
+    stall.resolve(true);
+    assert.deepEqual((await peer.take()).map(({ status, offset }) => [status, offset]), [["ok", 1]]);
+    assert.deepEqual(asked, ["editor", "owner"]);
+  });
+
+  for (const isRenewed of [true, false]) {
+    it(`what waits for authorize when the credentials expire is ${isRenewed ? "answered once they are renewed" : "refused, but for a subscribe"}`, async () => {
+      const [permission, refusal, revalidation] = [new Stall<boolean>(), new Stall<boolean>(), new Stall<AuthenticationState>()];
+      const state = (): AuthenticationState => ({
+        accountability: { user: "ann", role: null },
+        expires_at: Math.floor(clock.now() / 1_000) + 5,
+      });
+      const { join, channels, clock } = createChannels({
+        a: { ...kept, authorize: () => permission.promise },
+        b: { ...kept, authorize: () => refusal.promise },
+      }, {
+        mode: "public",
+        authenticate: state,
+        ...(isRenewed ? { revalidate: () => revalidation.promise } : {}),
+        timeout: 60_000,
+      });
+      const peer = join();
+      const publish = (channel: string, uid: number) => ({ type: "publish", channel, event: "e", data: uid, uid });
+      const answers = async (uid: number) =>
+        (await peer.take()).filter((each) => each.uid === uid).map(({ error, event, status }) => error?.code ?? event ?? status);
+      await peer.ask(auth("x"), subscribe({ uid: 1 }), publish("a", 2), publish("b", 3));
+      clock.advance(5_000);
+      await peer.take();
+      permission.resolve(true);
+      assert.deepEqual(await answers(2), isRenewed ? [] : ["TOKEN_EXPIRED"]);
+      refusal.resolve(false);
+      assert.deepEqual(await answers(3), isRenewed ? [] : ["TOKEN_EXPIRED"]);
+      if (isRenewed) revalidation.resolve(state());
+      else peer.send(auth("x"));
+      const last = (await peer.take()).filter(({ uid }) => uid !== undefined).map(({ uid, error, event, status }) =>
+        `${uid} ${error?.code ?? event ?? status}`
+      );
+      assert.deepEqual(last.sort(), isRenewed ? ["1 e", "1 init", "2 ok", "3 FORBIDDEN"] : ["1 init"]);
+      assert.equal((await channels.history("a")).offset, isRenewed ? 1 : 0);
+    });
+  }
+
+  it("a permission without an end is not asked about again when the time of the one before is over", async () => {
+    let asked = 0;
+    const { join, clock } = createChannels({ a: { authorize: () => ++asked > 1 || { ttl: 1_000 } } }, {
+      mode: "public",
+      authenticate,
+    });
+    const peer = join();
+    await peer.ask(auth("ann"), subscribe());
+    clock.advance(500);
+    await peer.ask(auth("ann"));
+    clock.advance(60_000);
+    await peer.take();
+    assert.equal(asked, 2);
   });
 
   it("what authorize throws as a WebSocketError is the reason", async () => {

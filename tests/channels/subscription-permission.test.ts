@@ -4,6 +4,7 @@ import { describe, it } from "node:test";
 import type { AuthenticationState } from "../../src/application/authentication.ts";
 import type { Authorization } from "../../src/channels/channels.ts";
 import { createChannels } from "../support/channels-fixture.ts";
+import { Stall } from "../support/waiting.ts";
 
 const subscribe = { type: "subscribe", channel: "a", uid: 1 };
 const ended = { type: "subscription", event: "unsubscribe", channel: "a", uid: 1, reason: "FORBIDDEN" };
@@ -87,6 +88,89 @@ describe("SubscriptionPermission", () => {
       }
     }
   }
+
+  it("sends a client that stays allowed what was published meanwhile, through further changes and gaps, and no position before", async () => {
+    let isStalled = false;
+    const waiting: ((answer: boolean) => void)[] = [];
+    const authorize = () => !isStalled || new Promise<boolean>((resolve) => waiting.push(resolve));
+    const state = (): AuthenticationState => ({ accountability: { user: "ann", role: null } });
+    const { join, channels, controller } = createChannels({
+      a: { authorize },
+      b: { authorize, history: { size: 10, ttl: 60_000 } },
+    }, {
+      mode: "public",
+      authenticate: state,
+      revalidate: state,
+    });
+    const peer = join("ann");
+    await peer.ask({ type: "auth", access_token: "x" }, subscribe, { type: "subscribe", channel: "b", uid: 2 });
+    isStalled = true;
+    await controller.refresh({ user: "ann" });
+    for (const n of [1, 2]) {
+      await channels.publish("a", "e", n);
+      await channels.publish("b", "e", n);
+      for (const channel of channels.open()) if (channel.name === "a") channel.gap();
+      await controller.refresh({ user: "ann" });
+    }
+    assert.deepEqual(await peer.ask({ type: "ping" }), [{ type: "pong" }]);
+    isStalled = false;
+    for (const answer of waiting) answer(true);
+    const sent = (await peer.take()).map(({ channel, data }) => `${channel} ${data}`);
+    assert.deepEqual(sent.sort(), ["a 1", "a 2", "b 1", "b 2"]);
+    assert.equal((await peer.ask({ type: "ping" }))[0].channels.b.offset, 2);
+  });
+
+  it("ends a subscription for which more was published meanwhile than is kept, if there is no history to read", async () => {
+    const stall = new Stall<boolean>();
+    let asked = 0;
+    const { join, channels, clock } = createChannels({ a: { authorize: () => ++asked > 1 ? stall.promise : { ttl: 1_000 } } });
+    const peer = join("ann");
+    await peer.ask(subscribe);
+    clock.advance(1_000);
+    for (let n = 0; n <= 1_000; n++) await channels.publish("a", "e", n);
+    stall.resolve(true);
+    const sent = await peer.take();
+    assert.deepEqual(sent.slice(-1).map(({ event, reason }) => [event, reason]), [["unsubscribe", "SERVICE_UNAVAILABLE"]]);
+    assert.deepEqual(sent.slice(0, -1).map(({ data }) => data), Array.from({ length: 1_000 }, (_, n) => n));
+  });
+
+  it("does not ask again after a gap, nor when the client reads again, also while a subscription starts", async () => {
+    let asked = 0;
+    const stall = new Stall<unknown>();
+    const authorize = () => ++asked > 0;
+    const { join, channels, clock } = createChannels({
+      live: { authorize, history: { size: 10, ttl: 60_000 } },
+      starting: { authorize, snapshot: () => stall.promise },
+    }, { slowConsumer: "drop" });
+    const peer = join("ann");
+    await peer.ask({ type: "subscribe", channel: "live", uid: 1 }, { type: "subscribe", channel: "starting" });
+    peer.transport.sends = false;
+    await channels.publish("live", "e", 1);
+    peer.transport.sends = true;
+    clock.advance(250);
+    for (const channel of channels.open()) channel.gap();
+    stall.resolve("all");
+    assert.deepEqual((await peer.take()).filter(({ type }) => type === "subscription").map(({ data }) => data), [1, "all"]);
+    assert.equal(asked, 2);
+  });
+
+  it("sends nothing to one that was unsubscribed while authorize was asked again", async () => {
+    let answer: Promise<boolean> | boolean | { ttl: number } = { ttl: 1_000 };
+    const stall = new Stall<boolean>();
+    const { join, channels, clock } = createChannels({ a: { authorize: () => answer } });
+    const [peer, other] = [join("ann"), join("bob")];
+    await peer.ask({ type: "subscribe", channel: "a" });
+    answer = stall.promise;
+    clock.advance(1_000);
+    answer = true;
+    await other.ask({ type: "subscribe", channel: "a" });
+    await peer.ask({ type: "unsubscribe" });
+    stall.resolve(true);
+    await peer.take();
+    // By topic, and one by one.
+    for (const n of [1, 2]) await channels.publish("a", "e", n);
+    assert.deepEqual([(await peer.take()).length, (await other.take()).length], [0, 2]);
+  });
 
   it("asks again at the end of the ttl of an answer that came after a gap", async () => {
     const asked = createAsked({ ttl: 1_000 });
