@@ -1,22 +1,142 @@
 /** What of channels outlives hibernation: the subscriptions that an engine keeps, and what they are about. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import type { AuthorizeContext } from "../../src/channels/channels.ts";
+import type { AuthorizeContext, ChannelDeclarations } from "../../src/channels/channels.ts";
 import { MemoryEngine } from "../../src/engines/memory-engine.ts";
-import { createChannels } from "../support/channels-fixture.ts";
+import { createChannels, TestPeer } from "../support/channels-fixture.ts";
 import { HANDSHAKE, HibernatingTransport } from "../support/fake-transport.ts";
 import { createObject, subscribe } from "../support/hibernating-channels.ts";
 import { observe } from "../support/observed.ts";
+import { Stall } from "../support/waiting.ts";
 
 describe("Channels: hibernation", () => {
   it("goes on with the subscriptions there were, without an init", async () => {
     const object = createObject({ "*": { authorize: () => true } });
     const peer = object.connect("ann");
     await peer.ask(subscribe("a", { uid: 1 }), subscribe("b"), subscribe("c"), { type: "unsubscribe", channel: "b" });
-    const { peers: [again], channels } = object.evict();
+    const { peers: [again], channels, controller } = object.evict();
     assert.deepEqual(await again!.take(), []);
     for (const channel of ["a", "b", "c"]) await channels.publish(channel, "e", channel);
     assert.deepEqual((await again!.take()).map(({ data, uid }) => [data, uid]), [["a", 1], ["c", undefined]]);
+    assert.equal(controller.stats().deadlines, 0);
+    again!.leave(true);
+    assert.equal(object.kept.size, 0);
+  });
+
+  it("goes on without those whose channel is not declared any more", async () => {
+    const declarations: ChannelDeclarations = { a: { authorize: () => true }, b: { authorize: () => true } };
+    const object = createObject(declarations);
+    await object.connect("ann").ask(subscribe("b", { uid: 1 }), subscribe("a", { uid: 2 }));
+    delete (declarations as Record<string, unknown>)["b"];
+    const { peers: [again], channels } = object.evict();
+    await channels.publish("a", "e", 1);
+    assert.deepEqual((await again!.take()).map(({ data, uid }) => [data, uid]), [[1, 2]]);
+    assert.equal(channels.stats().subscriptions, 1);
+  });
+
+  it("goes on with the query and the time to live of a permission, however often it is evicted", async () => {
+    const asked: unknown[] = [];
+    const object = createObject({
+      a: { authorize: ({ query }) => asked.push(query) > 0 && { ttl: 10_000 }, history: { size: 10, ttl: 60_000 } },
+    }, { slowConsumer: "drop" });
+    await object.connect("ann").ask(subscribe("a", { query: { from: 3 } }));
+    const second = object.evict(2_000);
+    // Saved once more, because it falls behind.
+    second.peers[0]!.transport.sends = false;
+    await second.channels.publish("a", "e", 1);
+    second.peers[0]!.transport.sends = true;
+    const last = second.evict(4_000).evict(6_000);
+    last.clock.advance(3_999);
+    await last.peers[0]!.take();
+    assert.equal(asked.length, 1);
+    last.clock.advance(1);
+    await last.peers[0]!.take();
+    assert.deepEqual(asked, [{ from: 3 }, { from: 3 }]);
+  });
+
+  it("catches up from where the client was when it came back", async () => {
+    const object = createObject({ a: { authorize: () => true, history: { size: 10, ttl: 60_000 } } }, { slowConsumer: "drop" });
+    await object.connect("ann").ask(subscribe("a", { uid: 1 }));
+    const { peers: [again], channels, clock } = object.evict();
+    again!.transport.sends = false;
+    await channels.publish("a", "e", 1);
+    again!.transport.sends = true;
+    clock.advance(250);
+    assert.deepEqual((await again!.take()).filter(({ type }) => type === "subscription").map(({ data }) => data), [1]);
+  });
+
+  it("goes on from where a client was whose channel has a gap while its credentials are expired", async () => {
+    const declarations = { a: { authorize: () => true, history: { size: 10, ttl: 60_000 } } };
+    const object = createObject(declarations, { timeout: 30_000 });
+    const ann = object.connect("ann", object.clock.now() / 1_000 + 5);
+    await ann.ask(subscribe("a", { uid: 1 }));
+    object.clock.advance(5_000);
+    for (const channel of object.channels.open()) channel.gap();
+    await ann.take();
+    const [texts] = [...object.kept.values()];
+    assert.deepEqual([...texts!.values()].map((text) => JSON.parse(text).at?.offset), [0]);
+  });
+
+  it("keeps what is published while the engine subscribes again, and lists the members that may have changed", async () => {
+    const opening = new Stall();
+    class LateEngine extends MemoryEngine {
+      readonly keeper = { save() {}, load: () => saved, delete() {} };
+      host!: Parameters<MemoryEngine["start"]>[0];
+
+      override start(host: Parameters<MemoryEngine["start"]>[0]): void {
+        super.start(this.host = host);
+      }
+
+      // @ts-expect-error -- its answer is a promise, as the interface lets it be
+      override async subscribe(...args: Parameters<MemoryEngine["subscribe"]>) {
+        await opening.promise;
+        return super.subscribe(...args);
+      }
+    }
+    const declarations = { a: { authorize: () => true, presence: true }, b: { authorize: () => true } };
+    const object = createObject(declarations);
+    const ann = object.connect("ann");
+    await ann.ask(subscribe("a", { presence: true }), subscribe("b", { uid: 1 }));
+    const saved = [...object.kept.get(ann.client.uid)!.values()];
+    const engine = new LateEngine();
+    const { controller } = createChannels(declarations, { engine });
+    const { transport } = ann;
+    const connection = controller.restore(transport, (transport as HibernatingTransport).saved.at(-1)!); // It was let in.
+    const again = new TestPeer(connection, connection.client, transport);
+    await again.take();
+    engine.host.published("b", { event: "e", data: "1", position: null });
+    assert.deepEqual(await again.take(), []);
+    opening.resolve();
+    const sent = (await again.take()).map(({ channel, event }) => `${channel} ${event}`);
+    assert.deepEqual(sent.sort(), ["a init", "b e"]);
+  });
+
+  it("makes the data of a member once, and lists the members once for the same changes", async () => {
+    let made = 0;
+    const state = () => ({ accountability: { user: "ann", role: null } });
+    const object = createObject({ a: { authorize: () => true, presence: { data: () => ++made } } }, {
+      mode: "public",
+      authenticate: state,
+      revalidate: state,
+    });
+    await object.connect("ann").ask(subscribe("a", { presence: true }));
+    const { peers: [again], controller, channels } = object.evict();
+    await again!.take();
+    for (const _ of [1, 2]) await controller.refresh({ user: "ann" });
+    assert.deepEqual(await again!.take(), []);
+    assert.deepEqual([await channels.presence("a"), made], [[{ user: "ann", data: 1 }], 1]);
+  });
+
+  it("sends frames one at a time again to a client that used collection", async () => {
+    const object = createObject({ a: { authorize: () => true }, b: { authorize: () => true } }, { stopAndWait: "collection" });
+    const [old, young] = [object.connect("ann"), object.connect("bob")];
+    for (const { transport } of [old, young]) Object.assign(transport, { ping: () => {} }); // Which it does not answer.
+    old.send({ type: "subscribe", collection: "a" });
+    young.send(subscribe("a"), subscribe("b"));
+    assert.deepEqual([(await old.take()).length, (await young.take()).length], [0, 2]);
+    const { peers: [again, other], channels } = object.evict();
+    for (const n of [1, 2]) await channels.publish("a", "e", n);
+    assert.deepEqual([await again!.take(), await other!.take()].map((all) => all.map(({ data }) => data)), [[], [1, 2]]);
   });
 
   it("does not go on with one whose replacement was refused", async () => {

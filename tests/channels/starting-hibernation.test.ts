@@ -137,11 +137,13 @@ describe("Channels: hibernation meanwhile", () => {
     await ann.ask(subscribe("a", { uid: 1 }));
     object.clock.advance(5_000);
     await ann.take();
-    authorize = () => true;
+    let asked = 0;
+    authorize = () => ++asked > 0;
     const [again] = object.evict(6_000).peers;
-    assert.deepEqual(await again!.take(), []);
+    assert.deepEqual([await again!.take(), asked], [[], 0]);
     const answers = await again!.ask({ type: "auth", access_token: "ann" });
     assert.deepEqual(answers.map(({ type, event }) => [type, event]), [["auth", undefined], ["subscription", "init"]]);
+    assert.equal(asked, 1);
   });
 
   it("loses nothing that is published while authorize is asked again", async () => {
