@@ -102,7 +102,7 @@ export class Backlog implements Timed {
   }
 
   /**
-   * Resolves with `true` when there is room or the client is gone, with `false` after {@link withdraw}. Before waiting, release what can
+   * Resolves with `true` when there is room, with `false` after {@link withdraw}. Before waiting, release what can
    * be read again; afterwards check {@link hasRoom} again, because other work may have used the room.
    */
   drained(waiter: object): Promise<boolean> {
@@ -136,16 +136,9 @@ export class Backlog implements Timed {
     this.#kept -= bytes;
   }
 
-  /** Ends all waits because the client is gone. The work begins, and stops because its subscription has ended. */
+  /** Stops checking because the client is gone. Each of its subscriptions withdraws its waits. */
   close(): void {
     this.#host.deadlines.delete(this);
-    for (const { begin } of this.#paused.splice(0)) begin(true);
-    for (const queue of Object.values(this.#queues)) {
-      for (const { bytes, begin } of queue.waiting.splice(0)) {
-        queue.reservedBytes += bytes;
-        begin(true);
-      }
-    }
   }
 
   /** Checks the unread bytes, and closes a client that has read nothing for too long. */
@@ -161,9 +154,8 @@ export class Backlog implements Timed {
       this.#period = Math.min(2 * this.#period, MAX_PERIOD);
     }
     this.#unread = unreadBytes;
-    if (connection.readyState !== OPEN) return this.close();
+    if (connection.readyState !== OPEN) return;
     if (unreadBytes <= this.budget) {
-      this.#unread = Infinity;
       for (const { begin } of this.#paused.splice(0)) begin(true);
       return this.#advance();
     }
@@ -225,7 +217,8 @@ export class KeptFrames<Each extends ChannelFrame = ChannelFrame> {
   /** Keeps the frame. Returns `false` if there is no room. */
   push(frame: Each): boolean {
     if (this.#frames.length >= MAX_KEPT || !this.#backlog.keep(frame.bytes + FRAME_BYTES)) return false;
-    return this.#frames.push(frame) > 0;
+    this.#frames.push(frame);
+    return true;
   }
 
   shift(): Each | undefined {

@@ -110,7 +110,7 @@ export class ClientPublications {
     // From here on the outcome is answered, not `TOKEN_EXPIRED`, after which a client publishes again.
     try {
       const position = await this.#shared.publish(channel, options, event, json, scoped, parent);
-      sendAnswer(client, { type: "publish", status: "ok", ...withUid(uid), ...position ?? {} });
+      sendAnswer(client, { type: "publish", status: "ok", ...withUid(uid), ...position });
     } catch (error) {
       sendAnswer(client, messageOf(request, shownError(error, "publish", { client, host })));
     }

@@ -150,10 +150,7 @@ export class Presence {
   }
 
   #remove(user: string): void {
-    const member = this.#members.get(user);
-    if (!member) return;
     this.#members.delete(user);
-    this.#host.deadlines.delete(member);
     this.#notifyEngine(() => this.#host.engine.leave(this.#channel, user));
     this.#holder.leave();
   }

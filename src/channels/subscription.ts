@@ -253,7 +253,7 @@ export class Subscription implements ChannelRecipient {
     while (!this.#owner.backlog.hasRoom) if (!await this.#drained(run)) return;
     const { at } = feed;
     feed.at = position;
-    if (this.#init({ data, ...position ?? {}, ...(hasLost ? { recovered: false } : {}) }, "live")) return await this.#flush(run);
+    if (this.#init({ data, ...position, ...(hasLost ? { recovered: false } : {}) }, "live")) return await this.#flush(run);
     feed.at = at; // The client still has the earlier position.
   }
 
