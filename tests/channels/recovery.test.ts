@@ -411,9 +411,12 @@ describe("Channels: a history that is read slowly", () => {
     await peer.ask(subscribe({ presence: true, uid: 1 }));
     peer.transport.sends = false;
     for (const n of numbers(1, 20)) await channels.publish("a", "e", n);
+    peer.transport.sends = true;
+    const { send } = peer.transport;
+    peer.transport.send = (frame) => !frame.text.includes('"init"') && send.call(peer.transport, frame);
     clock.advance(250);
     await peer.take();
-    peer.transport.sends = true;
+    peer.transport.send = send;
     clock.advance(250);
     const sent = (await peer.take()).filter(({ type }) => type !== "server");
     assert.deepEqual(sent.map(({ type, event, recovered, offset }) => [type, event, recovered, offset]), [
