@@ -1,6 +1,6 @@
 /** Runs the projects of a page in folders of their own, as a reader would type them. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { copyFile, mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, writeFile } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -46,6 +46,8 @@ export interface RunOptions {
   readonly change?: Change | undefined;
   /** Whether what `wrangler dev` serves is bundled for a deployment, too. */
   readonly deploys?: boolean;
+  /** Where the install commands run, if not in the folder of the project. */
+  readonly installations?: Installations;
 }
 
 /** Runs the project in `folder`, and resolves with the lines that its client prints. */
@@ -53,16 +55,16 @@ export async function runProject(
   project: Project,
   folder: string,
   tools: Tools,
-  { change = (command) => command, deploys = false }: RunOptions = {},
+  { change = (command) => command, deploys = false, installations }: RunOptions = {},
 ): Promise<string[]> {
   // The tests run beside each other and beside other servers.
   const port = String(await freePort());
   await mkdir(folder, { recursive: true });
-  for (const [name, { code }] of project.files) await writeFile(join(folder, name), code.replace(PORT, port));
-
   const commands = [...project.commands];
   const last = commands.pop()!;
-  for (const command of commands) await install(command, folder, tools, change);
+  if (installations) await installations.copy(commands.map(change), folder);
+  else for (const command of commands) await install(command, folder, tools, change);
+  for (const [name, { code }] of project.files) await writeFile(join(folder, name), code.replace(PORT, port));
   const isWorker = last.includes("wrangler dev");
   if (!isWorker && project.files.has("client.ts") === false) return lines(await start(last, folder, tools).ended);
 
@@ -106,6 +108,55 @@ export async function install(
     );
   }
   await start(change(command.replace(jsr, "").replace(/(?<=\s)noroshi(?=\s|$)/, tools.tarball)), folder, tools).ended;
+}
+
+/**
+ * Runs the same install commands once, however many projects begin with them: npm takes 5 s of CPU to unpack four packages. Each project gets a
+ * folder that looks as if they had run there.
+ */
+export class Installations {
+  readonly #parent: string;
+  readonly #tools: Tools;
+  /** The folders in which commands have run, by these commands. */
+  readonly #folders = new Map<string, Promise<string>>();
+
+  /** @param parent of the folders that it makes. */
+  constructor(parent: string, tools: Tools) {
+    this.#parent = parent;
+    this.#tools = tools;
+  }
+
+  /** Makes the files in `folder` that the commands leave in an empty one. */
+  async copy(commands: readonly string[], folder: string): Promise<void> {
+    if (commands.length > 0) await this.#copyFolder(await this.#installed(commands), folder);
+  }
+
+  #installed(commands: readonly string[]): Promise<string> {
+    const key = commands.join("\n");
+    const folder = this.#folders.get(key) ?? this.#install(commands);
+    this.#folders.set(key, folder);
+    return folder;
+  }
+
+  async #install(commands: readonly string[]): Promise<string> {
+    const folder = await mkdtemp(join(this.#parent, "installed-"));
+    await this.copy(commands.slice(0, -1), folder);
+    await install(commands.at(-1)!, folder, this.#tools); // There is one.
+    return folder;
+  }
+
+  /** Packages are linked: no command changes their files in place. The files beside them may change, and are copied. */
+  async #copyFolder(from: string, to: string): Promise<void> {
+    await mkdir(to, { recursive: true });
+    const packages: string[] = [];
+    for (const entry of await readdir(from, { withFileTypes: true })) {
+      const [source, target] = [join(from, entry.name), join(to, entry.name)];
+      if (entry.isFile()) await copyFile(source, target);
+      else if (entry.name === "node_modules") await this.#copyFolder(source, target);
+      else packages.push(`"${source}"`);
+    }
+    if (packages.length > 0) await start(`cp -RPl ${packages.join(" ")} "${to}"`, from, { path: [] }).ended;
+  }
 }
 
 async function versionOf(folder: string): Promise<string> {

@@ -12,7 +12,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Change, endAll, findNode, runProject, start, type Tools, unpackPackage } from "./projects.ts";
+import { type Change, endAll, findNode, Installations, runProject, start, type Tools, unpackPackage } from "./projects.ts";
 import {
   isMarked,
   isProgram,
@@ -43,6 +43,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
   /** A project with every package, in which snippets are type-checked. */
   let consumer: string;
   let tools: Tools;
+  let installations: Installations;
   let noRegistry: string | false = false;
   let hasNode = true;
 
@@ -55,6 +56,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
     const [packed, node] = await Promise.all([unpackPackage(folder), noRegistry ? undefined : findNode(folder)]);
     hasNode = node !== undefined;
     tools = { ...packed, path: node === undefined ? [programs] : [node, programs] };
+    installations = new Installations(folder, tools);
     consumer = join(folder, "consumer");
     await linkModules(join(consumer, "node_modules"));
     await cp(packed.unpacked, join(consumer, "node_modules/noroshi"), { recursive: true });
@@ -132,11 +134,11 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
           // A test runner prints what it likes, on either stream. It must have run some. By itself some leave a test 5 s.
           const patient = last.replace(/^bun test/, "$& --timeout=60000").replace(/^npx vitest run/, "$& --testTimeout=60000");
           const tested = { ...project, commands: [...project.commands.slice(0, -1), `${patient} 2>&1`] };
-          const printed = await runProject(tested, place, tools, { change });
+          const printed = await runProject(tested, place, tools, { change, installations });
           return assert.match(printed.join("\n"), /\bpass [1-9]|\b[1-9]\d* pass/);
         }
         assert.notDeepEqual(expected, [], "The snippets do not say what they print");
-        assert.deepEqual(await runProject(project, place, tools, { change, deploys: true }), expected);
+        assert.deepEqual(await runProject(project, place, tools, { change, deploys: true, installations }), expected);
       });
     }
   }
