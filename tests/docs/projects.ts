@@ -72,7 +72,9 @@ export async function runProject(
   const deployed = isWorker && deploys
     ? start(last.replace(/wrangler dev.*/, "wrangler deploy --dry-run"), folder, tools).ended
     : undefined;
-  const server = start(last, folder, tools);
+  // Two that start at the same time would take the same port for it: wrangler binds it some time after it has found it free.
+  const inspector = isWorker ? ` --inspector-port ${await freePort()}` : "";
+  const server = start(last + inspector, folder, tools);
   try {
     await Promise.race([server.listens, server.ended]);
     await deployed;

@@ -101,8 +101,9 @@ describe("examples/worker", { skip: noShell }, () => {
     { timeout: 300_000 },
     async (t) => {
       if (missing) return t.skip(missing);
-      const port = await freePort();
-      const server = start(`npm start -- --port ${port} --ip 127.0.0.1`, project, { path });
+      const [port, inspector] = await Promise.all([freePort(), freePort()]);
+      // Another wrangler that starts at the same time would take the same port for its inspector.
+      const server = start(`npm start -- --port ${port} --inspector-port ${inspector} --ip 127.0.0.1`, project, { path });
       await Promise.race([server.listens, server.ended]);
       const url = `http://127.0.0.1:${port}`;
       const connect = (path: string) =>
