@@ -4,6 +4,28 @@ import { repositoryLinks, slugify } from "../../scripts/docs/links.ts";
 import { writeLlms } from "../../scripts/docs/llms.ts";
 import { sidebar } from "../../scripts/docs/pages.ts";
 
+/** The part of markdown-it that is used here. */
+interface MarkdownIt {
+  options: { highlight?: unknown };
+  render(source: string, env: { frontmatter?: { search?: boolean } }): string;
+}
+
+/** Renders a page for the index of the search, which holds no colours: to highlight its snippets once more would take as long as the first time. */
+function renderForSearch(
+  source: string,
+  env: { frontmatter?: { search?: boolean } },
+  md: MarkdownIt,
+): string {
+  const { highlight } = md.options;
+  md.options.highlight = null;
+  try {
+    const html = md.render(source, env);
+    return env.frontmatter?.search === false ? "" : html;
+  } finally {
+    md.options.highlight = highlight;
+  }
+}
+
 export default {
   lang: "en",
   title: "Noroshi",
@@ -40,7 +62,7 @@ export default {
     ],
     sidebar: sidebar(),
     outline: { level: [2, 3] },
-    search: { provider: "local" },
+    search: { provider: "local", options: { _render: renderForSearch } },
     docFooter: { prev: "Previous", next: "Next" },
   },
   buildEnd({ outDir }: { outDir: string }): void {
