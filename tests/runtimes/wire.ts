@@ -64,6 +64,11 @@ export class Wire {
   readonly pongs: Buffer[] = [];
 
   #buffer = Buffer.alloc(0);
+  /** What has come after {@link #buffer}, until it has all of the next frame. */
+  #more: Buffer[] = [];
+  #moreBytes = 0;
+  /** The bytes of the next frame, as far as they are known. */
+  #needed = 0;
   #upgraded = false;
   #messages: string[] = [];
   #waiting: ((message: string | null) => void)[] = [];
@@ -99,7 +104,12 @@ export class Wire {
     });
     socket.on("error", () => {}); // "close" follows, and that is what is waited for.
     socket.on("data", (data: Buffer) => {
-      this.#buffer = Buffer.concat([this.#buffer, data]);
+      this.#more.push(data);
+      this.#moreBytes += data.length;
+      if (this.#buffer.length + this.#moreBytes < this.#needed) return;
+      this.#buffer = Buffer.concat([this.#buffer, ...this.#more]);
+      this.#more = [];
+      this.#moreBytes = 0;
       this.#read();
     });
   }
@@ -243,9 +253,12 @@ export class Wire {
 
   #read(): void {
     if (!this.#upgraded && !this.#readAnswer()) return;
-    for (let parsed = parse(this.#buffer); parsed; parsed = parse(this.#buffer)) {
-      this.#buffer = this.#buffer.subarray(parsed.length);
-      this.#take(parsed.frame);
+    for (;;) {
+      this.#needed = lengthOf(this.#buffer);
+      if (this.#buffer.length < this.#needed) return;
+      const frame = parse(this.#buffer.subarray(0, this.#needed));
+      this.#buffer = this.#buffer.subarray(this.#needed);
+      this.#take(frame);
     }
   }
 
@@ -346,14 +359,21 @@ export function frames(...messages: unknown[]): Buffer {
   );
 }
 
-function parse(buffer: Buffer): { frame: Frame; length: number } | null {
-  if (buffer.length < 2) return null;
+/** The length of the frame that the bytes begin with, or of its head while that is not complete. */
+function lengthOf(buffer: Buffer): number {
+  if (buffer.length < 2) return 2;
+  const head = headOf(buffer);
+  if (buffer.length < head) return head;
+  return head + (head === 4 ? buffer.readUInt16BE(2) : head === 10 ? Number(buffer.readBigUInt64BE(2)) : buffer[1]! & 0x7f);
+}
+
+function headOf(buffer: Buffer): number {
   const short = buffer[1]! & 0x7f;
-  const head = short === 126 ? 4 : short === 127 ? 10 : 2;
-  if (buffer.length < head) return null;
-  const size = short === 126 ? buffer.readUInt16BE(2) : short === 127 ? Number(buffer.readBigUInt64BE(2)) : short;
-  if (buffer.length < head + size) return null;
-  return { frame: { opcode: buffer[0]! & 0x0f, payload: Buffer.from(buffer.subarray(head, head + size)) }, length: head + size };
+  return short === 126 ? 4 : short === 127 ? 10 : 2;
+}
+
+function parse(whole: Buffer): Frame {
+  return { opcode: whole[0]! & 0x0f, payload: whole.subarray(headOf(whole)) };
 }
 
 function unchunk(body: Buffer): string {

@@ -17,22 +17,47 @@ async function reached(server: TestServer, filter: unknown): Promise<string[]> {
   return AUDIENCE.filter((_, i) => first[i].type === "news");
 }
 
-/** Sends more than any kernel takes to three clients, of which one does not read. */
-export async function closesSlowReader(server: TestServer, options?: HandshakeOptions): Promise<void> {
+/** More than the kernel's buffers on both sides take, in bytes. */
+const TOO_MUCH = 60_000_000;
+
+/** Texts that are broadcast in one turn of the server. */
+interface Texts {
+  size: number;
+  count: number;
+}
+
+const LARGE: Texts = { size: 1_000_000, count: 1 };
+const SMALL: Texts = { size: 10_000, count: 20 };
+
+/** Broadcasts numbered texts, turn by turn, until one is dropped, and half as many once more. Resolves with their number. */
+async function flood(server: TestServer, subject: string, { size, count }: Texts, readers: readonly Wire[]): Promise<number> {
+  let sent = 0;
+  let isDropped = false;
+  for (let end = TOO_MUCH / size; sent < end;) {
+    const dropped: number = await server.control(subject, "flood", { from: sent, count, size });
+    for (const reader of readers) for (let n = sent; n < sent + count; n++) assert.equal((await reader.next()).n, n);
+    sent += count;
+    if (dropped > 0 && !isDropped) end = Math.min(end, 1.5 * sent);
+    isDropped = dropped > 0;
+  }
+  return sent;
+}
+
+/** Sends more than any kernel takes to clients of which one does not read. */
+export async function closesSlowReader(
+  server: TestServer,
+  options: HandshakeOptions = {},
+  { texts = SMALL, count = 2 }: { texts?: Texts; count?: number } = {},
+): Promise<void> {
   const slow = await Wire.open(server.port, "/public", options);
-  const readers = [await Wire.open(server.port, "/public"), await Wire.open(server.port, "/public")];
+  const readers = await Promise.all(Array.from({ length: count }, () => Wire.open(server.port, "/public")));
   await Promise.all([slow, ...readers].map((wire) => wire.ask({ type: "ping" })));
   slow.socket.pause();
-  const text = "x".repeat(10_000);
-  for (let turn = 0; turn < 600; turn++) {
-    const news = Array.from({ length: 10 }, (_, n) => ({ type: "news", n: 10 * turn + n, text }));
-    await server.control("public", "turn", { steps: news.map((broadcast) => ({ broadcast })) });
-    for (const reader of readers) for (const { n } of news) assert.equal((await reader.next()).n, n);
-  }
+  await flood(server, "public", texts, readers);
   await server.control("public", "advance", { ms: 1_000 });
   const [{ code, cause }] = await server.control("public", "wait", { event: "close" });
   assert.deepEqual({ code, cause }, { code: 4508, cause: "slow" });
-  assert.equal((await server.control("public", "clients")).length, 2);
+  assert.equal((await server.control("public", "clients")).length, count);
 }
 
 /** Sends far more than may wait in each turn to a client that does not read. */
@@ -40,9 +65,8 @@ export async function holdsNoMoreThanTheLimit(server: TestServer, limits = 1, op
   const slow = await Wire.open(server.port, "/dropping", options);
   await slow.ask({ type: "ping" });
   slow.socket.pause();
-  const steps = Array.from({ length: 300 }, () => ({ broadcast: { type: "news", text: "x".repeat(10_000) } }));
   for (let turn = 0; turn < 10; turn++) {
-    await server.control("dropping", "turn", { steps });
+    await server.control("dropping", "flood", { count: 300, size: 10_000 });
     const [{ bufferedAmount }] = await server.control("dropping", "clients");
     assert.ok(bufferedAmount <= limits * 1024 * 1024 + 11_000, `It holds ${bufferedAmount} bytes`);
   }
@@ -187,22 +211,7 @@ export const delivery: Behaviour[] = [
   },
   {
     title: "a client that does not read is closed with 4508, and the others receive everything",
-    async run(server) {
-      const slow = await Wire.open(server.port, "/public");
-      const reader = await Wire.open(server.port, "/public");
-      await Promise.all([slow, reader].map((wire) => wire.ask({ type: "ping" })));
-      slow.socket.pause();
-      const text = "x".repeat(1_000_000);
-      // More than the kernel's buffers on both sides take.
-      for (let n = 0; n < 60; n++) {
-        await server.control("public", "broadcast", { message: { type: "large", n, text } });
-        assert.equal((await reader.next()).n, n);
-      }
-      await server.control("public", "advance", { ms: 1_000 });
-      const [{ code, cause }] = await server.control("public", "wait", { event: "close" });
-      assert.deepEqual({ code, cause }, { code: 4508, cause: "slow" });
-      assert.equal((await server.control("public", "clients")).length, 1);
-    },
+    run: (server) => closesSlowReader(server, {}, { texts: LARGE, count: 1 }),
   },
   {
     title: "a client that does not read and is not closed receives the number of messages that it missed",
@@ -211,14 +220,10 @@ export const delivery: Behaviour[] = [
       const reader = await Wire.open(server.port, "/dropping");
       await Promise.all([slow, reader].map((wire) => wire.ask({ type: "ping" })));
       slow.socket.pause();
-      const text = "x".repeat(1_000_000);
-      for (let n = 0; n < 60; n++) {
-        await server.control("dropping", "broadcast", { message: { type: "large", n, text } });
-        assert.equal((await reader.next()).n, n);
-      }
+      const sent = await flood(server, "dropping", LARGE, [reader]);
       slow.socket.resume();
-      const received = await receiveOrMiss(server, "dropping", slow, 60);
-      assert.ok(received < 60);
+      const received = await receiveOrMiss(server, "dropping", slow, sent);
+      assert.ok(received < sent);
       await server.control("dropping", "broadcast", { message: { type: "news" } });
       assert.deepEqual(await slow.next(), { type: "news" });
     },
@@ -274,10 +279,8 @@ export const delivery: Behaviour[] = [
       const wire = await Wire.open(server.port, "/generous");
       await wire.ask({ type: "ping" });
       wire.socket.pause();
-      const text = "x".repeat(10_000);
       for (let turn = 0; turn < 10; turn++) {
-        const steps = Array.from({ length: 400 }, (_, n) => ({ broadcast: { type: "news", n: 400 * turn + n, text } }));
-        await server.control("generous", "turn", { steps });
+        await server.control("generous", "flood", { from: 400 * turn, count: 400, size: 10_000 });
       }
       wire.socket.resume();
       await receiveOrMiss(server, "generous", wire, 4_000);
