@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 import { type Client, createClient } from "../../src/client/client.ts";
@@ -157,13 +157,24 @@ const differences: Record<string, Difference> = {
 conformance("Durable Object", () => startDurableObject(), { differences });
 conformance("Durable Object", () => startDurableObject(), { hibernating: true });
 
-const file = fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.url));
+/** A Worker for several tests, each of which has an object that was just made. Ended when all tests of the file are over. */
+function shared(file?: string): () => Promise<TestServer> {
+  let server: Promise<TestServer> | undefined;
+  after(async () => await (await server)?.stop());
+  return async () => {
+    if (server) await (await server).restart!();
+    return await (server ??= startDurableObject(file));
+  };
+}
+
+const start = shared();
+const startAround = shared(fileURLToPath(new URL("fixture/answering-worker.ts", import.meta.url)));
 
 describe("Durable Object, with code around its app", () => {
   const answers: Record<string, number> = { drop: 502, throw: 500, early: 202 };
   for (const [around, status] of Object.entries(answers)) {
     it(`opens no connection when another response replaces that of the route: ${around}`, { timeout: 300_000 }, async () => {
-      const server = await startDurableObject(file);
+      const server = await startAround();
       try {
         const path = around === "early"
           ? "/strict?access_token=stall:ann&around=early"
@@ -174,13 +185,12 @@ describe("Durable Object, with code around its app", () => {
         await staysConnected(server, "/public");
       } finally {
         Wire.resetAll();
-        await server.stop();
       }
     });
   }
 
   it("opens a connection for a copied response, and one for a request that is upgraded twice", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject(file);
+    const server = await startAround();
     try {
       for (const around of ["copy", "twice"]) {
         const wire = await Wire.open(server.port, `/strict?access_token=ann&around=${around}`);
@@ -192,12 +202,11 @@ describe("Durable Object, with code around its app", () => {
       }
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 
   it("opens no connection when the client disconnects before the app has answered", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject(file);
+    const server = await startAround();
     try {
       const wire = Wire.begin(server.port, "/strict?access_token=stall:ann&around=gone");
       await server.control("strict", "wait", { event: "stalled" });
@@ -208,12 +217,11 @@ describe("Durable Object, with code around its app", () => {
       await leavesNothing(server, "strict");
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 
   it("reports a client as closed when the Worker in front replaces the 101", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject(file);
+    const server = await startAround();
     try {
       assert.equal((await Wire.request(server.port, "/strict?access_token=ann&front=1")).answer.status, 502);
       const [{ code, wasClean }] = await server.control("strict", "wait", { event: "close" });
@@ -221,12 +229,11 @@ describe("Durable Object, with code around its app", () => {
       assert.equal((await server.control("strict", "stats")).reserved, 0);
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 
   it("leaves the sockets of another library to that library, also after hibernation", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject(file);
+    const server = await startAround();
     try {
       const theirs = await Wire.open(server.port, "/theirs");
       const ours = await Wire.open(server.port, "/public");
@@ -239,14 +246,13 @@ describe("Durable Object, with code around its app", () => {
       }
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 });
 
 describe("Durable Object, beside another one in its isolate", () => {
   it("sends its noroshi.v1 clients everything while the other object sends, too", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject(file);
+    const server = await startAround();
     try {
       const headers = { "Sec-WebSocket-Protocol": "noroshi.v1" };
       const wires = await Promise.all(
@@ -261,7 +267,6 @@ describe("Durable Object, beside another one in its isolate", () => {
       }
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 });
@@ -270,19 +275,18 @@ describe("Durable Object, with a client of noroshi.v1", () => {
   const options = { headers: { "Sec-WebSocket-Protocol": "noroshi.v1" } };
 
   it("sends more than may wait in one event, during which the client cannot answer", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject();
+    const server = await start();
     try {
       await keepsReader(server, options);
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 });
 
 describe("Durable Object, when every client must answer a ping message", () => {
   it("closes a client that does not answer once too much may wait, and keeps one that does", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject();
+    const server = await start();
     try {
       const mute = await Wire.open(server.port, "/asking");
       const reader = await Wire.open(server.port, "/asking");
@@ -296,14 +300,13 @@ describe("Durable Object, when every client must answer a ping message", () => {
       assert.equal((await server.control("asking", "clients")).length, 1);
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 });
 
 describe("Durable Object, asleep", () => {
   it("wakes to report an expired token to its client, and closes the client after the grace", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject();
+    const server = await start();
     try {
       // Tries again with a longer token when a busy machine takes longer than this to put the object to sleep.
       for (let seconds = 1, isAsleep = false; !isAsleep; seconds *= 4) {
@@ -319,12 +322,11 @@ describe("Durable Object, asleep", () => {
       }
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 
   it("answers a client's ping without waking, once no client is pending", { timeout: 300_000 }, async () => {
-    const server = await startDurableObject();
+    const server = await start();
     try {
       const wire = await Wire.open(server.port, "/handshake");
       await wire.ask({ type: "auth", access_token: "ann", tokenIn: "query" });
@@ -337,7 +339,6 @@ describe("Durable Object, asleep", () => {
       assert.equal((await wire.ask({ type: "who" })).data.accountability.user, "ann");
     } finally {
       Wire.resetAll();
-      await server.stop();
     }
   });
 

@@ -100,9 +100,7 @@ export async function startDurableObject(
     port,
     control: (subject, name, body = {}) => control(port, subject, name, body),
     evict: () => evict(miniflare, "main"),
-    restart: async () => {
-      await miniflare.unsafeEvictDurableObject("", "Fixture", { name: "main", webSockets: "close" });
-    },
+    restart: async () => void await evict(miniflare, "main", "close"),
     ...(inspects && { heap: async () => await measureHeap(await miniflare.getInspectorURL()) }),
     pause: () => Promise.resolve(),
     stop: async () => {
@@ -112,10 +110,14 @@ export async function startDurableObject(
   };
 }
 
-/** Throws an object of the class `Fixture` out of memory, its sockets hibernating. Resolves with whether it was in memory. */
-export async function evict(miniflare: Worker["miniflare"], name: string): Promise<boolean> {
+/** Throws an object of the class `Fixture` out of memory, its sockets hibernating or closed. Resolves with whether it was in memory. */
+export async function evict(
+  miniflare: Worker["miniflare"],
+  name: string,
+  webSockets: "hibernate" | "close" = "hibernate",
+): Promise<boolean> {
   try {
-    await miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets: "hibernate" });
+    await miniflare.unsafeEvictDurableObject("", "Fixture", { name, webSockets });
     return true;
   } catch (error) {
     assert.match(String(error), /not currently running/);
