@@ -29,6 +29,8 @@ const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 30);
 const FAULTS = process.env["FAULTS"]?.split(",").map((name) => name.trim());
 const ONLY = process.env["FAULT_BROKER"];
 const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
+/** All clients together do as much as so many without a pause factor: some 70 publications per second, which each fault interrupts. */
+const TEMPO = 1.5;
 /** Each client subscribes to some of them. */
 const CHANNELS = Array.from({ length: 24 }, (_, index) => `log:${index}`);
 /** After the last fault, disconnected clients must be back after `BACK`, and members that left reported after `SETTLED`, in ms. */
@@ -241,7 +243,7 @@ describe("Nodes", { concurrency: true }, () => {
         const ports = () => nodes.map(({ front }) => front.port);
         const clients = Array.from({ length: CLIENTS }, (_, index) => {
           const channels = [0, 1, 2].map((third) => CHANNELS[third * 8 + random.below(8)]!); // There are 24.
-          const options = { ports, channels, random, checker, slowness: CLIENTS / 3, room: "room" };
+          const options = { ports, channels, random, checker, slowness: CLIENTS / TEMPO, room: "room" };
           // Every second client is anonymous, and a member by its connection.
           const who = { watches: index % 10 === 0, ...(index % 2 === 0 && { user: `user${index}` }) };
           return new WanderingClient(`c${index}`, options, who);

@@ -1,5 +1,5 @@
 /**
- * Three nodes, on Bun, Deno and Node, share a real broker. 300 clients read resumable streams, and others attach to them.
+ * Three nodes, on Bun, Deno and Node, share a real broker. 150 clients read resumable streams, and others attach to them.
  * Meanwhile nodes are killed and cut off from the broker, connections are cut, and the broker restarts. Each stream has to come whole and
  * in order, or to end with `STREAM_LOST` after a part in order: no gap, no repeated item, no reader that waits for ever.
  *
@@ -18,10 +18,10 @@ import { NodeProcess } from "./node-process.ts";
 import { REDIS_FLAGS } from "./store-losses.ts";
 
 const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 30);
-const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
+const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 150);
 const ONLY = process.env["FAULT_BROKER"];
-/** The number of items of each stream, and the time between two, in ms. */
-const [STEPS, PAUSE] = [25, 150];
+/** The number of items of each stream, and the time between two, in ms. A stream lasts for longer than the pause between two faults. */
+const [STEPS, PAUSE] = [12, 300];
 /** The longest time between two streams of a client, and of one whose streams have failed again and again, in ms. */
 const [IDLE, LONGEST_IDLE] = [500, 16_000];
 /** A stream that has not ended this long after the last fault hangs, in ms. */
