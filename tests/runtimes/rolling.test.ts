@@ -7,7 +7,7 @@ const skip = lacks("nginx") || lacks("redis-server");
 
 it("replaces three nodes behind nginx without a loss for any client", { skip, timeout: 300_000 }, async () => {
   const report = await deployRolling({
-    ...{ broker: "redis", runtime: "node", clients: 300, plainClients: 30, crowd: 20, rate: 100 },
+    ...{ broker: "redis", runtime: "node", clients: 300, plainClients: 30, crowd: 20, rate: 50 },
     // Long enough for a client that reconnects late on a slow machine.
     ...{ window: 1_500, timeout: 60_000, grace: 10_000 },
   });
