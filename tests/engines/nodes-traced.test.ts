@@ -1,7 +1,6 @@
 /** A publication that is traced is continued on another node behind a real broker. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { createClient } from "redis";
 import * as v from "valibot";
 import { Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
@@ -11,6 +10,7 @@ import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { observe } from "../../src/otel/otel.ts";
 import { collectSpans, inContexts, type Spanned } from "../otel/spans.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { redisClient } from "../support/redis.ts";
 import { open } from "../support/fake-transport.ts";
 import { until } from "../support/waiting.ts";
 import { untilAcquainted } from "./acquainted.ts";
@@ -25,7 +25,7 @@ const BROKERS = {
   Redis: {
     program: "redis-server",
     start: () => BrokerProcess.redis(),
-    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...OPTIONS }),
+    engine: (port: number) => redisEngine({ client: redisClient(port), ...OPTIONS }),
   },
   NATS: {
     program: "nats-server",

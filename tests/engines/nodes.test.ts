@@ -1,13 +1,13 @@
-import { createClient } from "redis";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { redisClient } from "../support/redis.ts";
 import { FAST, nodes } from "./nodes.ts";
 
 nodes("Redis", {
   skip: lacks("redis-server"),
   start: () => BrokerProcess.redis(),
-  engine: (port) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST }),
+  engine: (port) => redisEngine({ client: redisClient(port), ...FAST }),
 });
 
 nodes("NATS", {

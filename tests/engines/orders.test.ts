@@ -1,7 +1,6 @@
 /** Orders reach disconnected nodes after their reconnect, and affect no connection that began after the order. */
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
-import { createClient } from "redis";
 import { systemClock } from "../../src/base/clock.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
 import type { BrokerEngine } from "../../src/engines/broker/broker-engine.ts";
@@ -14,6 +13,7 @@ import { Proxy } from "../support/proxy.ts";
 import { until } from "../support/waiting.ts";
 import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { redisClient } from "../support/redis.ts";
 import { untilAcquainted } from "./acquainted.ts";
 
 const SECRET = "a secret of the tests";
@@ -30,7 +30,7 @@ const BROKERS = {
     start: () => BrokerProcess.redis(),
     attack: attackRedis,
     keeps: 10_000,
-    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST }),
+    engine: (port: number) => redisEngine({ client: redisClient(port), ...FAST }),
   },
   NATS: {
     program: "nats-server",

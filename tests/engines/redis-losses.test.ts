@@ -2,17 +2,17 @@ import assert from "node:assert/strict";
 import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { createClient, RESP_TYPES } from "redis";
+import { type createClient, RESP_TYPES } from "redis";
 import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { Proxy } from "../support/proxy.ts";
-import { connectToRedis } from "../support/redis.ts";
+import { connectToRedis, redisClient } from "../support/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
 import { type Loss, losses } from "./losses.ts";
 import { TestHost } from "./test-host.ts";
-import { turn } from "../support/waiting.ts";
+import { until } from "../support/waiting.ts";
 
 const FAST = { lease: 6_000, checkInterval: 300, linger: 300, timeout: 10_000 };
 const LASTING = ["--appendonly", "yes", "--appendfsync", "always"];
@@ -37,7 +37,7 @@ class Fixture {
   }
 
   async node(persistent: boolean, port = this.servers[0]!.port, checkInterval = FAST.checkInterval): Promise<BrokerNode> {
-    const client = createClient({ url: `redis://127.0.0.1:${port}` });
+    const client = redisClient(port);
     const node = await startNode(redisEngine({ client, persistent, ...FAST, checkInterval }));
     this.nodes.push(node);
     return node;
@@ -229,7 +229,7 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
     const server = await fixture.redis(...LASTING);
     const node = async () => {
       const proxy = await fixture.proxy(server);
-      const client = createClient({ url: `redis://127.0.0.1:${proxy.port}` });
+      const client = redisClient(proxy.port);
       const engine = redisEngine({ client, persistent: true, ...FAST, lease });
       return { engine, proxy };
     };
@@ -262,11 +262,9 @@ describe("The engine over a Redis that is persistent and was killed", { skip: la
           positions.push(...await publish(knowing.engine, "room", HISTORY, 2, 2));
         } else {
           late.proxy.isDown = false;
-          while (
-            late.engine.status !== "ready" && !/knows/.test(await late.engine.send("-").catch(({ cause }) => `${cause}`) ?? "")
-          ) {
-            await turn();
-          }
+          await until(async () =>
+            late.engine.status === "ready" || /knows/.test(await late.engine.send("-").catch(({ cause }) => `${cause}`) ?? "")
+          );
         }
       }
       isCutOff(knowing, false);

@@ -1,7 +1,6 @@
 /** What was captured from the broker and is written again is delivered to nobody: live, from the history, as a member, or as an order. */
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
-import { createClient } from "redis";
 import { systemClock } from "../../src/base/clock.ts";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import type { BrokerEngineOptions } from "../../src/engines/broker/options.ts";
@@ -10,6 +9,7 @@ import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { type Attacker, attackNats, attackRedis } from "./attacker.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { redisClient } from "../support/redis.ts";
 import { until } from "../support/waiting.ts";
 import { publish, range } from "./conformance.ts";
 
@@ -22,8 +22,7 @@ const BROKERS = {
   redis: {
     start: () => BrokerProcess.redis(),
     attack: attackRedis,
-    engine: (port: number, options: BrokerEngineOptions) =>
-      redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST, ...options }),
+    engine: (port: number, options: BrokerEngineOptions) => redisEngine({ client: redisClient(port), ...FAST, ...options }),
     rename: (subject: string) => subject.replace("noroshi:", "prod:"),
   },
   nats: {

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
 import { connect } from "@nats-io/transport-node";
-import { createClient } from "redis";
 import type { HistoryOptions, Position } from "../../src/engines/engine.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
-import { connectToRedis } from "../support/redis.ts";
+import { connectToRedis, redisClient } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 
 const HISTORY: HistoryOptions = { size: 10_000, ttl: 60_000 };
@@ -33,7 +32,7 @@ const CASES = {
     title: "whose scripts were flushed",
     skip: lacks("redis-server"),
     start: () => BrokerProcess.redis(),
-    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...OPTIONS }),
+    engine: (port: number) => redisEngine({ client: redisClient(port), ...OPTIONS }),
     async disturb(port: number) {
       const client = await connectToRedis(port);
       await client.scriptFlush();

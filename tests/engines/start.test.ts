@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Hono } from "hono";
-import { createClient } from "redis";
 import { WebSocket } from "ws";
 import { Channels } from "../../src/channels/channels.ts";
 import { WebSocketController } from "../../src/controller/controller.ts";
@@ -10,6 +9,7 @@ import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { serve } from "../../src/serve/serve.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { redisClient } from "../support/redis.ts";
 
 /** Calls wait for three of these (ms), in which a busy machine starts a broker. */
 const TIMEOUT = 30_000;
@@ -18,7 +18,7 @@ const BROKERS = {
   Redis: {
     program: "redis-server",
     start: () => BrokerProcess.redis(),
-    engine: (port: number) => redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), timeout: TIMEOUT }),
+    engine: (port: number) => redisEngine({ client: redisClient(port), timeout: TIMEOUT }),
   },
   NATS: {
     program: "nats-server",

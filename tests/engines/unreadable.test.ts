@@ -1,13 +1,13 @@
 /** A node that cannot open an entry reports a gap, live and to clients that recover, whatever the reason. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { createClient } from "redis";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import type { BrokerEngineOptions } from "../../src/engines/broker/options.ts";
 import { Envelopes } from "../../src/engines/broker/envelope.ts";
 import { natsEngine } from "../../src/engines/nats/nats.ts";
 import { redisEngine } from "../../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
+import { redisClient } from "../support/redis.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish } from "./conformance.ts";
 
@@ -18,8 +18,7 @@ const [OLD, NEW] = ["the secret of before", "the secret of tomorrow"];
 const BROKERS = {
   redis: {
     start: () => BrokerProcess.redis(),
-    engine: (port: number, options: BrokerEngineOptions) =>
-      redisEngine({ client: createClient({ url: `redis://127.0.0.1:${port}` }), ...FAST, ...options }),
+    engine: (port: number, options: BrokerEngineOptions) => redisEngine({ client: redisClient(port), ...FAST, ...options }),
   },
   nats: {
     start: () => BrokerProcess.nats(),
