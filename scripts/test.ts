@@ -24,11 +24,14 @@ const RUNTIMES = "tests/runtimes";
 const ENGINES = "tests/engines";
 
 /**
- * Tests that start brokers run on Node, which speaks to them as the other runtimes do. Those run the mixed suite, in which nodes of all three
- * meet at each broker, and what a driver of PostgreSQL does when connections hang or end.
+ * Tests that start brokers run on Node, which speaks to them as the other runtimes do. Those run the mixed suite in its place, in which nodes
+ * of all three meet at each broker, and what a driver of PostgreSQL does when connections hang or end.
  */
 const NODE_BROKERS =
   /\/(?:nats|postgres(?!-(?:faults|nodes|silent)\.)|redis|nodes|orders|replay|start|unreadable)[\w-]*\.test\.ts$/;
+
+/** Its nodes on Node pass the suites of their brokers. */
+const MIXED = "tests/engines/mixed.test.ts";
 
 /** What a test file has that needs a process or globals of its own: the default controller, the heap, globals, or hooks of all tests. */
 const NEEDS_PROCESS =
@@ -155,7 +158,7 @@ function listUnitFolders(): string[] {
 }
 
 function engineTests(runtime: string): string[] {
-  return listTests(ENGINES).filter((file) => runtime === "node" || !NODE_BROKERS.test(file));
+  return listTests(ENGINES).filter((file) => runtime === "node" ? file !== MIXED : !NODE_BROKERS.test(file));
 }
 
 function listTests(folder: string): string[] {
