@@ -37,6 +37,9 @@ const MIXED = "tests/engines/mixed.test.ts";
 const NEEDS_PROCESS =
   /WebSocketController\(\)|create\w*Controller|getWebSocketController|heap\.ts|second-copy|process\.on|(?<!" in )globalThis|\bmock\b|Date\.now =|^(?:before|after)(?:Each)?\(/m;
 
+/** What a test of the engines has that starts a program, a worker or a database. */
+const STARTS_PROGRAM = /support\/(?:brokers|postgres)\.ts|postgres-fixture|sharded-objects|pglite|child_process/;
+
 /** After this many ms a test program is treated as hanging, and is ended. */
 const STAGE_TIMEOUT = 30 * 60_000;
 
@@ -129,9 +132,8 @@ function listStages(): Stage[] {
     })),
     ...Object.keys(UNIT).map((runtime) => ({
       name: `engines ${runtime}`,
-      // A process for each: they start brokers, and Bun ends the processes of all files when a test of one runs out of time.
       // They wait for brokers most of the time.
-      run: () => runGroups(runtime, engineTests(runtime).map((file) => [file]), 4, IN_MEMORY),
+      run: () => runGroups(runtime, engineGroups(engineTests(runtime)), 4, IN_MEMORY),
     })),
     ...listTests(RUNTIMES).map((file) => ({
       name: `runtimes ${basename(file, ".test.ts")}`,
@@ -227,9 +229,15 @@ function unitGroups(runtime: string, files: string[]): string[][] {
   return [files.filter(sharesProcess), ...files.filter((file) => !sharesProcess(file)).map((file) => [file])];
 }
 
+/** A process for each that starts a broker: Bun ends the processes of all files when a test of one runs out of time. */
+function engineGroups(files: string[]): string[][] {
+  return [...files.filter((file) => !sharesProcess(file)).map((file) => [file]), files.filter(sharesProcess)];
+}
+
 function sharesProcess(file: string): boolean {
-  return file.startsWith("tests/") && !/^tests\/(?:engines|runtimes)\//.test(file) &&
-    !NEEDS_PROCESS.test(readFileSync(join(root, file), "utf8"));
+  if (!file.startsWith("tests/") || file.startsWith(RUNTIMES)) return false;
+  const text = readFileSync(join(root, file), "utf8");
+  return !NEEDS_PROCESS.test(text) && !(file.startsWith(ENGINES) && STARTS_PROGRAM.test(text));
 }
 
 /** A process for each group, so many at once. What several print is shown one after the other. */
