@@ -59,9 +59,12 @@ const BUN = join(modules, "bun/bin/bun.exe"); // Called so on every platform.
 const DENO = join(modules, "deno", IS_WINDOWS ? "deno.exe" : "deno");
 const TSC = join(modules, "typescript/bin/tsc");
 
+/** TypeScript checks again what has changed since the last run, and all that depends on it. */
+const incremental = (name: string) => ["--incremental", "--tsBuildInfoFile", `node_modules/.cache/${name}.tsbuildinfo`] as const;
+
 const CHECKS: readonly (readonly [command: string, ...args: string[]])[] = [
-  [NODE, TSC],
-  [NODE, TSC, "-p", "tsconfig.build.json", "--noEmit"],
+  [NODE, TSC, ...incremental("tests")],
+  [NODE, TSC, "-p", "tsconfig.build.json", "--noEmit", ...incremental("package")],
   // TypeScript has checked the tests above; Deno checks what its users import and run.
   [DENO, "check", "mod.ts", "src", "examples"],
   [DENO, "lint"],
