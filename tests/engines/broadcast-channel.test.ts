@@ -13,7 +13,7 @@ import {
 import { WebSocketError } from "../../src/protocol/errors.ts";
 import { TestClock } from "../support/test-clock.ts";
 import { TYPESCRIPT } from "../support/typescript.ts";
-import { turn, until } from "../support/waiting.ts";
+import { until } from "../support/waiting.ts";
 import { conformance, range } from "./conformance.ts";
 import { TestHost, type TestNode } from "./test-host.ts";
 import type { Commands } from "./worker.ts";
@@ -67,7 +67,7 @@ conformance("broadcast channel", {
         const isSettled = ({ engine, host }: TestNode) =>
           host.messages.filter((message) => message === fence).length === all.length - 1 &&
           (engine as BroadcastChannelEngine).nodes().length === all.length;
-        while (!all.every(isSettled)) await turn();
+        await until(() => all.every(isSettled));
       },
       held: ({ engine }: TestNode) => (engine as BroadcastChannelEngine).channels, // As `node` made it.
       close() {
@@ -344,7 +344,7 @@ describe("Servers in worker threads", () => {
     assert.deepEqual(left.map(({ user }) => user), ["user0"]);
     // The one that was ended, and on a busy machine the other one.
     assert.ok(dead.every((node) => before.includes(node)), dead.join());
-    while ((await a.call("nodes")).length > 2) await turn();
+    await until(async () => (await a.call("nodes")).length <= 2);
     await until(() => first.present().join() === "user0");
     assert.deepEqual([await a.call("presence"), (await a.call("clients", PATIENT)).missing], [[{ user: "user0" }], []]);
     assert.deepEqual([await a.call("errors"), await b.call("errors")], [[], []]);

@@ -18,7 +18,7 @@ import { WebSocketError } from "../../src/protocol/errors.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { Random } from "../support/random.ts";
-import { turn } from "../support/waiting.ts";
+import { until } from "../support/waiting.ts";
 import { untilAnswered } from "./broker-fixture.ts";
 import { createEngine, createHandler, HISTORY, onceOf } from "./killed-node.ts";
 
@@ -205,9 +205,7 @@ for (const [name, { skip, start }] of Object.entries(BROKERS)) {
           // The random moment is what the test tries.
           await new Promise((resolve) => setTimeout(resolve, random.below(60)));
           await broker.restart();
-          while (positions.length <= length + 1) {
-            await turn();
-          }
+          await until(() => positions.length > length + 1);
         }
         isOver = true;
         await publishing;
@@ -243,9 +241,7 @@ async function answerOf(
   transport: ReturnType<typeof createHandler>["transport"],
   number: number,
 ) {
-  for (;;) {
-    const answer = transport.take().find(({ uid }) => uid === `${number}.once`);
-    if (answer) return answer;
-    await turn();
-  }
+  let answer: ReturnType<typeof transport.take>[number] | undefined;
+  await until(() => (answer = transport.take().find(({ uid }) => uid === `${number}.once`)) !== undefined);
+  return answer!; // `until` has waited for it.
 }

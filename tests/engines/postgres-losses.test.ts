@@ -5,7 +5,7 @@ import pg from "pg";
 import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { Proxy } from "../support/proxy.ts";
-import { turn } from "../support/waiting.ts";
+import { until } from "../support/waiting.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { type Loss, losses } from "./losses.ts";
 
@@ -47,7 +47,7 @@ losses("postgres", {
         // The standby has everything so far, and receives nothing from here on.
         const [row] = await ask(server, "select pg_current_wal_flush_lsn()::text as lsn");
         const reached = `select pg_last_wal_replay_lsn() >= '${row!["lsn"]}'::pg_lsn as reached`; // It has one row.
-        while (!(await ask(standby, reached))[0]!["reached"]) await turn();
+        await until(async () => (await ask(standby, reached))[0]!["reached"] as boolean);
         replication.freeze();
       },
       async lose(channel) {

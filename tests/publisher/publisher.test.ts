@@ -306,7 +306,7 @@ for (const [name, { skip, imports, engineText, start, url, engine }] of Object.e
       controller = new WebSocketController({ engine: engine(url(broker.port)), logger: false });
       nodes = new Channels(controller, channels);
       controller.start();
-      while (controller.engine.status !== "ready") await turn();
+      await until(() => controller.engine.status === "ready");
       folder = mkdtempSync(join(root, "node_modules/.noroshi-publisher-"));
     });
     after(async () => {
