@@ -32,8 +32,8 @@ describe("callTree", () => {
       return new Promise(() => {});
     });
     assert.deepEqual(answer, { failed: relays, behind: [], nodes: [] });
-    // Two take all the time; a timer that fires early leaves some for a third one.
-    assert.ok(called.length <= 3, called.join());
+    // Two take all the time, but for what a timer leaves that fires early.
+    assert.ok(called.length <= 2, called.join());
   });
 
   it("calls the other relays when the first one hangs", async () => {
