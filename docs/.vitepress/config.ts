@@ -10,7 +10,7 @@ interface MarkdownIt {
   render(source: string, env: { frontmatter?: { search?: boolean } }): string;
 }
 
-/** Renders a page for the index of the search, which holds no colours: to highlight its snippets once more would take as long as the first time. */
+/** Renders a page for the search index, without highlighting: the index has no colours, and highlighting takes seconds. */
 function renderForSearch(
   source: string,
   env: { frontmatter?: { search?: boolean } },

@@ -57,8 +57,8 @@ export class Backlog implements Timed {
   /** Unread bytes at the last check. */
   #unread = Infinity;
   /**
-   * How long the checks have seen nothing read, in ms. It is the sum of their intervals, because what the client read while the process stood
-   * still is seen only afterwards.
+   * Time since the client was last seen to read, in ms, as the sum of the intervals between checks. The clock would also count time in which
+   * the process stood still, during which the client may have read.
    */
   #stalled = 0;
 
@@ -102,8 +102,8 @@ export class Backlog implements Timed {
   }
 
   /**
-   * Resolves with `true` when there is room, with `false` after {@link withdraw}. Before waiting, release what can
-   * be read again; afterwards check {@link hasRoom} again, because other work may have used the room.
+   * Resolves with `true` when there is room, with `false` after {@link withdraw}. Before waiting, release what can be read again; afterwards
+   * check {@link hasRoom} again, because other work may have used the room.
    */
   drained(waiter: object): Promise<boolean> {
     return new Promise((begin) => {

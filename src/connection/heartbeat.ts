@@ -7,12 +7,12 @@ type Checked = Writable<Pick<Connection, "nextPingAt" | "receivedAt" | "probe" |
 /** Value of `receivedAt` from a ping until the peer sends anything: a whole number that is lower than any time. */
 const AWAITS_ANSWER = -(2 ** 31);
 
-/** The same, once a late check was repeated. */
+/** Value of `receivedAt` after a late check, until the peer sends anything. */
 const CHECKED_LATE = AWAITS_ANSWER + 1;
 
 /**
- * A check that is later than this was held up by the process, such as by a suspended machine, and an answer may have arrived that is not read
- * yet. Such a check is repeated once, after as long. In ms.
+ * Delay of a check, in ms, that shows that the process stood still, such as on a suspended machine. An answer may have arrived meanwhile that
+ * is still unread, so the check is repeated once, after the same time.
  */
 const LATE = 1_000;
 

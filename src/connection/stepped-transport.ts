@@ -71,7 +71,7 @@ export class SteppedTransport implements Transport {
   /**
    * @param asks whether `ping` messages may be sent if the runtime sends no protocol pings.
    * @param failed called with the error of a send that runs later, without a caller.
-   * @param clock times the waits, for tests. @default the platform's
+   * @param clock times the waits. Only tests pass one. @default the platform's
    */
   constructor(inner: Transport, asks: boolean, failed: (error: unknown) => void, clock: typeof CLOCK = CLOCK) {
     this.#inner = inner;

@@ -75,7 +75,7 @@ describe("Admission.reserve", () => {
     assert.deepEqual([admission.reserve("a"), ...counts(admission)], ["connections", 2, 1, 1]);
   });
 
-  it("tells how many are admitted, and counts addresses where only users are not limited, and the other way round", () => {
+  it("counts the admitted connections, and those of each address or user for which there is a limit", () => {
     for (const limits of [{ maxConnectionsPerIp: Infinity }, { maxConnectionsPerUser: Infinity }]) {
       const admission = new Admission({ ...UNLIMITED, ...limits });
       const [slot] = [place(admission.reserve("a")), place(admission.reserve("b"))];
@@ -295,7 +295,7 @@ describe("RateLimiter", () => {
     assert.ok(limiter.take("busy", 1, 5000) > 0);
   });
 
-  it("left tells what there is now, whole, and what there may be", () => {
+  it("left returns the remaining messages and bytes as whole numbers, and their limits", () => {
     const limiter = new RateLimiter(LIMIT);
     const left = (now: number) => {
       const { messages, bytes } = limiter.left("a", now);

@@ -8,7 +8,7 @@ const isBun = "Bun" in globalThis;
 
 const missing = new Error("Cannot find package 'ws' imported from here");
 
-/** What the error says on a runtime with these globals. */
+/** The message of the error on a runtime with these globals. */
 const said = (globals: object, error: unknown = missing): string =>
   withGlobals(
     { Deno: undefined, process: undefined, ...globals },
@@ -19,7 +19,9 @@ const said = (globals: object, error: unknown = missing): string =>
 const node = (agent?: string) => ({ process: { env: { npm_config_user_agent: agent } } });
 
 describe("missingPackage", () => {
-  it("names the packages, and the command of the package manager that is in use", { skip: isBun && "Not Bun's" }, () => {
+  it("names the packages, and the command of the package manager that is in use", {
+    skip: isBun && "Bun's global cannot be hidden",
+  }, () => {
     const of = (remedy: string) => `Cannot serve: the package ws is not installed, ${remedy} ws @hono/node-server`;
     assert.equal(said(node("npm/11.2.0 node/v24.1.0 linux x64")), of("run npm install"));
     assert.equal(said(node("pnpm/10.1.0 npm/? node/v24.1.0 linux x64")), of("run pnpm add"));

@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { HistoryPage } from "../../src/engines/engine.ts";
 import type { Frame } from "../../src/protocol/frame.ts";
-import { MemoryEngine } from "../../src/engines/memory-engine.ts";
+import type { MemoryEngine } from "../../src/engines/memory-engine.ts";
 import { anybody, createChannels, type TestPeer } from "../support/channels-fixture.ts";
 import { heapUsed } from "../support/heap.ts";
+import { LossyEngine } from "../support/lossy-engine.ts";
 import { Stall, turn } from "../support/waiting.ts";
 
 const LIMIT = 1_048_576;
@@ -15,7 +16,7 @@ const text = (bytes: number) => "x".repeat(bytes);
 const range = (count: number) => Array.from({ length: count }, (_, number) => number);
 
 /** An engine that counts what it has read, and how many of its reads are under way. */
-class CountingEngine extends MemoryEngine {
+class CountingEngine extends LossyEngine {
   bytes = 0;
   reads = 0;
   atOnce = 0;
@@ -186,21 +187,7 @@ describe("Backlog: recovery", () => {
   });
 
   it("reads once for many clients that were at one place when there was a gap", async () => {
-    class LossyEngine extends CountingEngine {
-      loses = false;
-      host!: Parameters<MemoryEngine["start"]>[0];
-
-      override start(host: Parameters<MemoryEngine["start"]>[0]): void {
-        this.host = host;
-        super.start({
-          ...host,
-          published: (name, publication) => {
-            if (!this.loses) host.published(name, publication);
-          },
-        });
-      }
-    }
-    const engine = new LossyEngine();
+    const engine = new CountingEngine();
     const { join, channels } = createChannels({ a: kept }, { engine });
     const peers = range(50).map(() => join());
     for (const peer of peers) await peer.ask({ type: "subscribe", channel: "a", uid: 1 });
@@ -219,51 +206,40 @@ describe("Backlog: recovery", () => {
 });
 
 describe("Backlog: snapshots and members", () => {
-  it("makes one large snapshot after the other, each when the client has read the one before", async () => {
-    let atOnce = 0;
-    let most = 0;
-    let made = 0;
+  /** Channels with large snapshots, the size of which is known from the first, and a client that reads slowly. */
+  async function createSnapshots() {
+    const counts = { atOnce: 0, most: 0, made: 0 };
     const { join, clock } = createChannels({
       "room:*": {
         ...anybody,
         snapshot: async () => {
-          most = Math.max(most, ++atOnce);
+          counts.most = Math.max(counts.most, ++counts.atOnce);
           await turn();
-          atOnce--;
-          made++;
+          counts.atOnce--;
+          counts.made++;
           return text(1_000_000);
         },
       },
     });
     await join().ask({ type: "subscribe", channel: "room:0" });
-    made = 0;
+    counts.made = 0;
     const peer = join();
     slow(peer);
+    return { peer, clock, counts };
+  }
+
+  it("makes one large snapshot after the other, each when the client has read the one before", async () => {
+    const { peer, clock, counts } = await createSnapshots();
     for (const number of range(20)) peer.send({ type: "subscribe", channel: `room:${number}` });
     await turns(40);
-    assert.deepEqual([most, made], [1, 1]);
+    assert.deepEqual([counts.most, counts.made], [1, 1]);
     const received = await readAll(peer, clock, ({ length }) => length === 20);
     assert.deepEqual(received.map(({ channel }) => channel), range(20).map((number) => `room:${number}`));
-    assert.equal(most, 1);
+    assert.equal(counts.most, 1);
   });
 
   it("makes one at a time, too, after others that waited were unsubscribed", async () => {
-    let atOnce = 0;
-    let most = 0;
-    const { join, clock } = createChannels({
-      "room:*": {
-        ...anybody,
-        snapshot: async () => {
-          most = Math.max(most, ++atOnce);
-          await turn();
-          atOnce--;
-          return text(1_000_000);
-        },
-      },
-    });
-    await join().ask({ type: "subscribe", channel: "room:0" });
-    const peer = join();
-    slow(peer);
+    const { peer, clock, counts } = await createSnapshots();
     for (const number of range(10)) peer.send({ type: "subscribe", channel: `room:${number}` });
     await turns();
     for (const number of range(8)) peer.send({ type: "unsubscribe", channel: `room:${number + 2}` });
@@ -273,7 +249,7 @@ describe("Backlog: snapshots and members", () => {
     }
     const isInit = ({ event }: { event: string }) => event === "init";
     await readAll(peer, clock, (all) => all.filter(isInit).length === 12);
-    assert.equal(most, 1);
+    assert.equal(counts.most, 1);
   });
 
   it("begins when the client has no more than half of what may wait to read, and not before", async () => {
@@ -555,7 +531,7 @@ describe("Backlog: progress", () => {
     assert.equal(controller.stats().deadlines, deadlines);
   });
 
-  it("does not count time in which the process stood still, as what was read meanwhile is not seen yet", async () => {
+  it("does not count time in which the process stood still, because the client may have read meanwhile", async () => {
     const { peer, socket, clock } = await create();
     for (let looks = 0; looks < 3; looks++) {
       clock.advance(5_000);
@@ -567,7 +543,7 @@ describe("Backlog: progress", () => {
     assert.ok((await peer.take()).length > 1);
   });
 
-  it("closes it, too, if it asks for more meanwhile, and not if nothing waits any more", async () => {
+  it("closes a client that asks for more meanwhile, too, and keeps one for which nothing waits any more", async () => {
     const { peer, clock } = await create();
     for (const uid of range(9)) {
       clock.advance(4_000);
@@ -598,7 +574,7 @@ describe("Backlog: progress", () => {
     assert.equal(peer.transport.closes.length, 1);
   });
 
-  it("looks every 20 ms what a client has read that reads, and ever more seldom if it does not", async () => {
+  it("checks every 20 ms how much a client has read, and less and less often while it reads nothing", async () => {
     const { peer, clock } = await create();
     clock.delays.length = 0;
     clock.advance(25_000);

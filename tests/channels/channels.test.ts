@@ -168,7 +168,7 @@ describe("Channels: subscribe", () => {
     assert.equal(events.filter(([name]) => name === "error").length, 2);
   });
 
-  it("is refused as INVALID_PAYLOAD for what is no subscribe message, and changes nothing", async () => {
+  it("is refused as INVALID_PAYLOAD if the message is not a valid subscribe, and changes nothing", async () => {
     const { join, channels } = createChannels({ "*": anybody });
     const peer = join();
     await peer.ask(subscribe("a", { uid: "u", data: "x".repeat(1_022) }));
@@ -776,7 +776,7 @@ describe("Channels: construction", () => {
     assert.equal(new Channels(controller(), { a: good }).declared("a").name, "a");
   });
 
-  it("throws for what is no controller, or one of another copy of the package", () => {
+  it("throws if the argument is not a controller, or is one of another copy of the package", () => {
     for (const controller of [undefined, null, "abc", {}, () => {}]) {
       assert.throws(
         () => new Channels(controller as never, {}),
@@ -803,7 +803,7 @@ describe("Channels: construction", () => {
     await assert.rejects(channels.permit(ann.client, "room:1"), { code: "REQUESTS_EXCEEDED" });
   });
 
-  it("passes authorize what the client has sent, and nothing that it has not", async () => {
+  it("passes authorize the fields that the client has sent, and no others", async () => {
     const seen: object[] = [];
     const { join } = createChannels({ a: { ...kept, authorize: ({ client: _client, ...context }) => seen.push(context) > 0 } });
     const recover = { epoch: "e", offset: 1 };

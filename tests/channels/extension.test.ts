@@ -1,4 +1,4 @@
-/** What the controller asks of the channels when it drains, what observers see of them, and what is checked against the contract. */
+/** Channels as an extension of the controller: drains, observers, and checks against the contract. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import * as v from "valibot";
@@ -169,7 +169,7 @@ describe("Channels: observers", () => {
   });
 });
 
-describe("Channels: what the application sends, checked against the contract", () => {
+describe("Channels: checks of the application's data against the contract", () => {
   it("is reported where it does not fit, and sent all the same", async () => {
     const contract = defineContract({
       channels: {

@@ -1,4 +1,4 @@
-/** What is remembered of each user is bounded, and given up when its time is over. */
+/** The quotas of a user hold a bounded number of entries, and delete each when it expires. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { ChannelQuota } from "../../src/channels/channel-quota.ts";

@@ -409,7 +409,7 @@ describe("Connection.close", () => {
     assert.deepEqual(events.slice(1), [["close", { client, code: 4321, reason: "mine", wasClean: true, cause: "client" }]]);
   });
 
-  it("takes the client off the list before close is told, and out of broadcasts as soon as it begins", async () => {
+  it("removes the client from clients() before it emits close, and from broadcasts when the close begins", async () => {
     const { controller } = observe();
     const { client, transport, connection } = open(controller);
     let listed: boolean | undefined;

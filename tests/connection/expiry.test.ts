@@ -45,7 +45,7 @@ function connect(options: WebSocketControllerOptions = {}, mode: Handshake["mode
 }
 
 describe("a client whose token expires", () => {
-  it("is told so at that time, and receives nothing from then on", async () => {
+  it("receives TOKEN_EXPIRED at that time, and nothing from then on", async () => {
     const { clock, controller, client, transport, takeNames } = connect();
     clock.advance(59_999);
     controller.broadcast('"before"');

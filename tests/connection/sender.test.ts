@@ -187,7 +187,7 @@ describe("A client that is sent a frame larger than may wait", () => {
 });
 
 describe("A socket that is drained to 64 KiB", () => {
-  it("is asked for its buffered bytes only if the limit is lower", () => {
+  it("reads the buffered bytes of a client only if the limit is lower", () => {
     for (const [maxBufferedBytes, isAsked] of [[65_536, false], [65_535, true]] as const) {
       let asked = false;
       const transport = Object.defineProperty(Object.assign(new FakeTransport(), { isDrained: true }), "bufferedAmount", {

@@ -9,6 +9,7 @@ import { Topics as TestTopics } from "../support/channels-fixture.ts";
 import { FakeTransport, HANDSHAKE, openOn } from "../support/fake-transport.ts";
 import { observe } from "../support/observed.ts";
 import { TestClock } from "../support/test-clock.ts";
+import { Stall } from "../support/waiting.ts";
 
 class WatchedTransport extends FakeTransport {
   #sent = () => {};
@@ -165,7 +166,7 @@ describe("SteppedTransport", () => {
     assert.deepEqual(other.sent(), [1]);
   });
 
-  it("counts what waits as buffered and unread, until it is sent", () => {
+  it("counts waiting frames as buffered and unread until they are sent", () => {
     const { inner, transport, send, pong, clock } = step();
     send(1, 2, 3);
     const { bytes } = frame(2);
@@ -219,7 +220,7 @@ describe("SteppedTransport", () => {
     }
   });
 
-  it("writes what was sent before each ping, and the ping", () => {
+  it("writes the frames sent so far before each ping, and the ping", () => {
     const pinging = Object.assign(new RecordingTransport(), { ping: () => void pinging.calls.push("protocol ping") });
     step(pinging).send(1);
     assert.deepEqual(pinging.calls, ["n", "write", "protocol ping"]);
@@ -402,15 +403,23 @@ describe("The option stopAndWait", () => {
   it("asks by messages only if the option heartbeat allows them", async () => {
     for (const [heartbeat, second] of [[false, "more"], [{}, "more"], [{ message: true }, "ping"]] as const) {
       const { controller } = observe({ stopAndWait: "all", heartbeat });
-      const { client, transport } = openOn(new FakeTransport(), controller);
+      const sentTwice = new Stall();
+      class CountingTransport extends FakeTransport {
+        override send(frame: Frame): boolean {
+          const isSent = super.send(frame);
+          if (this.sent.length === 2) sentTwice.resolve();
+          return isSent;
+        }
+      }
+      const { client, transport } = openOn(new CountingTransport(), controller);
       for (const type of ["news", "more"]) client.send({ type });
-      while (transport.sent.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+      await sentTwice.promise;
       assert.deepEqual(transport.take().map(({ type }) => type), ["news", second]);
       client.close();
     }
   });
 
-  it("first waits for what was sent before if it starts on an open connection", () => {
+  it("first waits until the client has read earlier frames if it starts on an open connection", () => {
     for (const [stopAndWait, isHeld] of [["collection", true], ["all", false]] as const) {
       const { controller } = observe({ stopAndWait, heartbeat: false });
       const { client, connection, transport } = openOn(new PingingTransport(), controller);

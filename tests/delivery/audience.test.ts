@@ -251,7 +251,7 @@ describe("Delivery, where one publication reaches many", () => {
     for (const result of await Promise.all(results)) assert.deepEqual(result, { matched: 6_000, sent: 6_000, dropped: 0 });
   });
 
-  it("sends to a few after what is under way to a large audience, although they could be published to at once", () => {
+  it("sends to a small audience after the messages under way to a large one, even if it could publish at once", () => {
     const turns: (() => void)[] = [];
     const topics = new Topics();
     const delivery = new Delivery(Infinity, (callback) => turns.push(callback));

@@ -40,7 +40,7 @@ const OUTSIDE = "unset NODE_TEST_CONTEXT";
 const CHECK = "npm run check";
 const PASSWORD = "correct horse";
 
-/** What makes the hash of a password slow. The chat that runs, and `add-account`, have it as the page says; tests make dozens of hashes. */
+/** The cost of a password hash on the page. The chat and `add-account` run with it; the tests of the project, which make dozens of hashes, do not. */
 const HASH_COST = "N: 16_384";
 const CHEAP_HASH_COST = "N: 16";
 

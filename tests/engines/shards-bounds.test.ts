@@ -32,7 +32,7 @@ describe("callTree", () => {
       return new Promise(() => {});
     });
     assert.deepEqual(answer, { failed: relays, behind: [], nodes: [] });
-    // Two take all the time, but for what a timer leaves that fires early.
+    // Two calls use up the time.
     assert.ok(called.length <= 2, called.join());
   });
 

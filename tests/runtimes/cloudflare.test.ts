@@ -157,7 +157,7 @@ const differences: Record<string, Difference> = {
 conformance("Durable Object", () => startDurableObject(), { differences });
 conformance("Durable Object", () => startDurableObject(), { hibernating: true });
 
-/** A Worker for several tests, each of which has an object that was just made. Ended when all tests of the file are over. */
+/** Starts one Worker for several tests. Each test gets a new object. The Worker ends after the tests of the file. */
 function shared(file?: string): () => Promise<TestServer> {
   let server: Promise<TestServer> | undefined;
   after(async () => await (await server)?.stop());

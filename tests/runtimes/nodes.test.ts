@@ -29,7 +29,7 @@ const SECONDS = Number(process.env["FAULT_SECONDS"] ?? 30);
 const FAULTS = process.env["FAULTS"]?.split(",").map((name) => name.trim());
 const ONLY = process.env["FAULT_BROKER"];
 const CLIENTS = Number(process.env["FAULT_CLIENTS"] ?? 300);
-/** All clients together do as much as so many without a pause factor: some 70 publications per second, which each fault interrupts. */
+/** The pauses of a client are longer by `CLIENTS / TEMPO`, so that all clients together publish some 70 times per second. */
 const TEMPO = 1.5;
 /** Each client subscribes to some of them. */
 const CHANNELS = Array.from({ length: 24 }, (_, index) => `log:${index}`);

@@ -1,4 +1,4 @@
-/** Calls while `globalThis` has these values; `undefined`: as if it had none. Nothing else runs meanwhile, because the call is synchronous. */
+/** Replaces properties of `globalThis` during a synchronous call, so that no other code sees them. With `undefined` a property counts as absent. */
 export function withGlobals<Result>(values: Readonly<Record<string, unknown>>, call: () => Result): Result {
   const before = Object.keys(values).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)] as const);
   for (const [name, value] of Object.entries(values)) {

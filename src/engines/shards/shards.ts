@@ -209,7 +209,7 @@ export async function callTree(
   const end = performance.now() + budget;
   for (const [number, relay] of relays.entries()) {
     const left = end - performance.now();
-    // Less than this leaves nothing for the next level, see below. Timers may fire early, and leave a part of a millisecond.
+    // The level below would have no time left. A timer that fires early leaves a fraction of a millisecond, too.
     if (left <= timeout / 4) return { failed: [...failed, ...relays.slice(number)], behind: [], nodes: [] };
     const others = relays.slice(number + 1);
     // Each level of the tree waits for the level below it, whose budget is shorter so that its answer arrives in time.

@@ -17,7 +17,7 @@ async function reached(server: TestServer, filter: unknown): Promise<string[]> {
   return AUDIENCE.filter((_, i) => first[i].type === "news");
 }
 
-/** More than the kernel's buffers on both sides take, in bytes. */
+/** More bytes than the kernel's buffers hold on both sides. */
 const TOO_MUCH = 60_000_000;
 
 /** Texts that are broadcast in one turn of the server. */
@@ -29,7 +29,7 @@ interface Texts {
 const LARGE: Texts = { size: 1_000_000, count: 1 };
 const SMALL: Texts = { size: 10_000, count: 20 };
 
-/** Broadcasts numbered texts, turn by turn, until one is dropped, and half as many once more. Resolves with their number. */
+/** Broadcasts numbered texts, turn by turn, until the server drops one, and then half as many again. Resolves with their number. */
 async function flood(server: TestServer, subject: string, { size, count }: Texts, readers: readonly Wire[]): Promise<number> {
   let sent = 0;
   let isDropped = false;
@@ -43,7 +43,7 @@ async function flood(server: TestServer, subject: string, { size, count }: Texts
   return sent;
 }
 
-/** Sends more than any kernel takes to clients of which one does not read. */
+/** Sends several clients more than the buffers of any kernel hold. One of the clients does not read. */
 export async function closesSlowReader(
   server: TestServer,
   options: HandshakeOptions = {},
