@@ -231,6 +231,8 @@ export function faults(name: string, { skip = false, start, engine: make, inject
               }
               // Away, it rejects at once: something else has to have its turn.
               await new Promise((resolve) => setTimeout(resolve, 1));
+              // The other node may come back much later. What it has missed by then must still be in the history.
+              await b.host.until(() => acknowledged.length - b.host.publications("kept").length < LONG.size / 2);
             }
           })();
           for (const _ of range(3)) {
