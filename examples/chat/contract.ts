@@ -19,6 +19,8 @@ export const contract = defineContract({
   requests: {
     say: {
       payload: v.object({
+        /** The same when a message is sent again, which is said once. */
+        id: v.optional(v.pipe(v.string(), v.uuid())),
         room: v.picklist(ROOMS),
         text: v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(500)),
       }),

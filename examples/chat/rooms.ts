@@ -21,14 +21,11 @@ export function addRooms(
   controller.handle(
     "say",
     contract.requests.say,
-    async ({ client, message: { room, text } }) => {
+    async ({ client, message }) => {
+      const { id = crypto.randomUUID(), room, text } = message;
       const from = client.accountability.user ?? ""; // Every client has a session, and so a user.
-      await channels.publish(`room:${room}`, "said", {
-        id: crypto.randomUUID(),
-        from,
-        text,
-        at: Date.now(),
-      });
+      const said = { id, from, text, at: Date.now() };
+      await channels.publish(`room:${room}`, "said", said, { id });
     },
   );
 }

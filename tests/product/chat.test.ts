@@ -279,6 +279,30 @@ describe("examples/chat", { skip: elsewhere }, () => {
         await say(page, "Still here");
       });
 
+      test("says once what is sent again, because its answer was lost with the connection", async () => {
+        const page = await openAs("ann");
+        let isLost = false;
+        await page.routeWebSocket("**/websocket", (socket) => {
+          const server = socket.connectToServer();
+          server.onMessage(async (text) => {
+            if (isLost || !/"type":"say"/.test(String(text))) return socket.send(text);
+            isLost = true;
+            await Promise.all([socket.close({ code: 4000 }), server.close()]);
+          });
+        });
+        await page.reload();
+        await status(page, "open");
+        const send = page.getByRole("button", { name: "Send" });
+        await page.getByLabel("Message").fill("Once");
+        await send.click();
+        await page.locator("#error").filter({ hasText: "may have been handled" }).waitFor();
+        await status(page, "open");
+        await send.click(); // The page has put the text back.
+        await say(page, "Said later");
+        const texts = await page.locator("#messages .text").allTextContents();
+        assert.deepEqual(texts.filter((text) => /Once|Said later/.test(text)), ["Once", "Said later"]);
+      });
+
       test("goes on at the other node when its own is killed, with what was said meanwhile", { timeout: 300_000 }, async () => {
         const [ann, ben] = [await openAs("ann"), await openAs("ben")];
         await Promise.all([person(ann, "ben").waitFor(), person(ben, "ann").waitFor()]);

@@ -20,6 +20,8 @@ const messages = find("messages");
 let me = "";
 let room: Room = "lobby";
 let subscription: Pick<Subscription, "unsubscribe"> | undefined;
+/** The message that failed. It keeps its id when it is sent again, because it may have been said. */
+let failed: { id: string; room: Room; text: string } | undefined;
 let loggingOut: Promise<void> | undefined;
 
 client.on("status", async ({ status }) => {
@@ -101,11 +103,14 @@ composer.addEventListener("submit", async (event) => {
   event.preventDefault();
   const input = find<HTMLInputElement>("text");
   const text = input.value;
+  const message = failed?.room === room && failed.text === text ? failed : { id: crypto.randomUUID(), room, text };
+  failed = undefined;
   input.value = "";
   showError("");
   try {
-    await client.request("say", { room, text });
+    await client.request("say", message);
   } catch (error) {
+    failed = message;
     showError((error as Error).message); // Of the client.
     input.value ||= text;
   }

@@ -24,6 +24,27 @@ test("what one says in a room reaches those who are in it, under the name of the
   }
 });
 
+test("a message that is sent again, because its answer did not come, is said once", async () => {
+  const { url, stop } = await start();
+  const ann = await connect(url, "ann");
+  try {
+    const kitchen = ann.subscribe("room:kitchen")[Symbol.asyncIterator]();
+    assert.equal((await kitchen.next()).value?.event, "init");
+    const message = { id: crypto.randomUUID(), room: "kitchen", text: "Tea?" } as const;
+    await ann.request("say", message);
+    await ann.request("say", message);
+    await ann.request("say", { room: "kitchen", text: "Coffee?" });
+    for (const text of ["Tea?", "Coffee?"]) {
+      const { value } = await kitchen.next();
+      assert.equal(value?.event, "said");
+      assert.equal(value.data.text, text);
+    }
+  } finally {
+    await ann.close();
+    await stop();
+  }
+});
+
 test("a room that does not exist, an empty message and a foreign name are refused", async () => {
   const { url, stop } = await start();
   const ann = await connect(url, "ann");
