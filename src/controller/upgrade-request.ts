@@ -101,7 +101,7 @@ export function checkRequest(
   }
   if (upgrade !== "websocket") return invalidRequest("The Upgrade header must name websocket alone");
   // A body would be parsed as frames, or by a proxy as the next request.
-  if (Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding")) {
+  if (hasBody(headers)) {
     return invalidRequest("A WebSocket handshake has no body", 413);
   }
   if (method !== "GET") return invalidRequest("A WebSocket handshake is a GET", 405, { allow: "GET" });
@@ -121,6 +121,10 @@ export function checkRequest(
   }
   return checkProtocols(protocols);
 }
+
+/** Whether a body follows the headers (RFC 9112 §6). Not `Request.body`, which a GET never has. */
+export const hasBody = (headers: Headers): boolean =>
+  Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding");
 
 /** A 426 must name Upgrade (RFC 9110 §7.8). It also repeats a requested close: otherwise Node keeps the connection open. */
 const connectionOf = (headers: Headers): string =>

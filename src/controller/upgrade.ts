@@ -30,7 +30,7 @@ import {
   tooMany,
   unavailable,
 } from "./upgrade-refusal.ts";
-import { checkRequest, type PresentedToken, readTarget, readToken, splitList } from "./upgrade-request.ts";
+import { checkRequest, hasBody, type PresentedToken, readTarget, readToken, splitList } from "./upgrade-request.ts";
 import type { Handshake } from "../application/websocket-client.ts";
 
 /**
@@ -62,6 +62,8 @@ export interface UpgradeHost {
 
 /** Maximum length of a URL without its token, in characters. A Durable Object stores it with the connection, in 16 KiB. */
 const MAX_URL_LENGTH = 2048;
+
+const isBun = "Bun" in globalThis;
 
 /** Stored length of a User-Agent, in characters. */
 const MAX_USER_AGENT_LENGTH = 512;
@@ -343,7 +345,10 @@ function answerRefusal({ refusals }: UpgradeHost, c: Context, refusal: Refusal, 
   const { status, code, message, headers, reason, log, fields } = refusal;
   const describe = log === undefined ? undefined : () => [{ code, ...(ip !== null && { ip }), ...fields }, log] as const;
   if (reason) refusals.add(reason, describe);
-  return c.json({ error: { code, message } }, status, headers);
+  const response = c.json({ error: { code, message } }, status, headers);
+  // Otherwise Bun would receive the body for as long as the client sends. Node and Deno end such a connection by themselves.
+  if (isBun && hasBody(c.req.raw.headers)) response.headers.append("connection", "close");
+  return response;
 }
 
 /** Headers of the handshake itself, which the runtime sets, and those that describe a body. */
