@@ -210,7 +210,7 @@ export interface WebSocketControllerOptions<C = Contract> {
    * @default a random UUID
    */
   node?: string;
-  /** Replaces the clock, for tests. @default the platform's */
+  /** Replaces the clock, for tests; `stopAndWait` waits in real time all the same. @default the platform's */
   clock?: Clock;
 }
 

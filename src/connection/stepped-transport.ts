@@ -28,7 +28,10 @@ const MAX_MISSES = 3;
 /** Time in ms after which a protocol ping counts as lost. RFC 6455 §5.5.3 requires a pong, but a proxy may drop either. */
 const ANSWER_TIME = 10_000;
 
-/** The clock of the platform. Its timers keep the process alive, as the socket does. */
+/**
+ * The clock of the platform, also with the option `clock`: a client reads in real time, and would wait forever for a clock that stands
+ * still. Unlike the timers of `systemClock`, these keep the process alive, as the socket does.
+ */
 const CLOCK: Pick<Clock, "monotonic" | "setTimeout" | "clearTimeout"> = {
   monotonic: () => performance.now(),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
