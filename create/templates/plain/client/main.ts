@@ -33,7 +33,7 @@ function start(client: ChatClient): void {
     event.preventDefault();
     const input = composer.elements.namedItem("text") as HTMLInputElement; // It is one.
     try {
-      await client.request("say", { text: input.value });
+      await client.request("say", { text: input.value }, { idempotent: true });
       input.value = "";
       show(undefined);
     } catch (error) {

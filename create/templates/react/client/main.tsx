@@ -62,7 +62,7 @@ function Composer({ client }: { client: ChatClient }) {
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     try {
-      await client.request("say", { text });
+      await client.request("say", { text }, { idempotent: true });
       setText("");
       setProblem("");
     } catch (error) {

@@ -2,6 +2,7 @@ import { Hono } from "hono";
 import { sign } from "hono/jwt";
 import { jwtAuthenticator, WebSocketController } from "noroshi";
 import { Channels } from "noroshi/channels";
+import { answerOnce } from "noroshi/once";
 import * as v from "valibot";
 import { contract, type Said } from "./contract.ts";
 
@@ -17,7 +18,11 @@ const LOGIN_TIME = 12 * 60 * 60;
  */
 export function createChat(secret?: string): { app: Hono; controller: WebSocketController } {
   const key = secret || crypto.randomUUID();
-  const controller = new WebSocketController({ authenticate: jwtAuthenticator({ secret: key }) });
+  const controller = new WebSocketController({
+    authenticate: jwtAuthenticator({ secret: key }),
+    // A request that a client repeats after a lost connection is handled once.
+    once: answerOnce(),
+  });
 
   const channels = new Channels(controller, {
     chat: {
