@@ -1,5 +1,5 @@
 /** The servers for Node, as JavaScript: tsx keeps the name of every function it compiles, at a cost that what is published does not have. */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { build } from "esbuild";
 import { root, type Server } from "./servers.ts";
 
@@ -17,8 +17,9 @@ export async function buildServers(servers: readonly Server[]): Promise<void> {
     if (server.runtime !== "node") continue;
     await build({
       entryPoints: [join(sources, server.file)],
-      outfile: builtFile(server),
+      outdir: dirname(builtFile(server)),
       bundle: true,
+      splitting: true, // Otherwise a package that a server imports only for some of its works is loaded for all.
       packages: "external",
       platform: "node",
       format: "esm",
