@@ -7,12 +7,18 @@ import process from "node:process";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { start } from "./projects.ts";
+import { listPages, listProjects, type Project, readSnippets } from "./snippets.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const tools = { path: [join(root, "node_modules/.bin")] };
 const { exports, version }: { exports: Record<string, string>; version: string } = JSON.parse(
   readFileSync(join(root, "deno.json"), "utf8"),
 );
+
+/** Those whose tests Deno runs: `snippets.test.ts` runs them without the check, which would compile all of the package again. */
+const tested = listPages(root).flatMap((page) => listProjects(readSnippets(root, page)))
+  .filter(({ commands }) => /^deno test (?!.*--no-check)/.test(commands.at(-1)!));
+
 const noShell = process.platform === "win32" && "the commands are those of a POSIX shell";
 
 describe("The JSR package", { skip: noShell }, () => {
@@ -32,7 +38,7 @@ describe("The JSR package", { skip: noShell }, () => {
     await start(`deno doc --lint ${Object.values(exports).join(" ")}`, root, tools).ended;
   });
 
-  it("type-checks as a consumer sees it", { timeout: 300_000 }, async (t) => {
+  it("type-checks as a consumer sees it, and with it the tests of a guide", { timeout: 300_000 }, async (t) => {
     try {
       await start("npm view valibot version --prefer-online --fetch-retries=0", folder, tools).ended;
     } catch {
@@ -45,14 +51,24 @@ describe("The JSR package", { skip: noShell }, () => {
     writeFileSync(join(unpacked, "deno.json"), JSON.stringify({ name: config.name, version, exports, imports: config.imports }));
     const consumer = join(folder, "consumer");
     mkdirSync(consumer);
-    writeFileSync(
-      join(consumer, "deno.json"),
-      JSON.stringify({ imports: { noroshi: `jsr:${config.name}@^${version}` }, links: [unpacked] }),
-    );
+    const imports = { noroshi: `jsr:${config.name}@^${version}`, ...Object.fromEntries(tested.flatMap(packagesOf)) };
+    writeFileSync(join(consumer, "deno.json"), JSON.stringify({ imports, links: [unpacked] }));
     writeFileSync(
       join(consumer, "main.ts"),
       Object.keys(exports).map((entry) => `import "noroshi${entry.slice(1)}";`).join("\n"),
     );
-    await start("deno check main.ts", consumer, tools).ended;
+    assert.notEqual(tested.length, 0);
+    const tests = tested.map(({ commands, files }, index) => {
+      mkdirSync(join(consumer, `${index}`));
+      for (const [name, { code }] of files) writeFileSync(join(consumer, `${index}`, name), code);
+      return `${index}/${commands.at(-1)!.split(" ").at(-1)}`;
+    });
+    await start(`deno check main.ts ${tests.join(" ")}`, consumer, tools).ended;
   });
 });
+
+/** What `deno add` makes of the packages of npm that a project adds, each by its name. */
+function packagesOf({ commands }: Project): [name: string, specifier: string][] {
+  const added = commands.filter((command) => command.startsWith("deno add ")).flatMap((command) => command.split(" "));
+  return added.filter((word) => word.startsWith("npm:")).map((word) => [word.slice("npm:".length), word]);
+}

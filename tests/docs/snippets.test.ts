@@ -132,7 +132,8 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
         const last = project.commands.at(-1)!;
         if (/\b(?:test|vitest)\b/.test(last)) {
           // A test runner prints what it likes, on either stream. It must have run some. By itself some leave a test 5 s.
-          const patient = last.replace(/^bun test/, "$& --timeout=60000").replace(/^npx vitest run/, "$& --testTimeout=60000");
+          const patient = last.replace(/^bun test/, "$& --timeout=60000").replace(/^npx vitest run/, "$& --testTimeout=60000")
+            .replace(/^deno test(?!.*--no-check)/, "$& --no-check"); // `jsr.test.ts` checks its types.
           const tested = { ...project, commands: [...project.commands.slice(0, -1), `${patient} 2>&1`] };
           const printed = await runProject(tested, place, tools, { change, installations });
           return assert.match(printed.join("\n"), /\bpass [1-9]|\b[1-9]\d* pass/);
