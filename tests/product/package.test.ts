@@ -236,12 +236,10 @@ describe("The npm package", () => {
     await run(consumer, process.execPath, join(modules, "typescript/bin/tsc"), "-p", config);
   }
 
-  it("type-checks with moduleResolution nodenext", { timeout: 300_000 }, () => compile("nodenext", {}, ["types.ts"]));
-
   it(
-    "type-checks with moduleResolution nodenext as CommonJS",
+    "type-checks with moduleResolution nodenext, as an ES module and as CommonJS",
     { timeout: 300_000 },
-    () => compile("commonjs", {}, ["types.cts"]),
+    () => compile("nodenext", {}, ["types.ts", "types.cts"]),
   );
 
   it(
