@@ -11,6 +11,7 @@ import type { Browser, Page } from "playwright-core";
 import { findViolations } from "../support/axe.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { launchBrowser, noBrowser } from "../support/browser.ts";
+import { TYPESCRIPT } from "../support/typescript.ts";
 
 const elsewhere = "Bun" in globalThis || "Deno" in globalThis ? "the browser is driven from Node" : false;
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
@@ -47,7 +48,9 @@ describe("npm run chat-ai:nodes", { skip: elsewhere || noBrowser || lacks("redis
       logLevel: "error",
     });
     broker = await BrokerProcess.redis();
-    nodes = spawn(process.execPath, ["--import", "tsx", "examples/chat-ai/nodes.ts"], {
+    // It starts its nodes with the same options.
+    const options = [...TYPESCRIPT, "--import", new URL("../support/source.mjs", import.meta.url).href];
+    nodes = spawn(process.execPath, [...options, "examples/chat-ai/nodes.ts"], {
       cwd: root,
       // Slow: an answer outlives the steps of a browser on a busy machine.
       env: { ...process.env, PORT: "0", NO_COLOR: "1", AI_DELAY: "3000", REDIS_URL: `redis://127.0.0.1:${broker.port}` },
