@@ -130,6 +130,8 @@ describe("The tutorial, followed to the letter", { skip: noShell }, () => {
       return skips = "no Node 22.18 or newer, and the npm package node@24 cannot be had";
     }
     tools = { path: [node, join(root, "node_modules/.bin")] };
+    // The programs of the pages load the same files again and again.
+    process.env["NODE_COMPILE_CACHE"] = join(place, "compiled");
     tarball = await packPackage(place);
     folder = join(place, "chat");
     if (!noRedis) redis = await BrokerProcess.redis();
