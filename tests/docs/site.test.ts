@@ -174,8 +174,12 @@ describe("The site", { skip: noSite }, () => {
       server?.close();
     });
 
-    /** Opens a page, lets the test look at it, and fails when it asked another address or an error was shown. */
-    async function visit(path: string, options: BrowserContextOptions, look: (page: Page) => Promise<void>): Promise<void> {
+    /** Opens pages one after the other, lets the test look at each, and fails when one asked another address or an error was shown. */
+    async function visit(
+      paths: readonly string[],
+      options: BrowserContextOptions,
+      look: (page: Page, path: string) => Promise<void>,
+    ): Promise<void> {
       const context = await browser.newContext(options);
       try {
         const page = await context.newPage();
@@ -185,8 +189,10 @@ describe("The site", { skip: noSite }, () => {
           if (!url.startsWith(origin) && !url.startsWith("data:")) faults.push(`asked for ${url}`);
         });
         page.on("pageerror", (error) => faults.push(String(error)));
-        await page.goto(`${origin}${path}`, { waitUntil: "networkidle" });
-        await look(page);
+        for (const path of paths) {
+          await page.goto(`${origin}${path}`, { waitUntil: "networkidle" });
+          await look(page, path);
+        }
         assert.deepEqual(faults, []);
       } finally {
         await context.close();
@@ -194,7 +200,7 @@ describe("The site", { skip: noSite }, () => {
     }
 
     it("finds a page by the search", () =>
-      visit("/", {}, async (page) => {
+      visit(["/"], {}, async (page) => {
         await page.click(".DocSearch-Button");
         await page.fill(".search-input", "slowConsumer");
         const first = page.locator(".result").first();
@@ -207,16 +213,16 @@ describe("The site", { skip: noSite }, () => {
 
     for (const colorScheme of ["light", "dark"] as const) {
       it(`is ${colorScheme} where the system is`, () =>
-        visit("/guides/authenticate.html", { colorScheme }, async (page) => {
+        visit(["/guides/authenticate.html"], { colorScheme }, async (page) => {
           const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
           const [red = 0] = background.match(/\d+/g)?.map(Number) ?? [];
           assert.equal(red > 127, colorScheme === "light", background);
         }));
     }
 
-    it("fits a phone: no page scrolls sideways", async () => {
-      for (
-        const path of [
+    it("fits a phone: no page scrolls sideways", () =>
+      visit(
+        [
           "/",
           "/start/bun.html",
           "/tutorial/set-up.html",
@@ -224,14 +230,13 @@ describe("The site", { skip: noSite }, () => {
           "/reference/options.html",
           "/reference/errors.html",
           "/performance.html",
-        ]
-      ) {
-        await visit(path, { viewport: { width: 360, height: 740 } }, async (page) => {
+        ],
+        { viewport: { width: 360, height: 740 } },
+        async (page, path) => {
           const [scroll, width] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
           assert.ok(scroll! <= width!, `${path}: ${scroll} px`);
-        });
-      }
-    });
+        },
+      ));
   });
 });
 
