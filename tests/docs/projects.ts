@@ -216,6 +216,11 @@ export function start(command: string, cwd: string, { path, env }: Pick<Tools, "
   return { listens, ended, kill: () => kill(child) };
 }
 
+/** Removes a folder of projects, which have ten thousands of files: Node takes several times the CPU of `rm`. */
+export async function removeFolder(folder: string): Promise<void> {
+  await start(`rm -rf "${folder}"`, root, { path: [] }).ended;
+}
+
 /** Ends what still runs. */
 export function endAll(): void {
   for (const child of running) kill(child);

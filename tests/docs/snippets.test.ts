@@ -6,13 +6,23 @@
  */
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
-import { copyFile, cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { after, before, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { type Change, endAll, findNode, Installations, runProject, start, type Tools, unpackPackage } from "./projects.ts";
+import {
+  type Change,
+  endAll,
+  findNode,
+  Installations,
+  removeFolder,
+  runProject,
+  start,
+  type Tools,
+  unpackPackage,
+} from "./projects.ts";
 import {
   isMarked,
   isProgram,
@@ -65,7 +75,7 @@ describe("The snippets", { skip: noShell, concurrency: 2 }, () => {
   }, { timeout: 300_000 });
   after(async () => {
     endAll();
-    await rm(folder, { recursive: true, force: true });
+    await removeFolder(folder);
   });
 
   it("are all marked on a page that marks one", (t) => {
