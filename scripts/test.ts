@@ -213,10 +213,13 @@ async function runTests(
   const report = join(folder, "junit.xml");
   try {
     // Node runs one file, which is this one. The others give each file that is named globals of its own.
-    const shared = runtime === "node" ? files : files.filter(sharesProcess);
-    const named = shared.length > 1 || runtime === "node" ? [...files.filter((file) => !shared.includes(file)), TOGETHER] : files;
+    const together = runtime === "node" ? files : files.filter(sharesProcess);
+    const named = together.length > 1 || runtime === "node"
+      ? [...files.filter((file) => !together.includes(file)), TOGETHER]
+      : files;
     const [command, ...args] = UNIT[runtime]!(named, report);
-    const { code, output: collected } = await execute(command, args, output, { ...env, TEST_FILES: shared.join("\n") });
+    const own = { TEST_FILES: together.join("\n"), NOROSHI_SHARED: shared };
+    const { code, output: collected } = await execute(command, args, output, { ...env, ...own });
     const outcome = { ...readReport(report, files), output: collected };
     // A module that does not load, or a hook that fails, may be missing in the report.
     if (code !== 0 && outcome.failures.length === 0) outcome.failures.push(`It exited with ${code}: ${files.join(" ")}`);

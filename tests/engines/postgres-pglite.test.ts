@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { PGlite } from "@electric-sql/pglite";
 import { connectPostgres } from "../../src/engines/postgres/client.ts";
 import { postgresEngine } from "../../src/engines/postgres/postgres.ts";
+import { createPGlite } from "../support/pglite.ts";
 import { Stall } from "../support/waiting.ts";
 import { brokerFixture, startNode } from "./broker-fixture.ts";
 import { conformance } from "./conformance.ts";
@@ -12,7 +12,7 @@ conformance("postgres, by PGlite", {
   nodes: 4,
   channels: 200,
   async create() {
-    const client = await PGlite.create();
+    const client = await createPGlite();
     const fixture = brokerFixture(
       // A longer lease, because PGlite runs in this process with all nodes.
       () => postgresEngine({ client, ...FAST, lease: 12_000 }),
@@ -30,7 +30,7 @@ conformance("postgres, by PGlite", {
 
 describe("The engine over PGlite", () => {
   it("lets timers run between consecutive calls", TIMEOUT, async () => {
-    const client = await PGlite.create();
+    const client = await createPGlite();
     const { engine } = await startNode(postgresEngine({ client, ...FAST }));
     let turns = 0;
     const timer = setInterval(() => turns++, 1);

@@ -1,11 +1,11 @@
 /** Publications in a transaction of the application, and by the database itself. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { PGlite } from "@electric-sql/pglite";
 import pg from "pg";
 import postgres from "postgres";
 import type { HistoryOptions } from "../../src/engines/engine.ts";
 import { postgresEngine, type PostgresEngineOptions } from "../../src/engines/postgres/postgres.ts";
+import { createPGlite } from "../support/pglite.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { type BrokerNode, startNode } from "./broker-fixture.ts";
 import { publish, range } from "./conformance.ts";
@@ -60,7 +60,7 @@ const APPLICATIONS: Record<string, { skip: string | false; open(url: string): Pr
   PGlite: {
     skip: false,
     open: async () => {
-      const client = await PGlite.create();
+      const client = await createPGlite();
       return {
         client,
         transaction: async (work) => void await client.transaction((transaction) => work(transaction)),

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { promisify } from "node:util";
 import { BrokerProcess, findProgram, freePort } from "./brokers.ts";
+import { sharedPath } from "./shared.ts";
 
 const run = promisify(execFile);
 
@@ -32,16 +33,23 @@ export function giveTo(folder: string): void {
 }
 
 /** An empty cluster, which each server copies: to make one takes a second or more. */
-let template: Promise<string> | undefined;
+const findTemplate = (): Promise<string> => sharedPath("postgres", makeTemplate);
 
-async function makeTemplate(): Promise<string> {
+async function makeTemplate(path: string): Promise<void> {
+  // Its user may not enter the shared folder.
   const folder = mkdtempSync(join(tmpdir(), "noroshi-postgres-"));
-  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
   giveTo(folder);
   const data = join(folder, "data");
   const args = ["-D", data, "-U", "noroshi", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"];
   await run(...asUser(findPostgres("initdb")!, args)); // Checked by the caller.
-  return data;
+  await copyFolder(data, path);
+  rmSync(folder, { recursive: true, force: true });
+}
+
+/** Copies a data folder, with its owner. */
+async function copyFolder(from: string, to: string): Promise<void> {
+  if (process.getuid?.() === 0) await run("cp", ["-a", from, to]);
+  else cpSync(from, to, { recursive: true });
 }
 
 /** PostgreSQL, on a port that was free, in a folder of its own. */
@@ -87,7 +95,7 @@ export class PostgresProcess extends BrokerProcess {
 
   override async start(): Promise<void> {
     if (!this.#keeps || !existsSync(this.data)) {
-      const from = await (template ??= makeTemplate());
+      const from = await findTemplate();
       rmSync(this.data, { recursive: true, force: true });
       await this.copy(from, this.data);
     }
@@ -112,8 +120,7 @@ export class PostgresProcess extends BrokerProcess {
 
   /** Copies a data folder, with its owner. */
   async copy(from: string, to: string): Promise<void> {
-    if (process.getuid?.() === 0) await run("cp", ["-a", from, to]);
-    else cpSync(from, to, { recursive: true });
+    await copyFolder(from, to);
   }
 
   /** Of all its processes: it has one for each connection, which a signal to the first does not reach. */
