@@ -9,12 +9,12 @@ import { heapUsed } from "../support/heap.ts";
 import { observe } from "../support/observed.ts";
 import { turn } from "../support/waiting.ts";
 
-const CHANNELS = 40_000;
+const CHANNELS = 15_000;
 
 /** Far below what one channel takes that is kept: with its history alone some 400 bytes. */
 const MAX_GROWTH = CHANNELS * 60;
 
-describe("Channels, 40,000 of them", () => {
+describe("Channels, 15,000 of them", () => {
   it("cost nothing once they came and went", { timeout: 300_000 }, async () => {
     const engine = new MemoryEngine();
     // Its sockets have no topics, which a test of those would keep.

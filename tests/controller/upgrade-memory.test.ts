@@ -4,7 +4,7 @@ import { describe, it } from "node:test";
 import { createRoute } from "../support/fake-runtime.ts";
 import { heapUsed } from "../support/heap.ts";
 
-const CONNECTIONS = 1_000;
+const CONNECTIONS = 400;
 
 /** Maximum bytes per connection, with its fake socket and its facts. A retained header takes 14 kB more. */
 const MAX_BYTES = 6_000;
