@@ -35,7 +35,7 @@ const MIXED = "tests/engines/mixed.test.ts";
 
 /** What a test file has that needs a process or globals of its own: the default controller, the heap, globals, or hooks of all tests. */
 const NEEDS_PROCESS =
-  /WebSocketController\(\)|create\w*Controller|getWebSocketController|heap\.ts|second-copy|process\.on|(?<!" in )globalThis|\bmock\b|Date\.now =|^(?:before|after)(?:Each)?\(/m;
+  /create\w*Controller|getWebSocketController|heap\.ts|second-copy|process\.on|(?<!" in )globalThis|\bmock\b|Date\.now =|^(?:before|after)(?:Each)?\(/m;
 
 /** What a test of the engines has that starts a program, a worker or a database. */
 const STARTS_PROGRAM = /support\/(?:brokers|postgres)\.ts|postgres-fixture|sharded-objects|pglite|child_process/;
