@@ -368,7 +368,9 @@ export class HomeEngine implements Engine, Timed {
 
   #answered({ nodes }: RelayAnswer): void {
     for (const { relay, node, generation, isIdle } of nodes) {
-      if (isIdle && this.#store.relays.get(relay) === generation) this.#forget(relay);
+      const listed = this.#store.relays.get(relay);
+      if (listed === undefined) continue; // Removed during the call.
+      if (isIdle && listed === generation) this.#forget(relay);
       else this.#nodes.update(relay, node);
     }
   }
