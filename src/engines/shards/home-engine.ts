@@ -14,6 +14,7 @@ import type {
   SubscriptionKeeper,
 } from "../engine.ts";
 import { SqliteEngine } from "../sqlite-engine.ts";
+import { unavailable } from "./home-calls.ts";
 import { HomeMembers } from "./home-members.ts";
 import { FanOut } from "./fan-out.ts";
 import { HomeMessages, OWN } from "./home-messages.ts";
@@ -26,6 +27,7 @@ import {
   type HomeCall,
   type HomeEngineOptions,
   isChange,
+  isClose,
   type Item,
   lengthOfValue,
   type MembersPage,
@@ -225,6 +227,11 @@ export class HomeEngine implements Engine, Timed {
 
   /** Carries out the operations of a relay. */
   async receive({ relay, node, generation, operations }: HomeCall): Promise<HomeAnswer> {
+    // The last call of a relay may arrive after the relay was started again, which it must not end.
+    if (generation < (this.#store.relays.get(relay) ?? 0) && operations.some(isClose)) {
+      const failure = failureOf(unavailable("carry out the operation", "the relay was started again"));
+      return { home: this.#store.id, revision: 0, outcomes: operations.map(() => failure) };
+    }
     const revision = this.#store.add(relay, generation, operations.some(isChange));
     this.#fanOut?.add(relay);
     this.#nodes.update(relay, node);
@@ -370,7 +377,7 @@ export class HomeEngine implements Engine, Timed {
     for (const { relay, node, generation, isIdle } of nodes) {
       const listed = this.#store.relays.get(relay);
       if (listed === undefined) continue; // Removed during the call.
-      if (isIdle && listed === generation) this.#forget(relay);
+      if (isIdle && generation >= listed) this.#forget(relay);
       else this.#nodes.update(relay, node);
     }
   }

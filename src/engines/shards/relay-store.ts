@@ -57,9 +57,8 @@ export class RelayStore {
     return this.#row.listed === 1;
   }
 
-  /** Records that the home object no longer lists this relay. The next call has a higher generation. */
+  /** Records that the home object will remove this relay. The next call has a higher generation, so that it lists the relay again. */
   unlist(): void {
-    if (!this.isListed) return;
     const { generation } = this.#row;
     this.#write({ ...this.#row, listed: 0, generation: generation + 1, revision: 0 });
   }
@@ -144,10 +143,12 @@ export class RelayStore {
     return rows.map(({ channel, user, data }) => data === null ? { channel, user } : { channel, user, data });
   }
 
-  /** Forgets everything, because the relay is closed. */
+  /** Forgets everything, because the relay is closed. Calls after its next start have a higher generation than calls after this. */
   clear(): void {
+    const { generation } = this.#row;
     rowsOf(this.#sql, `DELETE FROM ${this.#positions}`);
-    this.#write({ ...this.#row, listed: 0, behind: 0, generation: this.#row.generation + 1, revision: 0 });
+    this.#write({ ...this.#row, listed: 0, behind: 0, generation: generation + 1, revision: 0 });
+    this.#row = { ...this.#row, generation };
   }
 
   #write(row: StateRow): void {

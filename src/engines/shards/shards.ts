@@ -282,6 +282,9 @@ export function failureOf(error: unknown): Outcome & { code: string } {
 export const isChange = ({ type }: Operation): boolean =>
   type === "subscribe" || type === "unsubscribe" || type === "join" || type === "leave" || type === "resync";
 
+/** Whether the operation ends the relay. */
+export const isClose = ({ type }: Operation): boolean => type === "close";
+
 /** Approximate size of an item or operation, in characters. */
 export function lengthOf(part: Item | Operation): number {
   switch (part.type) {
