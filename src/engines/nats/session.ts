@@ -1,4 +1,4 @@
-import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
+import type { Msg, NatsConnection, QueuedIterator, Status, Subscription } from "@nats-io/nats-core";
 import type { HistoryOptions, Position } from "../engine.ts";
 import { WebSocketError } from "../../protocol/errors.ts";
 import { type BrokerListener, type BrokerPage, type BrokerSession, chain, type SessionOptions } from "../broker/broker.ts";
@@ -49,6 +49,7 @@ export class NatsSession implements BrokerSession {
   #flushing: Promise<void> | undefined;
   #nextFlush: Promise<void> | undefined;
   #nodesSubscription: Subscription | undefined;
+  #statuses: QueuedIterator<Status> | undefined;
   #lastHeartbeat: number | undefined;
   #nodes: ReadonlySet<string> = new Set();
   #announcedAt: number;
@@ -88,7 +89,7 @@ export class NatsSession implements BrokerSession {
   }
 
   async start(): Promise<void> {
-    this.#watch();
+    this.#watch().catch((error) => this.#ended(error));
     // `flush` waits for a shared connection that is reconnecting.
     if (this.#isShared) await this.#connection.flush();
     // The server handles requests in order, so it has subscribed this node when it answers the following ones.
@@ -258,6 +259,7 @@ export class NatsSession implements BrokerSession {
     }
     for (const subscription of [this.#nodesSubscription, ...this.#subscriptions.values()]) subscription?.unsubscribe();
     this.#undeclared.close();
+    this.#statuses?.stop();
   }
 
   /** Resolves when the server has received what was published. One flush runs at a time; calls during it share the next one. */
@@ -293,21 +295,20 @@ export class NatsSession implements BrokerSession {
     }
   }
 
-  #watch(): void {
-    const ended = (error: unknown) => this.#ended(error ?? new Error("Cannot use NATS: the connection was closed"));
-    this.#connection.closed().then(ended, ended);
-    const follow = async () => {
-      for await (const status of this.#connection.status()) {
-        if (this.#closed) return;
-        const { type } = status;
-        if (this.#isShared && (type === "disconnect" || type === "staleConnection")) {
-          return ended(new Error("Cannot use NATS: the connection was lost"));
-        }
-        // The server does not reply to a request that it does not permit; its error arrives here.
-        if (type === "error" && this.#isOurs(status.error)) return ended(status.error);
+  /** Follows the status of the connection until the session or the connection is closed. */
+  async #watch(): Promise<void> {
+    this.#statuses = this.#connection.status() as QueuedIterator<Status>; // As every version returns.
+    for await (const status of this.#statuses) {
+      if (this.#closed) return;
+      const { type } = status;
+      if (this.#isShared && (type === "disconnect" || type === "staleConnection")) {
+        return this.#ended(new Error("Cannot use NATS: the connection was lost"));
       }
-    };
-    follow().catch(ended);
+      // The server does not reply to a request that it does not permit; its error arrives here.
+      if (type === "error" && this.#isOurs(status.error)) return this.#ended(status.error);
+    }
+    // Not awaited before, because a callback of `closed()` would keep an ended session in memory.
+    if (!this.#closed) this.#ended(await this.#connection.closed() ?? new Error("Cannot use NATS: the connection was closed"));
   }
 
   /** Whether the error is about a subject that this session uses. Not by `instanceof`, because the library may be loaded twice. */
