@@ -71,6 +71,7 @@ function postgresql<Client extends PostgresEngineOptions["client"]>(
   open: (url: string) => Promise<Client>,
   registered: (client: NoInfer<Client>) => unknown,
   close: (client: NoInfer<Client>) => Promise<unknown>,
+  lose?: (client: NoInfer<Client>) => Promise<unknown>,
 ): Kind {
   return {
     skip: lacksPostgres(),
@@ -80,6 +81,7 @@ function postgresql<Client extends PostgresEngineOptions["client"]>(
       return {
         makeEngine: () => postgresEngine({ client, ...PATIENT }),
         registered: () => registered(client),
+        ...(lose && { lose: () => lose(client) }),
         async close() {
           await close(client);
           await broker.close();
@@ -149,6 +151,7 @@ const KINDS: Record<string, Kind> = {
     (url) => Promise.resolve(counted(postgres(url, { onnotice() {} }))),
     (sql) => listening.get(sql),
     (sql) => sql.end(),
+    (sql) => sql.unsafe("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen %'"),
   ),
   "a PGlite": {
     skip: false,

@@ -194,27 +194,51 @@ async function openPg(
 
 function openPostgresJs(sql: PostgresJs, ended: (error: unknown) => void): PostgresConnection {
   let isClosed = false;
+  let listener: PostgresJsListener | undefined;
   let unlisten = (): Promise<unknown> => Promise.resolve();
   return {
     query: (text, values) => sql.unsafe(text, values),
     script: async (text) => void await sql.unsafe(text),
     async listen(channel, notify) {
-      let isListening = false;
-      // The library listens again after it has lost the connection, but notifications in between are lost.
-      const listening = () => {
-        if (isListening && !isClosed) ended(new Error("Cannot receive notifications: the connection that listens was lost"));
-        isListening = true;
-      };
-      const listener = await sql.listen(channel, (payload) => isClosed || notify(payload), listening);
-      unlisten = () => listener.unlisten();
+      listener = new PostgresJsListener(notify, ended);
+      const listened = await sql.listen(channel, listener.receive, listener.listening);
+      unlisten = () => listened.unlisten();
       if (isClosed) await unlisten();
     },
     close() {
       if (isClosed) return;
       isClosed = true;
+      listener?.close();
       unlisten().catch(() => {}); // The server may be unreachable.
     },
   };
+}
+
+/**
+ * What `sql.listen` calls. Once it listens again, because it has lost its connection, it keeps both functions for good, so that they must
+ * not hold the session. Not functions of `openPostgresJs`, because Bun keeps all variables of the functions around a function.
+ */
+class PostgresJsListener {
+  #notify: ((payload: string) => void) | undefined;
+  #ended: ((error: unknown) => void) | undefined;
+  #isListening = false;
+
+  constructor(notify: (payload: string) => void, ended: (error: unknown) => void) {
+    this.#notify = notify;
+    this.#ended = ended;
+  }
+
+  readonly receive = (payload: string): void => this.#notify?.(payload);
+
+  /** Notifications between its calls are lost. */
+  readonly listening = (): void => {
+    if (this.#isListening) this.#ended?.(new Error("Cannot receive notifications: the connection that listens was lost"));
+    this.#isListening = true;
+  };
+
+  close(): void {
+    this.#notify = this.#ended = undefined;
+  }
 }
 
 /** Time in ms after which the next query of PGlite waits for a timer. */
