@@ -7,7 +7,7 @@
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
@@ -17,6 +17,7 @@ import { WebSocket } from "ws";
 import { listSections } from "../../scripts/docs/pages.ts";
 import { createClient } from "../../src/client/client.ts";
 import { BrokerProcess, freePort, lacks } from "../support/brokers.ts";
+import { useCheapHashes } from "../support/cheap-hashes.ts";
 import { packPackage } from "../support/packed.ts";
 import { PATIENT } from "../support/patient.ts";
 import { endAll, findNode, start, type Tools } from "./projects.ts";
@@ -39,10 +40,6 @@ const OUTSIDE = "unset NODE_TEST_CONTEXT";
 
 const CHECK = "npm run check";
 const PASSWORD = "correct horse";
-
-/** The cost of a password hash on the page. The chat and `add-account` run with it; the tests of the project, which make dozens of hashes, do not. */
-const HASH_COST = "N: 16_384";
-const CHEAP_HASH_COST = "N: 16";
 
 /** The files of a page, and those that it includes. */
 function filesOf(page: string): [name: string, text: string][] {
@@ -166,14 +163,11 @@ describe("The tutorial, followed to the letter", { skip: noShell }, () => {
     });
   }
 
-  /** Runs the tests of the project, with cheap hashes. */
+  /** Runs the tests of the project, with cheap hashes. The chat and `add-account` run with those of the page. */
   async function runTests(command: string): Promise<void> {
-    const file = join(folder, "accounts.ts");
-    const text = await readFile(file, "utf8");
-    assert.equal(text.split(HASH_COST).length, 2);
-    await writeFile(file, text.replace(HASH_COST, CHEAP_HASH_COST));
+    const undo = useCheapHashes(folder);
     await start(`${OUTSIDE}; ${command}`, folder, tools).ended;
-    await writeFile(file, text);
+    undo();
   }
 
   /** The words are those of the page. */

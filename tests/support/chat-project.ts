@@ -2,13 +2,14 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { freePort } from "./brokers.ts";
+import { useCheapHashes } from "./cheap-hashes.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 
@@ -23,11 +24,7 @@ export class ChatProject {
   async make(...users: string[]): Promise<void> {
     cpSync(join(root, "examples/chat"), this.folder, { recursive: true });
     rmSync(join(this.folder, "accounts.json"), { force: true });
-    // A hash is slow on purpose. The test of the tutorial runs the chat with the hashes that it has.
-    const accounts = join(this.folder, "accounts.ts");
-    const text = readFileSync(accounts, "utf8");
-    assert.match(text, /N: 16_384/);
-    writeFileSync(accounts, text.replace("N: 16_384", "N: 16"));
+    useCheapHashes(this.folder); // The test of the tutorial runs the chat with the hashes that it has.
     symlinkSync(join(root, "node_modules"), join(this.folder, "node_modules"), "junction");
     const { build, stop } = await import("esbuild");
     // The source of this repository, which it names, is in place of the package.
