@@ -340,8 +340,18 @@ export function frame(opcode: number, payload: string | Buffer, { fin = true, ma
   if (size === 2) head.writeUInt16BE(data.length, 2);
   if (size === 8) head.writeBigUInt64BE(BigInt(data.length), 2);
   if (!mask) return Buffer.concat([head, data]);
-  for (let i = 0; i < data.length; i++) data[i]! ^= key[i % 4]!;
+  applyMask(data, key);
   return Buffer.concat([head, key, data]);
+}
+
+/** Masks the data in place, four bytes at a time as far as that goes. */
+function applyMask(data: Buffer, key: Buffer): void {
+  // A small buffer may begin anywhere in its pool.
+  const count = data.byteOffset % 4 === 0 ? data.length >> 2 : 0;
+  const words = new Int32Array(data.buffer, count === 0 ? 0 : data.byteOffset, count);
+  const word = new Int32Array(Uint8Array.from(key).buffer)[0]!; // A key has four bytes.
+  for (let i = 0; i < count; i++) words[i]! ^= word;
+  for (let i = count * 4; i < data.length; i++) data[i]! ^= key[i % 4]!;
 }
 
 /** The payload of a close frame (RFC 6455 §5.5.1). */
