@@ -218,7 +218,7 @@ export const recovering: Behaviour[] = [
       const channel = channelOf("long");
       const wire = await connect(server);
       const { epoch } = await begin(wire, channel);
-      const total = 1_200;
+      const total = 600;
       const publishing = (async () => {
         for (let from = 0; from < total; from += 100) await server.control("channels", "publish", { channel, count: 100, from });
       })();
