@@ -128,12 +128,16 @@ class Link {
 
   async #read(): Promise<void> {
     let text = "";
+    let last = "";
     let close: { code: number; reason: string } | undefined;
     try {
       this.#stream.setEncoding("utf8");
       for await (const chunk of this.#stream) {
+        // An event of a megabyte comes in many chunks, which are looked through and joined once.
+        const hasEnd = `${last}${chunk}`.includes("\n\n");
+        last = chunk.at(-1);
         text += chunk;
-        for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+        for (let end = hasEnd ? text.indexOf("\n\n") : -1; end >= 0; end = text.indexOf("\n\n")) {
           const [, name = "", data = ""] = /^(?:event: (\w+)\n)?data: ([^]*)$/.exec(text.slice(0, end)) ?? [];
           text = text.slice(end + 2);
           if (name === "close") close = JSON.parse(data);
@@ -165,6 +169,8 @@ export class EventBridge implements TestServer {
   readonly #inner: TestServer;
   readonly #pokes: number;
   #poking: Promise<void> = Promise.resolve();
+  /** Whether a round of pokes is still to begin: it is for all clients that have gone until then. */
+  #isPokeDue = false;
   readonly #links = new Set<Link>();
   readonly #server: Server = createServer({ maxHeaderSize: 1_000_000, insecureHTTPParser: true });
   readonly #sockets = new WebSocketServer({
@@ -215,6 +221,7 @@ export class EventBridge implements TestServer {
 
   /** The kernel takes what is written first to a socket that was closed. */
   async #poke(): Promise<void> {
+    this.#isPokeDue = false;
     for (let poke = 0; poke < this.#pokes; poke++) {
       const asked = request({ host: "127.0.0.1", port: this.#inner.port, path: "/poke", method: "POST", agent: false });
       asked.on("error", ignore); // Also after the answer.
@@ -310,6 +317,8 @@ export class EventBridge implements TestServer {
         this.#links.add(link);
         ws.once("close", () => {
           this.#links.delete(link);
+          if (this.#isPokeDue) return;
+          this.#isPokeDue = true;
           this.#poking = this.#poking.then(() => this.#poke());
         });
       });
