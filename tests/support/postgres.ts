@@ -135,13 +135,26 @@ export class PostgresProcess extends BrokerProcess {
   }
 
   override async stop(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    const children = childrenOf(this.pid);
+    const { pid } = this;
+    const children = childrenOf(pid);
     if (signal === "SIGKILL") this.signal("SIGKILL");
     await super.stop(signal);
     // The memory that they share is free once all are gone.
     while (children.some((pid) => existsSync(`/proc/${pid}`) && isAlive(pid))) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
+    await this.#removeSegment(pid);
+  }
+
+  /** A server that was killed leaves a segment of System V memory behind, of which the system has 4,096. */
+  async #removeSegment(pid: number | undefined): Promise<void> {
+    const file = join(this.data, "postmaster.pid"); // Removed by a server that shuts down.
+    const lines = existsSync(file) ? readFileSync(file, "utf8").split("\n") : [];
+    // The file may be in a copy of another server's data.
+    if (lines[0] !== `${pid}`) return;
+    const id = lines[6]?.match(/\d+$/)?.[0];
+    // A server whose processes are killed before it removes its segment itself, and may not come to write the id of the next one.
+    if (id !== undefined) await run("ipcrm", ["-m", id]).catch(() => {});
   }
 }
 
