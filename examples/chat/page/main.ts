@@ -20,8 +20,8 @@ const messages = find("messages");
 let me = "";
 let room: Room = "lobby";
 let subscription: Pick<Subscription, "unsubscribe"> | undefined;
-/** The message that failed. It keeps its id when it is sent again, because it may have been said. */
-let failed: { id: string; room: Room; text: string } | undefined;
+/** Of the message being written, also when it is sent again. */
+let id = crypto.randomUUID();
 let loggingOut: Promise<void> | undefined;
 
 client.on("status", async ({ status }) => {
@@ -59,7 +59,6 @@ function openRoom(): void {
   showError("");
   subscription?.unsubscribe();
   subscription = client.subscribe(`room:${room}`, {
-    // At first, and again after a gap.
     onInit({ data }) {
       messages.replaceChildren();
       data.forEach(show);
@@ -99,18 +98,16 @@ login.addEventListener("submit", async (event) => {
   }
 });
 
+composer.addEventListener("input", () => id = crypto.randomUUID());
 composer.addEventListener("submit", async (event) => {
   event.preventDefault();
   const input = find<HTMLInputElement>("text");
   const text = input.value;
-  const message = failed?.room === room && failed.text === text ? failed : { id: crypto.randomUUID(), room, text };
-  failed = undefined;
   input.value = "";
   showError("");
   try {
-    await client.request("say", message);
+    await client.request("say", { id, room, text });
   } catch (error) {
-    failed = message;
     showError((error as Error).message); // Of the client.
     input.value ||= text;
   }
