@@ -1,6 +1,6 @@
 /**
- * Stands in for `node:test` where the tests of a room run against changes of its code: collects them, so that any of them can run again and
- * again in one process. It has what those tests use.
+ * Replaces `node:test` while the tests of a room run against changes of its code. It collects the tests, so that one process can run each of
+ * them many times. It has those functions that the tests of the rooms use.
  */
 type Body = (context: { name: string }) => unknown;
 type Hook = "before" | "beforeEach" | "afterEach" | "after";
@@ -67,7 +67,7 @@ class Test {
 let suite = new Suite("");
 const suites = [suite];
 
-/** Of the file that is loaded. */
+/** The tests of the loaded file. */
 export const tests: Test[] = [];
 
 export function describe(name: string, ...rest: [Body] | [Options, Body]): void {
@@ -89,7 +89,7 @@ export const beforeEach = (body: Body): void => void suite.hooks.beforeEach.push
 export const afterEach = (body: Body): void => void suite.hooks.afterEach.push(body);
 export const after = (body: Body): void => void suite.hooks.after.push(body);
 
-/** Runs what stands in `after`, the innermost first. */
+/** Runs the hooks `after`, those of the innermost suites first. */
 export async function endSuites(): Promise<void> {
   for (const suite of suites.toReversed()) await suite.end();
 }

@@ -1,4 +1,4 @@
-/** A process that has loaded a test file, as those see it that let it run tests. */
+/** Starts the process of a test file, gives it orders and receives its answers. */
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Loaded, Order, Outcome } from "./worker.ts";

@@ -1,4 +1,4 @@
-/** The process of one test file: loads it once, and runs a test of it against a change whenever it is asked to. */
+/** The process of one test file: loads the file once, and runs one of its tests against a change for each order. */
 import process from "node:process";
 import { setImmediate as turn } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
@@ -55,7 +55,7 @@ async function run(order: Order): Promise<Outcome> {
   const outside = new Promise<Outcome>((resolve) => fail = (error) => resolve(end("threw outside of the test", error)));
   const inside = (async () => {
     await tests[order.test]!.run();
-    await turn(); // For what it leaves to come.
+    await turn(); // A promise that the test has not awaited may reject within a turn.
     return end("passed");
   })();
   const outcome = await Promise.race([inside.catch((error: unknown) => end("failed", error)), outside]);
@@ -64,15 +64,15 @@ async function run(order: Order): Promise<Outcome> {
   return outcome;
 }
 
-// A test that has ended may still throw: the next one answers for it, and is then run again in a process of its own.
-let isGuilty = false;
-process.on("uncaughtException", (error) => fail ? fail(error) : isGuilty = true);
+// A test may still throw after its end. The next outcome then says so, and that test runs again in a new process.
+let hasThrownLate = false;
+process.on("uncaughtException", (error) => fail ? fail(error) : hasThrownLate = true);
 
 await import(pathToFileURL(bundle).href);
 process.send!({ tests: tests.map(({ name }) => name), reached: [...reached ?? []] } satisfies Loaded);
 process.on("message", async (order: Order) => {
   const outcome = await run(order);
-  process.send!(isGuilty ? { ...outcome, result: "threw outside of the test" } : outcome);
-  isGuilty = false;
+  process.send!(hasThrownLate ? { ...outcome, result: "threw outside of the test" } : outcome);
+  hasThrownLate = false;
 });
 process.once("disconnect", () => void endSuites().finally(() => process.exit()));

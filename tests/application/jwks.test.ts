@@ -45,7 +45,7 @@ class KeyServer {
 
 const MINUTE = 60_000;
 
-/** The default, in ms. */
+/** How long a fetch of keys may take by default, in ms. */
 const FETCH_TIMEOUT = 5_000;
 const key = (kid: string): PublicJwk => ({ kty: "EC", crv: "P-256", kid });
 

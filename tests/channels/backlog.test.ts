@@ -206,7 +206,7 @@ describe("Backlog: recovery", () => {
 });
 
 describe("Backlog: snapshots and members", () => {
-  /** Channels with large snapshots, the size of which is known from the first, and a client that reads slowly. */
+  /** A client that reads slowly, and channels with large snapshots. One subscription before the test shows the channels the size. */
   async function createSnapshots() {
     const counts = { atOnce: 0, most: 0, made: 0 };
     const { join, clock } = createChannels({

@@ -6,8 +6,8 @@ import { describe, it } from "node:test";
 import { Hono } from "hono";
 import { WebSocketController } from "../../mod.ts";
 import { serve } from "../../src/serve/serve.ts";
+import { sendEndlessBody } from "../support/endless-body.ts";
 
-const CHUNK = `64\r\n${"x".repeat(100)}\r\n`;
 const HANDSHAKE = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
 
 describe("A refused upgrade", () => {
@@ -23,15 +23,8 @@ describe("A refused upgrade", () => {
         ["GET", HANDSHAKE, 413],
       ] as const
     ) {
-      const socket = connect(server.port, "127.0.0.1");
-      const closed = new Promise((resolve) => socket.once("close", resolve)); // `once` would reject: it writes to a connection that has ended.
-      socket.on("error", () => {});
-      socket.write(`${method} /websocket HTTP/1.1\r\nHost: localhost\r\n${headers}Transfer-Encoding: chunked\r\n\r\n${CHUNK}`);
-      const [answer] = await once(socket, "data");
-      assert.match(String(answer), new RegExp(`^HTTP/1\\.1 ${status} `), `${method} ${headers}`);
-      const sending = setInterval(() => socket.write(CHUNK), 20);
-      await closed;
-      clearInterval(sending);
+      const answer = await sendEndlessBody(server.port, `${method} /websocket HTTP/1.1\r\nHost: localhost\r\n${headers}`);
+      assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} `), `${method} ${headers}`);
     }
     const kept = connect(server.port, "127.0.0.1");
     let answers = "";

@@ -2,7 +2,6 @@
 import type { EventEmitter } from "node:events";
 import { describe, it } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { PGlite } from "@electric-sql/pglite";
 import type { NatsConnection } from "@nats-io/nats-core";
 import { connect } from "@nats-io/transport-node";
 import { Redis } from "ioredis";
@@ -15,6 +14,7 @@ import { postgresEngine, type PostgresEngineOptions } from "../../src/engines/po
 import { redisEngine, type RedisEngineOptions } from "../../src/engines/redis/redis.ts";
 import { BrokerProcess, lacks } from "../support/brokers.ts";
 import { heapUsed } from "../support/heap.ts";
+import { createPGlite } from "../support/pglite.ts";
 import { lacksPostgres, PostgresProcess } from "../support/postgres.ts";
 import { until } from "../support/waiting.ts";
 import { startNode } from "./broker-fixture.ts";
@@ -156,7 +156,7 @@ const KINDS: Record<string, Kind> = {
   "a PGlite": {
     skip: false,
     async open() {
-      const client = counted(await PGlite.create());
+      const client = counted(await createPGlite());
       return {
         makeEngine: () => postgresEngine({ client, ...PATIENT }),
         registered: () => listening.get(client),

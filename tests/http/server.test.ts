@@ -8,6 +8,7 @@ import { WebSocketController, type WebSocketControllerOptions } from "../../mod.
 import { Channels } from "../../src/channels/channels.ts";
 import { channelsHttp, fallback, webhook } from "../../src/http/http.ts";
 import { type RunningServer, serve } from "../../src/serve/serve.ts";
+import { sendEndlessBody } from "../support/endless-body.ts";
 
 const SECRET = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ACCEPT = { headers: { accept: "text/event-stream" } };
@@ -108,8 +109,6 @@ describe("noroshi/http, behind a server", () => {
     const server = await start(app);
     const signature = "webhook-id: 1\r\nwebhook-signature: v1,AAAA\r\n" +
       `webhook-timestamp: ${Math.floor(Date.now() / 1_000)}\r\n`;
-    const size = 100;
-    const chunk = `${size.toString(16)}\r\n${"x".repeat(size)}\r\n`;
     for (
       const [path, headers, status, chunks] of [
         ["webhook/late", signature, 408, 1],
@@ -120,16 +119,8 @@ describe("noroshi/http, behind a server", () => {
         ["websocket?connection=a.unknown", "", 404, 1],
       ] as const
     ) {
-      const socket = connect(server.port, "127.0.0.1");
-      const closed = new Promise((resolve) => socket.once("close", resolve)); // `once` would reject: it writes to a connection that has ended.
-      socket.on("error", () => {});
-      const head = `POST /${path} HTTP/1.1\r\nHost: localhost\r\n${headers}Transfer-Encoding: chunked\r\n\r\n`;
-      socket.write(head + chunk.repeat(chunks));
-      const [answer] = await once(socket, "data");
-      assert.match(String(answer), new RegExp(`^HTTP/1\\.1 ${status} `), path);
-      const sending = setInterval(() => socket.write(chunk), 20);
-      await closed;
-      clearInterval(sending);
+      const answer = await sendEndlessBody(server.port, `POST /${path} HTTP/1.1\r\nHost: localhost\r\n${headers}`, chunks);
+      assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} `), path);
     }
     const kept = connect(server.port, "127.0.0.1");
     let answers = "";

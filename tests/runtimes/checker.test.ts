@@ -1,6 +1,6 @@
 /**
  * Clients connect, subscribe, publish, disconnect and reconnect at random. The test compares what they received with what was
- * published. `CHECKER_SECONDS=600` replaces the at most 15 s on each runtime, and `SEED=…` repeats the random choices of another run.
+ * published. `CHECKER_SECONDS=600` makes each runtime take 600 s in place of at most 15, and `SEED=…` repeats the random choices of another run.
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -20,8 +20,8 @@ const CLIENTS = 40;
 /** How often each action must happen: a busy machine does less in the same time, so the run continues for longer. */
 const ENOUGH = 10;
 /**
- * What is plenty before the time is over: some 170 publications to each channel, of which 60 are kept, so that clients recover and miss. More
- * repeats the same, as fast as the machine can.
+ * Counts that end a run before its time. Each channel then has some 170 publications and keeps 60, so that some clients recover and others have
+ * missed too much. A longer run would only repeat that.
  */
 const PLENTY = process.env["CHECKER_SECONDS"] === undefined ? { published: 500, subscribed: 150 } : undefined;
 /** The longest extension of a run, in ms. */

@@ -146,14 +146,14 @@ export class PostgresProcess extends BrokerProcess {
     await this.#removeSegment(pid);
   }
 
-  /** A server that was killed leaves a segment of System V memory behind, of which the system has 4,096. */
+  /** Removes the shared memory of a server that was killed. Linux has 4,096 such segments, and PostgreSQL does not start without a free one. */
   async #removeSegment(pid: number | undefined): Promise<void> {
     const file = join(this.data, "postmaster.pid"); // Removed by a server that shuts down.
     const lines = existsSync(file) ? readFileSync(file, "utf8").split("\n") : [];
-    // The file may be in a copy of another server's data.
+    // A copy of another server's data has the file of that server.
     if (lines[0] !== `${pid}`) return;
     const id = lines[6]?.match(/\d+$/)?.[0];
-    // A server whose processes are killed before it removes its segment itself, and may not come to write the id of the next one.
+    // A server that sees its processes end may have removed the segment already.
     if (id !== undefined) await run("ipcrm", ["-m", id]).catch(() => {});
   }
 }

@@ -215,8 +215,8 @@ function openPostgresJs(sql: PostgresJs, ended: (error: unknown) => void): Postg
 }
 
 /**
- * What `sql.listen` calls. Once it listens again, because it has lost its connection, it keeps both functions for good, so that they must
- * not hold the session. Not functions of `openPostgresJs`, because Bun keeps all variables of the functions around a function.
+ * The callbacks of `sql.listen`. The library keeps them for good once it has lost its connection and listens again, so they must not refer
+ * to a session that has ended. They are no closures of `openPostgresJs`, because on Bun a closure keeps all variables around it.
  */
 class PostgresJsListener {
   #notify: ((payload: string) => void) | undefined;

@@ -143,7 +143,10 @@ export class RelayStore {
     return rows.map(({ channel, user, data }) => data === null ? { channel, user } : { channel, user, data });
   }
 
-  /** Forgets everything, because the relay is closed. Calls after its next start have a higher generation than calls after this. */
+  /**
+   * Forgets everything, because the relay is closed. Only the stored generation grows: the home object can tell the last call of this relay
+   * from the calls after its next start.
+   */
   clear(): void {
     const { generation } = this.#row;
     rowsOf(this.#sql, `DELETE FROM ${this.#positions}`);
